@@ -1,0 +1,31 @@
+"""EdgeKit: from a detector's training recipe to numbers measured on the board.
+
+The command line's verbs are functions of the same name here: ``edgekit.export(...)`` does what ``edgekit export`` does.
+They are looked up on first use, so importing this package costs nothing and works on a board's Python 3.6.
+"""
+
+__version__ = "0.1.0"
+
+VERBS = (
+    "train",
+    "evaluate",
+    "export",
+    "quantize",
+    "bench",
+    "report",
+    "run",
+    "predict",
+    "zoo",
+    "boards",
+    "doctor",
+)
+
+__all__ = ["VERBS", "__version__", *VERBS]
+
+
+def __getattr__(name):  # PEP 562; Python 3.6 never calls it, and a board needs no verb
+    if name in VERBS:
+        from importlib import import_module
+
+        return getattr(import_module("edgekit.pipeline"), name)
+    raise AttributeError("module 'edgekit' has no attribute '{}'".format(name))

@@ -1,0 +1,1 @@
+"""The networks: blocks, backbones, heads, and the detectors made of them."""

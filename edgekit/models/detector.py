@@ -1,0 +1,28 @@
+"""What every detector of the zoo is to the rest of EdgeKit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Detector(nn.Module):
+    """A network with two faces.
+
+    ``forward(image [N, 3, H, W])`` gives the raw maps that the losses need.
+    ``detect(image, top_k)`` gives the output contract: boxes [N, A, 4] (xyxy, input pixels) and scores [N, A, C]
+    (foreground probabilities), decoded with operators of opset 13 that TensorRT 8.2 accepts.
+
+    nms: what the host does with the boxes: "none" for peak-based heads, "classwise" for anchor heads
+    float_modules: name prefixes of the layers that quantization leaves in float by default
+    """
+
+    nms = "none"
+    float_modules: tuple[str, ...] = ()
+
+    def detect(self, image: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+        raise TypeError(f"{type(self).__name__} does not define detect()")
+
+    def raw(self, image: Tensor) -> Any:
+        return self(image)

@@ -1,0 +1,30 @@
+"""The zoo: a plain list of names. Adding a detector is one line here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..runtime.errors import BadConfig
+from .detector import Detector
+from .mobile_centernet import MobileCenterNet
+
+DETECTORS: dict[str, Callable[..., Detector]] = {
+    "mobile-centernet": MobileCenterNet,
+}
+
+
+def build(name: str, classes: int, options: Mapping[str, Any] | None = None) -> Detector:
+    """Make a detector for ``classes`` foreground classes. Raises BadConfig for a wrong name or option."""
+    if name not in DETECTORS:
+        raise BadConfig(f"model.name: no detector {name!r}; there are: {', '.join(DETECTORS)}")
+    builder = DETECTORS[name]
+    known = [p for p in inspect.signature(builder).parameters if p != "classes"]
+    unknown = sorted(set(options or {}) - set(known))
+    if unknown:
+        raise BadConfig(f"model.options: unknown {', '.join(unknown)}; {name} takes: {', '.join(known)}")
+    try:
+        return builder(classes, **(options or {}))
+    except (TypeError, ValueError) as error:
+        raise BadConfig(f"model.options: {error}") from error

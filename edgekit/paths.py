@@ -1,0 +1,23 @@
+"""Where the shipped recipes, boards and calibration sets are: inside an installed wheel, or beside the package in a checkout."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from .runtime.errors import BadConfig
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def share(kind: str) -> Path:
+    """Folder of shipped data: ``recipes``, ``boards`` or ``calibration``."""
+    installed = _PACKAGE / "_share" / kind
+    return installed if installed.is_dir() else _PACKAGE.parent / kind
+
+
+def unknown_name(what: str, name: str, known: list[str], more: str) -> BadConfig:
+    """The error for a name that does not exist, with the nearest ones that do."""
+    near = get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(sorted(known))}."
+    return BadConfig(f"no {what} named {name!r}. {hint} {more}")

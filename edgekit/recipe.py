@@ -1,0 +1,254 @@
+"""Recipes: what to train and how, as data. Unknown keys are errors, and all problems are reported at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .paths import share, unknown_name
+from .runtime.errors import BadConfig
+from .runtime.preprocess import Preprocess
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    """Which network. ``options`` go to its builder in ``models/zoo.py``."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class PreprocessSection(Section):
+    """The fields of ``runtime.Preprocess``; see there for units."""
+
+    size: tuple[Count, Count]
+    mode: Literal["stretch", "letterbox"] = "stretch"
+    pad_value: Annotated[int, Field(ge=0, le=255)] = 114
+    colour: Literal["bgr", "rgb"] = "bgr"
+    mean: tuple[float, float, float] = (103.53, 116.28, 123.675)  # ImageNet, BGR, 0..255
+    std: tuple[Positive, Positive, Positive] = (57.375, 57.12, 58.395)
+    interpolation: Literal["linear", "area", "nearest", "cubic"] = "linear"
+
+    @field_validator("size")
+    @classmethod
+    def _divisible(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if any(v % 32 for v in size):
+            raise ValueError(f"width and height must be divisible by 32, got {size[0]}x{size[1]}")
+        return size
+
+    def value(self) -> Preprocess:
+        return Preprocess(**self.model_dump())
+
+
+class DataSection(Section):
+    """COCO-format sets. Paths are relative to ``root``, and ``root`` to the recipe's folder."""
+
+    root: str
+    images: str = "images"
+    train: str | None = None
+    val: str | None = None
+
+
+class AugmentSection(Section):
+    """CenterNet's augmentation: flip, scale and shift crop, colour jitter; probabilities and ranges."""
+
+    flip: Probability = 0.5
+    scale: tuple[Positive, Positive] = (0.6, 1.4)
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    colour: Annotated[float, Field(ge=0, lt=1)] = 0.4
+
+
+class LossSection(Section):
+    """Mobile CenterNet eq. 3-7. ``balanced: false`` gives CenterNet's own focal loss (all class weights 1)."""
+
+    alpha: Positive = 2.0
+    beta: Positive = 4.0
+    balanced: bool = True
+    gamma: Positive = 0.75
+    max_weight: Annotated[float, Field(ge=1)] = 10.0
+    size: NonNegative = 0.1
+    offset: NonNegative = 1.0
+    l1_mean: Literal["components", "objects"] = "components"  # 2N (the published lambdas come from there) or N as printed
+
+
+class ScheduleSection(Section):
+    """Learning rate over epochs: ``step`` divides by 10 at each of ``drops``; ``cosine`` goes to ``final`` x lr."""
+
+    kind: Literal["step", "cosine"] = "step"
+    drops: tuple[Count, ...] = (45, 55)
+    final: Annotated[float, Field(ge=0, le=1)] = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 200
+
+
+class TrainSection(Section):
+    """The paper's schedule is the default: Adam 1e-3, /10 at epochs 45 and 55, 60 epochs."""
+
+    epochs: Count = 60
+    batch_size: Count = 8
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 0.0
+    schedule: ScheduleSection = ScheduleSection()
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    clip_norm: NonNegative = 35.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool = True
+    workers: Annotated[int, Field(ge=0)] = 1
+    seed: int = 0
+    validate_every: Count = 5
+    init: str | None = None  # a checkpoint artifact or a .safetensors file to start from
+
+
+class TeacherSection(Section):
+    """The larger network to learn from: its recipe and its trained weights."""
+
+    recipe: str
+    weights: str
+
+
+class DistillationSection(Section):
+    """Mobile CenterNet eq. 8-11. A weight of 0 switches a term off."""
+
+    pixel: NonNegative = 0.1
+    pair: NonNegative = 10.0
+    divergence: Literal["bernoulli", "softmax"] = "bernoulli"  # open reading of eq. 8 on sigmoid maps
+    direction: Literal["student-teacher", "teacher-student"] = "student-teacher"
+
+
+class ExportSection(Section):
+    """top_k: boxes that leave the graph (CenterNet's 100). opset: 13 is the last one TensorRT 8.2 reads."""
+
+    top_k: Annotated[int, Field(ge=1, le=3840)] = 100
+    opset: Annotated[int, Field(ge=11, le=17)] = 13
+
+
+class QuantizeSection(Section):
+    """calibration: a named set in ``calibration/`` or a path to a folder that holds one."""
+
+    calibration: str
+    method: Literal["minmax", "entropy", "percentile"] = "minmax"
+    max_drop: NonNegative = 1.0  # points of mAP@0.5
+
+
+class Recipe(Section):
+    """A whole recipe. ``load_recipe`` reads one; ``folder`` says where it lies."""
+
+    name: str
+    description: str = ""
+    paper: str = ""
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    model: ModelSection
+    preprocess: PreprocessSection
+    data: DataSection | None = None
+    augment: AugmentSection = AugmentSection()
+    loss: LossSection = LossSection()
+    train: TrainSection = TrainSection()
+    teacher: TeacherSection | None = None
+    distillation: DistillationSection | None = None
+    export: ExportSection = ExportSection()
+    quantize: QuantizeSection | None = None
+    evaluation: str | None = None  # a named set in calibration/ on which the spine measures mAP
+    folder: Path = Field(default=Path(), exclude=True)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: a name appears twice")
+        if (self.teacher is None) != (self.distillation is None):
+            raise ValueError("teacher and distillation go together: give both or neither")
+        return self
+
+    @property
+    def weights(self) -> Path | None:
+        """The shipped weights beside recipe.yaml, if there are any."""
+        path = self.folder / "weights.safetensors"
+        return path if path.is_file() else None
+
+    def resolve(self, path: str) -> Path:
+        """A path that the recipe names, relative to the recipe's folder; ``~`` is the home folder."""
+        return (self.folder / Path(path).expanduser()).resolve()
+
+
+def recipe_names() -> list[str]:
+    return sorted(p.parent.name for p in share("recipes").glob("*/recipe.yaml"))
+
+
+def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe by its name, folder or file; ``overrides`` are ``dotted.key=value`` with YAML values.
+
+    Raises BadConfig that lists every problem found.
+    """
+    file = _recipe_file(str(name))
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{file}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise BadConfig(f"{file}: expected a mapping of keys, found {type(values).__name__}")
+    for override in overrides or []:
+        _apply(values, override)
+    try:
+        return Recipe(**values, folder=file.parent)
+    except ValidationError as error:
+        raise BadConfig(_explain(file, error)) from error
+
+
+def _recipe_file(name: str) -> Path:
+    path = Path(name).expanduser()
+    for file in (path, path / "recipe.yaml", share("recipes") / name / "recipe.yaml"):
+        if file.is_file() and file.suffix in (".yaml", ".yml"):
+            return file.resolve()
+    raise unknown_name("recipe", name, recipe_names(), "A path to a recipe.yaml works too. List them: edgekit zoo")
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not re.fullmatch(r"[A-Za-z0-9_.]+", key):
+        raise BadConfig(f"override {override!r}: expected key=value, for example train.epochs=10")
+    *parents, last = key.split(".")
+    node = values
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise BadConfig(f"override {override!r}: {parent!r} is not a section")
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadConfig(f"override {override!r}: the value is not valid YAML") from error
+
+
+def _explain(file: Path, error: ValidationError) -> str:
+    problems = error.errors()
+    lines = [f"{file}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
+    for problem in problems:
+        where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+        message = problem["msg"]
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key{_nearest(problem['loc'])}"
+        lines.append(f"  {where}: {message}")
+    return "\n".join(lines)
+
+
+def _nearest(loc: tuple[int | str, ...]) -> str:
+    from difflib import get_close_matches
+
+    section: Any = Recipe
+    for part in loc[:-1]:
+        annotation = section.model_fields[str(part)].annotation
+        section = next((t for t in getattr(annotation, "__args__", (annotation,)) if hasattr(t, "model_fields")), None)
+        if section is None:
+            return ""
+    names = [n for n in section.model_fields if n != "folder"]
+    near = get_close_matches(str(loc[-1]), names, n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known keys: {', '.join(names)}"

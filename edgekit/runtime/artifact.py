@@ -1,0 +1,192 @@
+"""Artifacts: the folders that the pipeline's steps read and write.
+
+A folder holds payload files and ``manifest.json`` (kind, SHA-256 of each payload file, the parents' digests, classes,
+preprocess and whatever the kind needs). It is written beside its place and exchanged with it in one rename, so a killed
+process leaves the old artifact or the new one. Reading verifies every hash.
+"""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+
+from .errors import ArtifactError
+from .preprocess import Preprocess
+
+MANIFEST = "manifest.json"
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def file_sha256(path):
+    """SHA-256 of a file, as hex."""
+    digest = hashlib.sha256()
+    with open(str(path), "rb") as handle:
+        for block in iter(lambda: handle.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def value_sha256(value):
+    """SHA-256 of any JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class Artifact(object):
+    """A verified artifact folder. ``manifest`` is the parsed manifest.json."""
+
+    def __init__(self, path, manifest):
+        self.path = str(path)
+        self.manifest = manifest
+
+    @property
+    def kind(self):
+        return self.manifest["kind"]
+
+    @property
+    def classes(self):
+        return list(self.manifest["classes"])
+
+    @property
+    def preprocess(self):
+        return Preprocess.from_dict(self.manifest["preprocess"])
+
+    @property
+    def digest(self):
+        """Identity of content and meaning; children record it under ``parents``."""
+        return value_sha256(self.manifest)
+
+    def file(self, name):
+        """Path of a payload file; ArtifactError when the manifest does not list it."""
+        if name not in self.manifest["payload"]:
+            have = ", ".join(sorted(self.manifest["payload"]))
+            raise ArtifactError("{}: no payload {!r} (it has: {})".format(self.path, name, have))
+        return os.path.join(self.path, name)
+
+    def __repr__(self):
+        return "Artifact({!r}, kind={!r})".format(self.path, self.kind)
+
+
+def read_artifact(path, kinds=None):
+    """Load and verify an artifact folder.
+
+    kinds: accepted kinds, or None for any. Raises ArtifactError naming the folder or file at fault.
+    """
+    path = str(path)
+    manifest_path = os.path.join(path, MANIFEST)
+    if not os.path.isfile(manifest_path):
+        what = "no such folder" if not os.path.exists(path) else "no {} in it".format(MANIFEST)
+        raise ArtifactError("{}: not an artifact ({}). Make one with: edgekit export RECIPE".format(path, what))
+    manifest = _parse_manifest(manifest_path)
+    for name, record in sorted(manifest["payload"].items()):
+        _verify(os.path.join(path, name), record)
+    if kinds is not None and manifest["kind"] not in kinds:
+        raise ArtifactError("{}: found an artifact of kind {!r}, needed {}".format(path, manifest["kind"], " or ".join(map(repr, kinds))))
+    return Artifact(path, manifest)
+
+
+def _parse_manifest(path):
+    try:
+        with open(path, encoding="utf-8") as handle:
+            manifest = json.load(handle)
+        for name in manifest["payload"]:
+            if os.path.basename(name) != name or name in ("", ".", ".."):
+                raise ArtifactError("{}: payload name {!r} leaves the folder".format(path, name))
+        if not isinstance(manifest["kind"], str):
+            raise KeyError("kind")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError("{}: not a valid manifest ({}: {}). Make the artifact again.".format(path, type(error).__name__, error))
+    return manifest
+
+
+def _verify(path, record):
+    if not os.path.isfile(path):
+        raise ArtifactError("{}: listed in the manifest but missing. Make the artifact again.".format(path))
+    found = file_sha256(path)
+    if found != record["sha256"]:
+        raise ArtifactError(
+            "{}: SHA-256 is {}..., the manifest says {}...; the file changed after it was written. "
+            "Make the artifact again.".format(path, found[:12], record["sha256"][:12])
+        )
+
+
+@contextlib.contextmanager
+def new_artifact(path, kind, manifest):
+    """Write an artifact whole or not at all: ``with new_artifact(path, "onnx", {...}) as folder: write files into folder``.
+
+    On a clean exit every file in the folder becomes payload, manifest.json is written and the folder takes its place.
+    On any exception (Ctrl-C and a full disk included) the folder is removed and what stood at ``path`` stays.
+    ``manifest`` may be filled in until the block ends.
+    """
+    path = os.path.abspath(str(path))
+    parent = os.path.dirname(path)
+    os.makedirs(parent, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix=".{}.".format(os.path.basename(path)), dir=parent)
+    try:
+        yield folder
+        content = dict(manifest, kind=kind, payload=_payload(folder))
+        with open(os.path.join(folder, MANIFEST), "w", encoding="utf-8") as handle:
+            json.dump(content, handle, indent=1, sort_keys=True)
+            handle.write("\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.chmod(folder, 0o755)
+        _take_place(folder, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _payload(folder):
+    names = sorted(n for n in os.listdir(folder) if n != MANIFEST)
+    paths = {n: os.path.join(folder, n) for n in names}
+    return {n: {"sha256": file_sha256(p), "bytes": os.path.getsize(p)} for n, p in paths.items() if os.path.isfile(p)}
+
+
+def _take_place(folder, path):
+    """Put ``folder`` at ``path``. Exchange is one system call; afterwards ``folder`` holds what was there before."""
+    if not os.path.lexists(path):
+        os.rename(folder, path)
+        return
+    if not os.path.isfile(os.path.join(path, MANIFEST)) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise ArtifactError("{}: exists and is not an artifact; it will not be replaced. Choose another --out.".format(path))
+    if not _exchange(folder, path):
+        aside = tempfile.mkdtemp(prefix=".replaced.", dir=os.path.dirname(path))
+        os.rename(path, os.path.join(aside, "old"))
+        os.rename(folder, path)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(a, b):
+    """Linux renameat2(RENAME_EXCHANGE); False where the C library or the file system lacks it."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
+        return True
+    if ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS):
+        return False
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), b)
+
+
+@contextlib.contextmanager
+def new_file(path, mode="w"):
+    """Write one file whole or not at all: opened beside its place, renamed into it on a clean exit."""
+    path = os.path.abspath(str(path))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    # the suffix stays last: cv2.imwrite chooses the format by it
+    stem, suffix = os.path.splitext(os.path.basename(path))
+    fd, beside = tempfile.mkstemp(prefix=".{}.".format(stem), suffix=suffix, dir=os.path.dirname(path))
+    try:
+        with os.fdopen(fd, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.chmod(beside, 0o644)
+        os.rename(beside, path)
+    finally:
+        if os.path.exists(beside):
+            os.unlink(beside)

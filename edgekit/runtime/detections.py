@@ -1,0 +1,53 @@
+"""The one result type: what a detector saw in one image."""
+
+import numpy as np
+
+
+class Detections(object):
+    """Boxes of one image.
+
+    boxes: float32 [n, 4], x1, y1, x2, y2 in pixels of the original image (not of the network's input)
+    scores: float32 [n], in 0..1
+    class_ids: int64 [n], 0-based index into the artifact's class list
+
+    Raises ValueError when the three disagree in length or the boxes are not [n, 4].
+    """
+
+    __slots__ = ("boxes", "class_ids", "scores")
+
+    def __init__(self, boxes, scores, class_ids):
+        self.boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4) if np.size(boxes) == 0 else np.asarray(boxes, dtype=np.float32)
+        self.scores = np.asarray(scores, dtype=np.float32)
+        self.class_ids = np.asarray(class_ids, dtype=np.int64)
+        if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
+            raise ValueError("boxes: expected shape (n, 4), got {}".format(self.boxes.shape))
+        for name in ("scores", "class_ids"):
+            shape = getattr(self, name).shape
+            if shape != (len(self.boxes),):
+                raise ValueError("{}: expected shape ({},), got {}".format(name, len(self.boxes), shape))
+
+    @classmethod
+    def empty(cls):
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+    def __len__(self):
+        return len(self.scores)
+
+    def __getitem__(self, index):
+        """Select by mask, index array or slice: ``d[d.scores > 0.5]``."""
+        return Detections(self.boxes[index].reshape(-1, 4), np.atleast_1d(self.scores[index]), np.atleast_1d(self.class_ids[index]))
+
+    def __repr__(self):
+        return "Detections(n={})".format(len(self))
+
+    def to_coco(self, image_id, category_ids):
+        """COCO result records ({image_id, category_id, bbox [x, y, w, h], score}); category_ids maps class index to id."""
+        return [
+            {
+                "image_id": image_id,
+                "category_id": category_ids[int(c)],
+                "bbox": [round(float(v), 3) for v in (x1, y1, x2 - x1, y2 - y1)],
+                "score": round(float(s), 6),
+            }
+            for (x1, y1, x2, y2), s, c in zip(self.boxes, self.scores, self.class_ids)
+        ]
