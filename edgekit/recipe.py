@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from .config import Section, explain, read_mapping
 from .paths import share, unknown_name
 from .runtime.errors import BadConfig
 from .runtime.preprocess import Preprocess
@@ -19,15 +20,11 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class ModelSection(Section):
     """Which network. ``options`` go to its builder in ``models/zoo.py``."""
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class PreprocessSection(Section):
@@ -80,7 +77,9 @@ class LossSection(Section):
     max_weight: Annotated[float, Field(ge=1)] = 10.0
     size: NonNegative = 0.1
     offset: NonNegative = 1.0
-    l1_mean: Literal["components", "objects"] = "components"  # 2N (the published lambdas come from there) or N as printed
+    l1_mean: Literal["components", "objects"] = (
+        "components"  # 2N (the published lambdas come from there) or N as printed
+    )
 
 
 class ScheduleSection(Section):
@@ -190,18 +189,15 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     Raises BadConfig that lists every problem found.
     """
     file = _recipe_file(str(name))
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{file}: not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise BadConfig(f"{file}: expected a mapping of keys, found {type(values).__name__}")
+    values = read_mapping(file)
+    if "folder" in values:
+        raise BadConfig(f"{file}: folder: unknown key; a recipe's folder is where its file lies")
     for override in overrides or []:
         _apply(values, override)
     try:
-        return Recipe(**values, folder=file.parent)
+        return Recipe.model_validate({**values, "folder": file.parent})
     except ValidationError as error:
-        raise BadConfig(_explain(file, error)) from error
+        raise BadConfig(explain(Recipe, file, error, private=("folder",))) from error
 
 
 def _recipe_file(name: str) -> Path:
@@ -226,29 +222,3 @@ def _apply(values: dict[str, Any], override: str) -> None:
         node[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise BadConfig(f"override {override!r}: the value is not valid YAML") from error
-
-
-def _explain(file: Path, error: ValidationError) -> str:
-    problems = error.errors()
-    lines = [f"{file}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
-    for problem in problems:
-        where = ".".join(str(part) for part in problem["loc"]) or "recipe"
-        message = problem["msg"]
-        if problem["type"] == "extra_forbidden":
-            message = f"unknown key{_nearest(problem['loc'])}"
-        lines.append(f"  {where}: {message}")
-    return "\n".join(lines)
-
-
-def _nearest(loc: tuple[int | str, ...]) -> str:
-    from difflib import get_close_matches
-
-    section: Any = Recipe
-    for part in loc[:-1]:
-        annotation = section.model_fields[str(part)].annotation
-        section = next((t for t in getattr(annotation, "__args__", (annotation,)) if hasattr(t, "model_fields")), None)
-        if section is None:
-            return ""
-    names = [n for n in section.model_fields if n != "folder"]
-    near = get_close_matches(str(loc[-1]), names, n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; known keys: {', '.join(names)}"

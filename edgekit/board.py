@@ -1,0 +1,126 @@
+"""Boards: what a machine is and can do, as data. Adding a board is adding ``boards/NAME.yaml``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from .config import Section, explain, read_mapping
+from .paths import share, unknown_name
+from .runtime.errors import BadConfig, BoardLacks
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Layout = Literal["nhwc_uint8", "nchw_float"]
+
+
+class MeasureSection(Section):
+    """How long to measure when nobody says otherwise.
+
+    warmup: frames before the timed ones, kept apart; min_seconds and min_count: both must be reached.
+    """
+
+    warmup: Annotated[int, Field(ge=0)] = 10
+    min_seconds: Positive = 20.0
+    min_count: Count = 64
+
+
+class PeaksSection(Section):
+    """Roofline limits, where they are known: dense GFLOPS by precision, and memory bandwidth in GB/s."""
+
+    gflops: dict[Precision, Positive] = Field(default_factory=dict)
+    bandwidth: Positive | None = None
+
+
+class Board(Section):
+    """A board.
+
+    runtimes: names of sessions, the preferred one first
+    threads: number of threads, or "all" for as many as the process may use
+    core: the one core that the measured process is pinned to, "auto" to choose, or null for no pinning
+    noisy_ratio: a run whose p90/p50 is above it is marked noisy
+    """
+
+    name: str
+    title: str
+    kind: Literal["x86", "jetson", "gpu", "arm"]
+    runtimes: Annotated[tuple[str, ...], Field(min_length=1)]
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
+    input_layouts: Annotated[tuple[Layout, ...], Field(min_length=1)]
+    threads: Count | Literal["all"] = 1
+    core: Annotated[int, Field(ge=0)] | Literal["auto"] | None = None
+    opset_max: Annotated[int, Field(ge=7)] = 13
+    int8_flavour: Literal["x86", "trt"] | None = None
+    noisy_ratio: Annotated[float, Field(gt=1)] = 1.2
+    measure: MeasureSection = MeasureSection()
+    peaks: PeaksSection | None = None
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Board:
+        if ("int8" in self.precisions) != (self.int8_flavour is not None):
+            raise ValueError("precisions and int8_flavour: int8 needs a flavour, and a flavour needs int8")
+        if self.core is not None and self.threads != 1:
+            raise ValueError("core and threads: a process pinned to one core runs one thread; set threads: 1")
+        return self
+
+    def require(self, runtime: str, precision: str, layout: str | None = None) -> None:
+        """Raise BoardLacks when the board cannot run this, before any work is done."""
+        needs = [("runtime", runtime, self.runtimes), ("precision", precision, self.precisions)]
+        if layout is not None:
+            needs.append(("input layout", layout, self.input_layouts))
+        for what, wanted, have in needs:
+            if wanted not in have:
+                raise BoardLacks(
+                    f"board {self.name!r} has no {what} {wanted!r}; it has: {', '.join(have)}. Boards: edgekit boards"
+                )
+
+    def thread_count(self) -> int:
+        """Threads to use in this process's place: ``all`` counts the cores that it may run on."""
+        return len(os.sched_getaffinity(0)) if self.threads == "all" else self.threads
+
+    def pinned_core(self) -> int | None:
+        """Core to pin to, or None. ``auto`` takes the highest allowed one: core 0 serves the most interrupts."""
+        allowed = os.sched_getaffinity(0)
+        if self.core is None:
+            return None
+        if self.core == "auto":
+            return max(allowed)
+        if self.core not in allowed:
+            have = ", ".join(map(str, sorted(allowed)))
+            raise BoardLacks(
+                f"board {self.name!r} pins to core {self.core}, which this process may not use; it may use: {have}"
+            )
+        return self.core
+
+
+def board_names() -> list[str]:
+    """Names of the shipped boards."""
+    return sorted(p.stem for p in share("boards").glob("*.yaml"))
+
+
+def load_board(name: str | Path) -> Board:
+    """Read a board by its name or by the path of its YAML file. Raises BadConfig that lists every problem found."""
+    file = _board_file(str(name))
+    values = read_mapping(file)
+    try:
+        board = Board.model_validate(values)
+    except ValidationError as error:
+        raise BadConfig(explain(Board, file, error)) from error
+    if board.name != file.stem:
+        raise BadConfig(f"{file}: the board calls itself {board.name!r}; the name must be the file's: {file.stem!r}")
+    return board
+
+
+def _board_file(name: str) -> Path:
+    path = Path(name).expanduser()
+    for file in (path, share("boards") / f"{name}.yaml"):
+        if file.is_file() and file.suffix in (".yaml", ".yml"):
+            return file.resolve()
+    raise unknown_name(
+        "board", name, board_names(), "A path to a board's YAML file works too. List them: edgekit boards"
+    )

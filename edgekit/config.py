@@ -1,0 +1,57 @@
+"""What every YAML file of EdgeKit shares: unknown keys are errors, and all problems are reported at once."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .runtime.errors import BadConfig
+
+
+class Section(BaseModel):
+    """A frozen mapping whose keys are all known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    """The mapping at the root of a YAML file. Raises BadConfig that names the file."""
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{file}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise BadConfig(f"{file}: expected a mapping of keys, found {type(values).__name__}")
+    return values
+
+
+def explain(root: type[BaseModel], file: Path, error: ValidationError, private: tuple[str, ...] = ()) -> str:
+    """Every problem that pydantic found, one per line, with the nearest known key for each unknown one.
+
+    private: fields of ``root`` that a file may not set, and so are not offered.
+    """
+    problems = error.errors()
+    lines = [f"{file}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
+    for problem in problems:
+        where = ".".join(str(part) for part in problem["loc"]) or root.__name__.lower()
+        unknown = problem["type"] == "extra_forbidden"
+        message = f"unknown key{_nearest(root, problem['loc'], private)}" if unknown else problem["msg"]
+        lines.append(f"  {where}: {message}")
+    return "\n".join(lines)
+
+
+def _nearest(root: type[BaseModel], loc: tuple[int | str, ...], private: tuple[str, ...]) -> str:
+    section: Any = root
+    for part in loc[:-1]:
+        field = section.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        section = next((t for t in getattr(annotation, "__args__", (annotation,)) if hasattr(t, "model_fields")), None)
+        if section is None:
+            return ""
+    names = [n for n in section.model_fields if n not in private]
+    near = get_close_matches(str(loc[-1]), names, n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known keys: {', '.join(names)}"
