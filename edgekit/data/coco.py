@@ -1,0 +1,415 @@
+"""COCO-format detection sets, read once and checked whole: what leaves here needs no further checks.
+
+Format: https://cocodataset.org/#format-data (object detection). Boxes become xyxy pixels of the stored image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runtime.artifact import value_sha256
+from ..runtime.errors import BadInput
+from .imagefile import read_header, read_image
+
+MAX_PROBLEMS = 10  # told in one error; the rest are counted
+# How far a box may reach over the border and still be clipped: rounding by an annotation tool or by a resize.
+TOLERANCE_PIXELS = 2.0
+TOLERANCE_FRACTION = 0.01  # of the image's side, where that is more
+
+Progress = Callable[[int, int], None]
+
+__all__ = ["CocoSet", "Sample", "read_coco", "read_image"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image and its boxes.
+
+    path: the image file; width, height: of the stored pixels
+    boxes: float32 [n, 4], x1, y1, x2, y2 in pixels, inside the image, x2 > x1 and y2 > y1
+    labels: int64 [n], index into the set's classes
+    ignore: bool [n], crowd, difficult or ignore: neither a target nor a negative
+    """
+
+    path: Path
+    image_id: int
+    width: int
+    height: int
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class CocoSet:
+    """A checked set. ``classes[i]`` has the COCO category id ``category_ids[i]``; ``notes`` say what was mended."""
+
+    annotations: Path
+    images: Path
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    notes: tuple[str, ...]
+    annotations_sha256: str = ""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def class_counts(self) -> np.ndarray:
+        """Boxes per class, int64 [classes], without the ignored ones."""
+        counts = np.zeros(len(self.classes), np.int64)
+        for sample in self.samples:
+            counts += np.bincount(sample.labels[~sample.ignore], minlength=len(self.classes))
+        return counts
+
+    def digest(self) -> str:
+        """Identity of content: hash of the annotation file, the image list and the classes; no path of this machine."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        names = [s.path.relative_to(self.images).as_posix() for s in self.samples]
+        return value_sha256([self.annotations_sha256, names, list(self.classes), list(self.category_ids)])
+
+
+def read_coco(
+    annotations: Path,
+    images: Path,
+    classes: Sequence[str] | None = None,
+    check_images: bool = True,
+    progress: Progress | None = None,
+) -> CocoSet:
+    """Read and check a COCO detection file.
+
+    annotations: the JSON file; images: the folder that its file names are relative to
+    classes: the classes wanted, in the order of the labels; None takes all, by category id
+    check_images: also look at every image file (is it there, whole, and of the recorded size)
+    progress: called with (done, total) while the image files are looked at
+
+    Boxes that reach over the border by a rounding error are clipped, zero-sized ones and classes not asked for are left
+    out, all counted in ``notes``. Images without boxes stay, as negatives. Everything else that is wrong raises
+    BadInput, which names the file and up to ten annotations or images.
+    """
+    annotations, images = Path(annotations), Path(images)
+    content, sha256 = _load(annotations)
+    problems = _Problems(annotations)
+    _check_tables(content, problems)
+    names = _categories(content["categories"], problems)
+    records = _image_records(content["images"], problems)
+    problems.raise_any()
+    chosen = _choose(annotations, names, classes)
+    reader = _BoxReader(names, {category: label for label, category in enumerate(chosen)}, records, problems)
+    for index, annotation in enumerate(content["annotations"]):
+        reader.add(index, annotation)
+    notes = reader.notes()
+    if check_images:
+        notes += _check_files(images, records, problems, progress)
+    problems.raise_any()
+    samples = tuple(reader.sample(record, images) for record in records.values())
+    return CocoSet(annotations, images, samples, tuple(names[c] for c in chosen), tuple(chosen), tuple(notes), sha256)
+
+
+class _Problems:
+    """Collects what is wrong with a file, so that it is told at once."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.lines, self.count = file, list[str](), 0
+        self.advice = ""
+
+    def add(self, where: str, what: str) -> None:
+        self.count += 1
+        if len(self.lines) < MAX_PROBLEMS:
+            self.lines.append(f"  {where}: {what}")
+
+    def raise_any(self) -> None:
+        if not self.count:
+            return
+        more = [f"  and {self.count - len(self.lines)} more"] if self.count > len(self.lines) else []
+        head = f"{self.file}: {self.count} problem{'s' if self.count > 1 else ''}"
+        raise BadInput("\n".join([head, *self.lines, *more, *([self.advice] if self.advice else [])]))
+
+
+def _load(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such annotation file") from error
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        cut = isinstance(error, json.JSONDecodeError) and not error.doc[error.pos :].strip()
+        what = "truncated JSON" if cut or not data.strip() else "not valid JSON"
+        raise BadInput(f"{path}: {what} ({error}). Export or download the annotations again.") from error
+    if not isinstance(content, dict):
+        raise BadInput(
+            f"{path}: expected a COCO object with images, annotations and categories, found a {_kind(content)}"
+        )
+    return content, hashlib.sha256(data).hexdigest()
+
+
+def _kind(value: Any) -> str:
+    names = {
+        dict: "object",
+        list: "list",
+        str: "text",
+        bool: "boolean",
+        type(None): "null",
+        int: "number",
+        float: "number",
+    }
+    return names[type(value)]
+
+
+def _check_tables(content: dict[str, Any], problems: _Problems) -> None:
+    for key in ("images", "annotations", "categories"):
+        if key not in content:
+            problems.add(key, f"missing; the file has the keys {', '.join(sorted(content)) or 'none'}")
+        elif not isinstance(content[key], list):
+            problems.add(key, f"expected a list, found a {_kind(content[key])}")
+        elif not content[key] and key != "annotations":
+            problems.add(key, "the list is empty")
+    problems.raise_any()
+
+
+def _whole(value: Any) -> int | None:
+    """An integer, or None; JSON writers that know only floats give 640.0."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or value != value
+        or value in (math.inf, -math.inf)
+    ):
+        return None
+    return int(value) if value == int(value) else None
+
+
+def _fields(record: Any, needed: Sequence[str], where: str, problems: _Problems) -> bool:
+    if not isinstance(record, dict):
+        problems.add(where, f"expected an object, found a {_kind(record)}")
+        return False
+    missing = [key for key in needed if key not in record]
+    if missing:
+        problems.add(where, f"missing {', '.join(missing)}")
+    return not missing
+
+
+def _categories(table: list[Any], problems: _Problems) -> dict[int, str]:
+    """Category id -> name, by ascending id."""
+    names: dict[int, str] = {}
+    for index, record in enumerate(table):
+        where = f"categories[{index}]"
+        if not _fields(record, ("id", "name"), where, problems):
+            continue
+        category, name = _whole(record["id"]), record["name"]
+        if category is None or not isinstance(name, str) or not name:
+            problems.add(where, f"expected a whole-number id and a name, found {record['id']!r} and {name!r}")
+        elif category in names:
+            problems.add(where, f"category id {category} appears twice ({names[category]!r} and {name!r})")
+        elif name in names.values():
+            problems.add(where, f"category name {name!r} appears twice")
+        else:
+            names[category] = name
+    return dict(sorted(names.items()))
+
+
+@dataclass(frozen=True)
+class _ImageRecord:
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+
+
+def _image_records(table: list[Any], problems: _Problems) -> dict[int, _ImageRecord]:
+    records: dict[int, _ImageRecord] = {}
+    for index, record in enumerate(table):
+        where = f"images[{index}]"
+        if not _fields(record, ("id", "file_name", "width", "height"), where, problems):
+            continue
+        image_id, width, height = (_whole(record[k]) for k in ("id", "width", "height"))
+        name = record["file_name"]
+        if image_id is None or not isinstance(name, str) or not name:
+            problems.add(where, f"expected a whole-number id and a file_name, found {record['id']!r} and {name!r}")
+        elif width is None or height is None or width < 1 or height < 1:
+            problems.add(f"image {image_id} ({name})", f"bad size {record['width']!r} x {record['height']!r}")
+        elif image_id in records:
+            problems.add(where, f"image id {image_id} appears twice ({records[image_id].file_name} and {name})")
+        else:
+            records[image_id] = _ImageRecord(image_id, name, width, height)
+    return records
+
+
+def _choose(file: Path, names: dict[int, str], classes: Sequence[str] | None) -> list[int]:
+    """Category ids in label order."""
+    if classes is None:
+        return list(names)
+    ids = {name: category for category, name in names.items()}
+    problems = _Problems(file)
+    for name in classes:
+        if name not in ids:
+            near = get_close_matches(name, list(ids), n=3, cutoff=0.4)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(ids)}"
+            problems.add(f"class {name!r}", f"the file has no such category; {hint}")
+    for name, count in Counter(classes).items():
+        if count > 1:
+            problems.add(f"class {name!r}", "asked for twice")
+    if not classes:
+        problems.add("classes", f"none asked for; the file has: {', '.join(ids)}")
+    problems.raise_any()
+    return [ids[name] for name in classes]
+
+
+class _BoxReader:
+    """Checks annotations one by one and gathers the boxes of each image."""
+
+    def __init__(
+        self,
+        names: dict[int, str],
+        labels: dict[int, int],
+        records: dict[int, _ImageRecord],
+        problems: _Problems,
+    ) -> None:
+        self.names, self.labels, self.records, self.problems = names, labels, records, problems
+        self.rows: dict[int, list[tuple[list[float], int, bool]]] = {image_id: [] for image_id in records}
+        self.seen: set[int] = set()
+        self.clipped, self.ignored = 0, 0
+        self.empty: list[int] = []
+        self.dropped: Counter[str] = Counter()
+
+    def add(self, index: int, annotation: Any) -> None:
+        where = f"annotations[{index}]"
+        if not _fields(annotation, ("id", "image_id", "category_id", "bbox"), where, self.problems):
+            return
+        number = _whole(annotation["id"])
+        if number is None:
+            self.problems.add(where, f"id: expected a whole number, found {annotation['id']!r}")
+            return
+        record = self.records.get(_whole(annotation["image_id"]))  # type: ignore[arg-type]
+        where = f"annotation {number}" + (f" (image {record.image_id}, {record.file_name})" if record else "")
+        if number in self.seen:
+            self.problems.add(where, "the annotation id appears twice")
+        self.seen.add(number)
+        category = _whole(annotation["category_id"])
+        if record is None:
+            self.problems.add(where, f"image_id {annotation['image_id']!r} is not among the images")
+        elif category not in self.names:
+            known = ", ".join(f"{c} {n}" for c, n in self.names.items())
+            self.problems.add(where, f"category_id {annotation['category_id']!r} is not among the categories ({known})")
+        else:
+            self._box(where, number, category, annotation, record)
+
+    def _box(self, where: str, number: int, category: int, annotation: dict[str, Any], record: _ImageRecord) -> None:
+        box, what = _xyxy(annotation["bbox"])
+        if what:
+            self.problems.add(where, what)
+            return
+        inside, over = _clip(box, record.width, record.height)
+        if category not in self.labels:
+            self.dropped[self.names[category]] += 1
+        elif box[0] == box[2] or box[1] == box[3]:
+            self.empty.append(number)
+        elif over is not None:
+            self.problems.add(where, f"bbox {annotation['bbox']} {over} the {record.width} x {record.height} image")
+        else:
+            ignore = any(bool(annotation.get(key)) for key in ("iscrowd", "difficult", "ignore"))
+            self.clipped += inside != box
+            self.ignored += ignore
+            self.rows[record.image_id].append((inside, self.labels[category], ignore))
+
+    def notes(self) -> list[str]:
+        """What was mended, in words."""
+        notes = [f"{n} boxes of class {name!r} left out: not asked for" for name, n in sorted(self.dropped.items())]
+        if self.clipped:
+            notes.append(f"{self.clipped} boxes reached over the border by a little and were clipped")
+        if self.empty:
+            shown = ", ".join(map(str, self.empty[:5])) + (", ..." if len(self.empty) > 5 else "")
+            notes.append(f"{len(self.empty)} boxes without area left out (annotations {shown})")
+        if self.ignored:
+            notes.append(f"{self.ignored} crowd, difficult or ignore boxes: neither targets nor negatives")
+        bare = sum(not rows for rows in self.rows.values())
+        if bare:
+            notes.append(f"{bare} images without boxes kept as negatives")
+        return notes
+
+    def sample(self, record: _ImageRecord, images: Path) -> Sample:
+        rows = self.rows[record.image_id]
+        boxes = np.array([r[0] for r in rows], np.float32).reshape(-1, 4)
+        labels = np.array([r[1] for r in rows], np.int64)
+        ignore = np.array([r[2] for r in rows], bool)
+        for array in (boxes, labels, ignore):
+            array.setflags(write=False)  # shared by every epoch
+        return Sample(images / record.file_name, record.image_id, record.width, record.height, boxes, labels, ignore)
+
+
+def _xyxy(bbox: Any) -> tuple[list[float], str]:
+    """COCO [x, y, w, h] -> [x1, y1, x2, y2], or what is wrong with it."""
+    numbers = isinstance(bbox, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in bbox)
+    if not numbers or len(bbox) != 4:
+        return [], f"bbox: expected four numbers [x, y, width, height], found {bbox!r}"
+    if not all(math.isfinite(v) for v in bbox):
+        return [], f"bbox {bbox} is not finite"
+    x, y, w, h = bbox
+    if w < 0 or h < 0:
+        return [], f"bbox {bbox} has a negative size; expected [x, y, width, height]"
+    return [float(v) for v in np.array([x, y, x + w, y + h], np.float32)], ""
+
+
+def _clip(box: list[float], width: int, height: int) -> tuple[list[float], str | None]:
+    """The box inside the image; or why not, when it lies outside or reaches over by more than rounding."""
+    x1, y1, x2, y2 = box
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        return box, "lies outside"
+    over_x, over_y = max(-x1, x2 - width), max(-y1, y2 - height)
+    for over, side in ((over_x, width), (over_y, height)):
+        if over > max(TOLERANCE_PIXELS, TOLERANCE_FRACTION * side):
+            return box, f"reaches {over:.1f} pixels out of"
+    return [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))], None
+
+
+def _check_files(
+    images: Path, records: dict[int, _ImageRecord], problems: _Problems, progress: Progress | None
+) -> list[str]:
+    """Look at every image file; returns notes."""
+    if not images.is_dir():
+        raise BadInput(f"{images}: no such folder of images (needed by {problems.file})")
+    turned = missing = 0
+    for done, record in enumerate(records.values(), 1):
+        path = images / record.file_name
+        try:
+            header = read_header(path)
+        except BadInput as error:
+            missing += not path.exists()
+            problems.add(f"image {record.image_id}", str(error))
+            continue
+        turned += header.orientation != 1
+        if (header.width, header.height) != (record.width, record.height):
+            swapped = header.orientation > 4 and (header.height, header.width) == (record.width, record.height)
+            why = (
+                "; the record counts in the EXIF rotation, which COCO boxes do not: save the image upright"
+                if swapped
+                else ""
+            )
+            found = f"{header.width} x {header.height}, the record says {record.width} x {record.height}"
+            problems.add(f"image {record.image_id}", f"{path} is {found}{why}")
+        if progress is not None:
+            progress(done, len(records))
+    if missing == len(records):
+        problems.advice = f"Not one image file is in {images}: is that the right folder?"
+    return (
+        [f"{turned} images carry an EXIF rotation, which is ignored: their boxes are of the stored pixels"]
+        if turned
+        else []
+    )
