@@ -1,0 +1,1 @@
+"""Accuracy: COCO mAP over ``Detections``."""

@@ -1,0 +1,140 @@
+"""COCO mAP over ``Detections``, by pycocotools, without a file in between."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from ..runtime.detections import Detections
+from ..runtime.errors import BadInput
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+
+    from ..data.coco import CocoSet, Sample
+
+_IOU_50, _IOU_75 = 0, 5  # places of 0.50 and 0.75 in COCOeval's thresholds 0.50, 0.55, ... 0.95
+_ALL_AREAS, _MAX_100 = 0, 2  # COCOeval's first area range, and its third limit of detections per image
+
+
+class ClassMetrics(TypedDict):
+    """ap: over IoU 0.50:0.95; ap50: at IoU 0.5; both 0..1. boxes: how many were to be found."""
+
+    ap: float
+    ap50: float
+    boxes: int
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """COCO mAP, 0..1. map: over IoU 0.50:0.95; map50, map75: at one IoU. Classes without boxes are not in the means."""
+
+    map: float
+    map50: float
+    map75: float
+    per_class: dict[str, ClassMetrics]
+    images: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate_detections(coco_set: CocoSet, detections: Mapping[int, Detections]) -> Metrics:
+    """Evaluate one ``Detections`` per image of the set, keyed by image id; at most the best 100 per image count.
+
+    Ignored and crowd boxes are neither misses nor false alarms: a detection that lies in one is left out.
+    Raises ValueError when the image ids are not exactly the set's, and BadInput when the set has no box to find.
+    """
+    _check(coco_set, detections)
+    precision = _precision(coco_set, detections)  # [IoU 10, recall 101, classes]; -1 for a class without boxes
+    per_class = {
+        name: ClassMetrics(
+            ap=float(precision[:, :, k].mean()), ap50=float(precision[_IOU_50, :, k].mean()), boxes=int(boxes)
+        )
+        for k, (name, boxes) in enumerate(zip(coco_set.classes, coco_set.class_counts(), strict=True))
+        if boxes
+    }
+    present = precision[:, :, coco_set.class_counts() > 0]
+    return Metrics(
+        map=float(present.mean()),
+        map50=float(present[_IOU_50].mean()),
+        map75=float(present[_IOU_75].mean()),
+        per_class=per_class,
+        images=len(coco_set.samples),
+    )
+
+
+def detections_to_coco_json(coco_set: CocoSet, detections: Mapping[int, Detections]) -> list[dict[str, Any]]:
+    """COCO result records ({image_id, category_id, bbox [x, y, w, h], score}), by image id and then by score."""
+    ids = coco_set.category_ids
+    return [record for image in sorted(detections) for record in detections[image].to_coco(image, ids)]
+
+
+def _check(coco_set: CocoSet, detections: Mapping[int, Detections]) -> None:
+    wanted = {sample.image_id for sample in coco_set.samples}
+    lost, strange = sorted(wanted - detections.keys()), sorted(detections.keys() - wanted)
+    if lost or strange:
+        raise ValueError(
+            f"detections must cover the set: image ids without any {lost[:5]}, not in the set {strange[:5]}"
+        )
+    if not coco_set.class_counts().any():
+        raise BadInput(
+            f"{coco_set.annotations}: no box to find in this set, so mAP has no meaning; give a labelled set"
+        )
+
+
+def _precision(coco_set: CocoSet, detections: Mapping[int, Detections]) -> np.ndarray:
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by print
+        evaluation = COCOeval(_truth(coco_set), _found(coco_set, detections), "bbox")
+        evaluation.params.catIds = list(coco_set.category_ids)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision: np.ndarray = evaluation.eval["precision"][:, :, :, _ALL_AREAS, _MAX_100]
+    return precision
+
+
+def _truth(coco_set: CocoSet) -> COCO:
+    annotations = [a for sample in coco_set.samples for a in _boxes(sample, coco_set.category_ids)]
+    return _coco(coco_set, annotations)
+
+
+def _boxes(sample: Sample, category_ids: tuple[int, ...]) -> list[dict[str, Any]]:
+    # COCOeval takes "ignore" from iscrowd alone, so every ignored box is given to it as a crowd region
+    return [
+        {
+            "image_id": sample.image_id,
+            "category_id": category_ids[int(label)],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "iscrowd": int(ignore),
+        }
+        for (x1, y1, x2, y2), label, ignore in zip(
+            sample.boxes.astype(float).tolist(), sample.labels, sample.ignore, strict=True
+        )
+    ]
+
+
+def _found(coco_set: CocoSet, detections: Mapping[int, Detections]) -> COCO:
+    return _coco(coco_set, [{**r, "iscrowd": 0} for r in detections_to_coco_json(coco_set, detections)])
+
+
+def _coco(coco_set: CocoSet, annotations: list[dict[str, Any]]) -> COCO:
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": s.image_id, "width": s.width, "height": s.height} for s in coco_set.samples],
+        "categories": [{"id": i, "name": n} for i, n in zip(coco_set.category_ids, coco_set.classes, strict=True)],
+        "annotations": [
+            {**a, "id": n, "area": a["bbox"][2] * a["bbox"][3]}
+            for n, a in enumerate(annotations, 1)  # id 0 means "unmatched" in COCOeval
+        ],
+    }
+    coco.createIndex()
+    return coco

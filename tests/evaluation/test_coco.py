@@ -1,0 +1,189 @@
+"""mAP against examples that were worked out by hand.
+
+COCO's AP is the mean of the interpolated precision at the 101 recalls 0, 0.01, ... 1.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.data.coco import CocoSet, Sample
+from edgekit.evaluation.coco import detections_to_coco_json, evaluate_detections
+from edgekit.runtime.detections import Detections
+from edgekit.runtime.errors import BadInput
+
+A, B, C = [10, 10, 50, 50], [100, 100, 180, 160], [200, 20, 260, 80]
+FAR = [300, 300, 340, 340]  # meets nothing
+
+
+def sample(image_id, *truth):
+    """truth: (box, label) or (box, label, ignore)"""
+    rows = [(*t, False)[:3] for t in truth]
+    return Sample(
+        path=Path(f"/images/{image_id}.jpg"),
+        image_id=image_id,
+        width=400,
+        height=400,
+        boxes=np.array([r[0] for r in rows], np.float32).reshape(-1, 4),
+        labels=np.array([r[1] for r in rows], np.int64),
+        ignore=np.array([r[2] for r in rows], bool),
+    )
+
+
+def coco_set(*samples, classes=("car", "bus"), category_ids=(3, 7)):
+    return CocoSet(Path("/set.json"), Path("/images"), samples, classes, category_ids, (), "0" * 64)
+
+
+def found(*items):
+    """items: (box, score, class)"""
+    return Detections([i[0] for i in items], [i[1] for i in items], [i[2] for i in items])
+
+
+HALF = 51 / 101  # precision 1 up to recall 0.5, nothing after
+
+
+@pytest.mark.parametrize(
+    ("truth", "detections", "map50"),
+    [
+        pytest.param([(A, 0), (B, 0)], [(A, 0.9, 0), (B, 0.8, 0)], 1.0, id="all found"),
+        pytest.param([(A, 0), (B, 0)], [(A, 0.9, 0)], HALF, id="one of two missed"),
+        pytest.param([(A, 0), (B, 0)], [], 0.0, id="nothing found"),
+        pytest.param([(A, 0)], [(FAR, 0.9, 0), (A, 0.8, 0)], 0.5, id="a false alarm before the hit: precision 1/2"),
+        pytest.param([(A, 0)], [(A, 0.9, 0), (FAR, 0.8, 0)], 1.0, id="a false alarm after the hit does not matter"),
+        pytest.param([(A, 0)], [(A, 0.9, 0), (A, 0.8, 0)], 1.0, id="a second box on one object is a false alarm"),
+        pytest.param([(A, 0)], [(A, 0.9, 1)], 0.0, id="the wrong class"),
+        # recall 1/3 at precision 1, then 2/3 at 2/3 (false alarm between), 3/3 at 3/4: interpolated 1, 3/4, 3/4
+        pytest.param(
+            [(A, 0), (B, 0), (C, 0)],
+            [(A, 0.9, 0), (FAR, 0.8, 0), (B, 0.7, 0), (C, 0.6, 0)],
+            (34 * 1 + 67 * 0.75) / 101,
+            id="interpolated precision",
+        ),
+    ],
+)
+def test_map50_of_one_class_by_hand(truth, detections, map50):
+    metrics = evaluate_detections(coco_set(sample(1, *truth)), {1: found(*detections)})
+    assert metrics.map50 == pytest.approx(map50, abs=1e-6)
+    assert metrics.per_class["car"]["ap50"] == pytest.approx(map50, abs=1e-6)
+
+
+def test_map_averages_over_the_ten_ious():
+    # 100 x 100 against 100 x 72: IoU 0.72, a hit at 0.50, 0.55, 0.60, 0.65, 0.70 and a miss from 0.75 on
+    metrics = evaluate_detections(coco_set(sample(1, ([0, 0, 100, 100], 0))), {1: found(([0, 0, 100, 72], 0.9, 0))})
+    assert (metrics.map, metrics.map50, metrics.map75) == pytest.approx((0.5, 1.0, 0.0))
+
+
+def test_classes_without_boxes_are_not_in_the_mean():
+    detections = {1: found((A, 0.9, 0), (FAR, 0.9, 1))}  # the bus is a false alarm of a class that has no box
+    metrics = evaluate_detections(coco_set(sample(1, (A, 0))), detections)
+    assert metrics.map == pytest.approx(1.0)
+    assert list(metrics.per_class) == ["car"]
+
+
+def test_the_mean_is_over_classes_not_over_boxes():
+    truth = sample(1, (A, 0), (B, 0), (C, 1))
+    metrics = evaluate_detections(coco_set(truth), {1: found((A, 0.9, 0), (B, 0.9, 0))})
+    assert metrics.map50 == pytest.approx(0.5)
+    assert metrics.per_class == {
+        "car": {"ap": pytest.approx(1.0), "ap50": pytest.approx(1.0), "boxes": 2},
+        "bus": {"ap": 0.0, "ap50": 0.0, "boxes": 1},
+    }
+
+
+def test_ignored_boxes_are_neither_misses_nor_false_alarms():
+    truth = sample(1, (A, 0), (B, 0, True))
+    with_hit = evaluate_detections(coco_set(truth), {1: found((B, 0.95, 0), (A, 0.9, 0))})
+    without = evaluate_detections(coco_set(truth), {1: found((A, 0.9, 0))})
+    assert (with_hit.map, without.map) == pytest.approx((1.0, 1.0))
+    assert without.per_class["car"]["boxes"] == 1
+
+
+def test_a_class_with_only_ignored_boxes_is_not_counted():
+    metrics = evaluate_detections(coco_set(sample(1, (A, 0), (B, 1, True))), {1: found((A, 0.9, 0))})
+    assert metrics.map == pytest.approx(1.0)
+    assert list(metrics.per_class) == ["car"]
+
+
+def test_scores_are_ranked_over_all_images():
+    # image 2 has the best score and it is wrong: precision 1/2 at recall 1
+    truth = coco_set(sample(1, (A, 0)), sample(2))
+    metrics = evaluate_detections(truth, {1: found((A, 0.5, 0)), 2: found((A, 0.9, 0))})
+    assert metrics.map50 == pytest.approx(0.5)
+    assert metrics.images == 2
+
+
+def test_only_the_best_hundred_of_an_image_count():
+    alarms = [(FAR, 0.9 - i * 1e-3, 0) for i in range(100)]
+    metrics = evaluate_detections(coco_set(sample(1, (A, 0))), {1: found(*alarms, (A, 0.5, 0))})
+    assert metrics.map50 == 0.0
+
+
+def test_nothing_is_printed(capsys):
+    evaluate_detections(coco_set(sample(1, (A, 0))), {1: found((A, 0.9, 0))})
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("ids", [[], [1], [1, 2, 3], [1, 3]])
+def test_the_detections_must_cover_exactly_the_set(ids):
+    with pytest.raises(ValueError, match="must cover the set"):
+        evaluate_detections(coco_set(sample(1, (A, 0)), sample(2)), {i: Detections.empty() for i in ids})
+
+
+@pytest.mark.parametrize("truth", [[], [(A, 0, True)]])
+def test_a_set_without_boxes_to_find_is_refused(truth):
+    with pytest.raises(BadInput, match=r"/set\.json: no box to find"):
+        evaluate_detections(coco_set(sample(1, *truth)), {1: Detections.empty()})
+
+
+def test_coco_json_has_category_ids_and_widths():
+    records = detections_to_coco_json(coco_set(), {2: found((A, 0.25, 1)), 1: found((B, 0.5, 0))})
+    assert records == [
+        {"image_id": 1, "category_id": 3, "bbox": [100, 100, 80, 60], "score": 0.5},
+        {"image_id": 2, "category_id": 7, "bbox": [10, 10, 40, 40], "score": 0.25},
+    ]
+
+
+def test_the_json_evaluates_to_the_same_map_with_pycocotools_own_reader(capsys):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rng = np.random.default_rng(0)
+    samples, detections = [], {}
+    for image_id in range(1, 9):
+        corners = rng.uniform(0, 300, (12, 2)).astype(np.float32)
+        boxes = np.hstack([corners, corners + rng.uniform(10, 90, (12, 2)).astype(np.float32)])
+        labels = rng.integers(0, 2, 12)
+        samples.append(
+            sample(image_id, *zip(boxes.tolist(), labels.tolist(), (rng.random(12) < 0.2).tolist(), strict=True))
+        )
+        shaken = boxes + rng.normal(0, 6, boxes.shape)
+        detections[image_id] = Detections(shaken, rng.random(12), labels)
+    truth = coco_set(*samples)
+    metrics = evaluate_detections(truth, detections)
+
+    reference = COCO()
+    reference.dataset = {
+        "images": [{"id": s.image_id, "width": 400, "height": 400} for s in samples],
+        "categories": [{"id": 3, "name": "car"}, {"id": 7, "name": "bus"}],
+        "annotations": [],
+    }
+    for s in samples:
+        for (x1, y1, x2, y2), label, ignore in zip(s.boxes.astype(float).tolist(), s.labels, s.ignore, strict=True):
+            reference.dataset["annotations"].append(
+                {
+                    "id": len(reference.dataset["annotations"]) + 1,
+                    "image_id": s.image_id,
+                    "category_id": (3, 7)[label],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": int(ignore),
+                }
+            )
+    reference.createIndex()
+    evaluation = COCOeval(reference, reference.loadRes(detections_to_coco_json(truth, detections)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert 0.05 < metrics.map < 0.95
+    assert [metrics.map, metrics.map50, metrics.map75] == pytest.approx(evaluation.stats[:3].tolist(), abs=1e-9)
