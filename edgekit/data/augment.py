@@ -1,0 +1,94 @@
+"""Augmentation of a training image in its own pixels, before ``Preprocess``: CenterNet's flip, crop and colour jitter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+MIN_VISIBLE = 0.25  # a box that a crop leaves with less of its area is ignored: neither target nor background
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of one image while it is changed: xyxy float32 [n, 4] in pixels, labels [n], ignore [n]."""
+
+    xyxy: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+
+    def select(self, keep: np.ndarray) -> Boxes:
+        return Boxes(self.xyxy[keep], self.labels[keep], self.ignore[keep])
+
+
+@dataclass(frozen=True)
+class Augment:
+    """flip: probability of mirroring. scale: range of zoom, log-uniform (2 doubles the objects).
+    shift: the window's centre moves by up to this share of the image. colour: strength of jitter, 0 for none.
+    """
+
+    flip: float = 0.5
+    scale: tuple[float, float] = (0.6, 1.4)
+    shift: float = 0.1
+    colour: float = 0.4
+
+    def __call__(self, image: np.ndarray, boxes: Boxes, rng: np.random.Generator) -> tuple[np.ndarray, Boxes]:
+        """uint8 BGR image [h, w, 3] and its boxes -> the same, changed. All randomness comes from ``rng``."""
+        image, boxes = self._crop(image, boxes, rng)
+        if rng.random() < self.flip:
+            image, boxes = flip(image, boxes)
+        return jitter_colour(image, self.colour, rng), boxes
+
+    def _crop(self, image: np.ndarray, boxes: Boxes, rng: np.random.Generator) -> tuple[np.ndarray, Boxes]:
+        height, width = image.shape[:2]
+        zoom = float(np.exp(rng.uniform(*np.log(self.scale))))
+        dx, dy = rng.uniform(-self.shift, self.shift, 2)
+        w, h = max(32, round(width / zoom)), max(32, round(height / zoom))
+        # a window smaller than the image may lie anywhere in it; a larger one is centred; then both are shifted
+        left = rng.uniform(0, width - w) if w < width else (width - w) / 2
+        top = rng.uniform(0, height - h) if h < height else (height - h) / 2
+        return window(image, boxes, round(left + dx * width), round(top + dy * height), w, h)
+
+
+def window(image: np.ndarray, boxes: Boxes, left: int, top: int, width: int, height: int) -> tuple[np.ndarray, Boxes]:
+    """Cut a window out of an image; what lies outside the image is grey. Boxes are clipped to the window.
+
+    A box whose centre leaves the window, or that keeps less than MIN_VISIBLE of its area, becomes ignored; one that
+    leaves it wholly is dropped.
+    """
+    h, w = image.shape[:2]
+    out = np.full((height, width, 3), 114, np.uint8)
+    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, w), min(top + height, h)
+    if x1 < x2 and y1 < y2:
+        out[y1 - top : y2 - top, x1 - left : x2 - left] = image[y1:y2, x1:x2]
+    moved = boxes.xyxy - np.float32([left, top, left, top])
+    clipped = np.clip(moved, 0, np.float32([width, height, width, height]))
+    visible = _area(clipped) / np.maximum(_area(moved), 1e-6)
+    cut = Boxes(clipped, boxes.labels, boxes.ignore | (visible < MIN_VISIBLE))
+    return out, cut.select((clipped[:, 2] - clipped[:, 0] >= 1) & (clipped[:, 3] - clipped[:, 1] >= 1))
+
+
+def flip(image: np.ndarray, boxes: Boxes) -> tuple[np.ndarray, Boxes]:
+    """Mirror left and right."""
+    width = image.shape[1]
+    xyxy = boxes.xyxy.copy()
+    xyxy[:, [0, 2]] = width - boxes.xyxy[:, [2, 0]]
+    return np.ascontiguousarray(image[:, ::-1]), Boxes(xyxy, boxes.labels, boxes.ignore)
+
+
+def jitter_colour(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast and saturation, each by a factor in 1 +- strength, as one linear map of the channels."""
+    if not strength:
+        return image
+    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
+    grey = np.float32([0.114, 0.587, 0.299])  # of B, G, R
+    mix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * np.tile(grey, (3, 1))
+    gain = brightness * contrast
+    bias = brightness * (1 - contrast) * float(image.mean())
+    matrix = np.concatenate([gain * mix, np.full((3, 1), bias)], axis=1)
+    return cv2.transform(image, matrix)  # rounds and saturates to uint8
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -1,0 +1,84 @@
+"""From a COCO set to batches. Every random choice depends on (seed, epoch, image) alone.
+
+So an epoch is the same whether the training was interrupted before it or not, and whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ..runtime.images import read_image
+from ..runtime.preprocess import Placement, Preprocess
+from .augment import Augment, Boxes
+from .coco import CocoSet
+
+
+class Item(NamedTuple):
+    """One image as the network sees it.
+
+    canvas: uint8 [H, W, 3] in the network's colour order; boxes are xyxy in canvas pixels
+    """
+
+    canvas: np.ndarray
+    boxes: Boxes
+    image_id: int
+    placement: Placement
+
+
+class DetectionDataset(Dataset[Item]):
+    """Items of a COCO set, indexed by (epoch, index). ``augment=None`` gives the images as they are."""
+
+    def __init__(self, coco: CocoSet, preprocess: Preprocess, augment: Augment | None = None, seed: int = 0) -> None:
+        self.coco, self.preprocess, self.augment, self.seed = coco, preprocess, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.coco.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
+        sample = self.coco.samples[index]
+        image = read_image(sample.path)
+        boxes = Boxes(sample.boxes, sample.labels, sample.ignore)
+        if self.augment is not None:
+            image, boxes = self.augment(image, boxes, np.random.default_rng((self.seed, epoch, index)))
+        canvas, placement = self.preprocess.canvas(image)
+        on_canvas = Boxes(placement.to_canvas(boxes.xyxy), boxes.labels, boxes.ignore)
+        return Item(canvas, on_canvas, sample.image_id, placement)
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, index) pairs: shuffled anew each epoch by (seed, epoch), or in order; split over processes.
+
+    Lightning calls ``set_epoch``. The tail that does not fill every process's batch is left out while shuffling.
+    """
+
+    def __init__(self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1, batch: int = 1) -> None:
+        self.length, self.shuffle, self.seed = length, shuffle, seed
+        self.rank, self.world, self.batch = rank, world, batch
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        step = self.batch * self.world
+        return self.length // step * self.batch if self.shuffle else len(range(self.rank, self.length, self.world))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+            order = order[: self.length // (self.batch * self.world) * self.batch * self.world]
+        for index in order[self.rank :: self.world]:
+            yield self.epoch, int(index)
+
+
+def stack_canvases(items: Sequence[Item]) -> Tensor:
+    """uint8 [N, 3, H, W]; a view of NHWC memory, which is what channels_last wants."""
+    return torch.from_numpy(np.stack([item.canvas for item in items])).permute(0, 3, 1, 2)

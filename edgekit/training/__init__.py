@@ -1,0 +1,1 @@
+"""Training: targets, losses, distillation, and the Lightning module that runs them."""

@@ -1,0 +1,103 @@
+"""The losses of Mobile CenterNet, eq. 3 to 7. All are computed in float32, whatever the network runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..models.heads.centernet import CenterMaps
+
+PROBABILITY_FLOOR = 1e-4  # predictions are kept in [1e-4, 1 - 1e-4] so that the logarithms stay finite
+
+
+class CenterBatch(NamedTuple):
+    """Targets of a batch; see ``targets.CenterTargets`` for the units.
+
+    heatmap: [N, C, H', W'];  weight: [N, 1, H', W']
+    index: int64 [M, 3], image, row and column of every object of the batch;  size, offset: [M, 2]
+    """
+
+    heatmap: Tensor
+    weight: Tensor
+    index: Tensor
+    size: Tensor
+    offset: Tensor
+
+
+def class_weights(counts: Sequence[int] | Tensor, gamma: float = 0.75, max_weight: float = 10.0) -> Tensor:
+    """Weight of each class by its number of labelled boxes M_c: 1 for the most frequent, W for the rarest (eq. 4).
+
+    r_c = M_max / M_c;  w_c = (W - 1) / (r_max^gamma - 1) * (r_c^gamma - 1) + 1
+    A class without a box counts as one box. All weights are 1 when every class is equally frequent.
+    """
+    boxes = torch.as_tensor(counts, dtype=torch.float64).clamp(min=1)
+    ratio = (boxes.max() / boxes) ** gamma
+    if ratio.max() == 1:
+        return torch.ones(len(boxes))
+    return ((max_weight - 1) / (ratio.max() - 1) * (ratio - 1) + 1).float()
+
+
+def category_balanced_focal(
+    heatmap: Tensor, target: Tensor, weights: Tensor, valid: Tensor, alpha: float = 2.0, beta: float = 4.0
+) -> Tensor:
+    """Sum of eq. 3 over a batch; the caller divides by N, the number of objects.
+
+    heatmap: logits [N, C, H', W'];  target: [N, C, H', W'], 1 exactly at centres
+    weights: w_c [C] of eq. 4 (all 1 gives CenterNet's loss);  valid: [N, 1, H', W'], 0 masks a pixel out
+    """
+    probability = heatmap.float().sigmoid().clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    centre = target.eq(1)
+    positive = (1 - probability) ** alpha * probability.log()
+    negative = (1 - target) ** beta * probability**alpha * (1 - probability).log()
+    return -(torch.where(centre, positive, negative) * valid * weights.view(1, -1, 1, 1)).sum()
+
+
+def l1_at_centres(prediction: Tensor, index: Tensor, target: Tensor) -> Tensor:
+    """Sum of |prediction - target| over objects and both components (eq. 5 for the offset, eq. 6 for the size).
+
+    prediction: [N, 2, H', W'];  index: [M, 3];  target: [M, 2]
+    """
+    image, row, column = index.unbind(1)
+    return (prediction.float()[image, :, row, column] - target).abs().sum()
+
+
+class DetectionLoss(torch.nn.Module):
+    """Eq. 7: L_k + lambda_size L_size + lambda_off L_off, each divided by the number of objects in the batch.
+
+    l1_mean: "components" also takes the mean over the two components (divides by 2N), as in the code that the published
+    lambdas come from; "objects" divides by N as eq. 5 and 6 are printed.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        weights: Tensor,
+        alpha: float = 2.0,
+        beta: float = 4.0,
+        size: float = 0.1,
+        offset: float = 1.0,
+        l1_mean: Literal["components", "objects"] = "components",
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights)
+        self.alpha, self.beta = alpha, beta
+        self.size, self.offset = size, offset
+        self.components = 2 if l1_mean == "components" else 1
+
+    def forward(self, maps: CenterMaps, batch: CenterBatch, objects: Tensor) -> dict[str, Tensor]:
+        """The named terms, unweighted by the lambdas, and their weighted sum under ``loss``.
+
+        objects: N, a scalar; at least 1
+        """
+        focal = category_balanced_focal(maps.heatmap, batch.heatmap, self.weights, batch.weight, self.alpha, self.beta)
+        terms = {
+            "focal": focal / objects,
+            "size": l1_at_centres(maps.size, batch.index, batch.size) / (objects * self.components),
+            "offset": l1_at_centres(maps.offset, batch.index, batch.offset) / (objects * self.components),
+        }
+        terms["loss"] = terms["focal"] + self.size * terms["size"] + self.offset * terms["offset"]
+        return terms
