@@ -1,0 +1,56 @@
+"""The command line: one small file per verb, which parses, calls ``edgekit.pipeline`` and prints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+__all__ = ["main"]
+
+_TERMINATED = 128 + signal.SIGTERM
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 a bug, 2 a mistake that the user can mend, 130 interrupted.
+
+    This is the only place where an error becomes a message and an exit code.
+    """
+    args, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
+    signal.signal(signal.SIGTERM, _terminate)  # so that clean-up runs and no temporary folder stays behind
+    try:
+        from .app import invoke
+
+        code = invoke(args)
+        sys.stdout.flush()  # a closed pipe must show here, where it is handled
+        return code
+    except BrokenPipeError:
+        return _closed_pipe()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last stop: it says what happened
+        from .errors import explain
+
+        if debug:
+            traceback.print_exc()
+        code, message = explain(error)
+        print(message, file=sys.stderr)
+        return code
+
+
+def _take_debug(args: list[str]) -> tuple[list[str], bool]:
+    """``--debug`` may stand before or after the verb; EDGEKIT_DEBUG=1 does the same."""
+    end = args.index("--") if "--" in args else len(args)
+    rest = [a for a in args[:end] if a != "--debug"] + args[end:]
+    return rest, len(rest) < len(args) or os.environ.get("EDGEKIT_DEBUG", "0") not in ("", "0")
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    sys.exit(_TERMINATED)
+
+
+def _closed_pipe() -> int:
+    """The reader (``| head``) went away, which is no error; nothing more may be written to stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE

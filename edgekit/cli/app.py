@@ -1,0 +1,95 @@
+"""The ``edgekit`` command. Only the file of the chosen verb is imported, so ``edgekit --help`` stays fast."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from inspect import cleandoc
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from .. import __version__
+
+# verb -> one line for ``edgekit --help``; ``cli/<verb>.py`` holds a function of the same name, with its EXAMPLE
+VERBS = {
+    "run": "The whole spine: export, quantize, bench and report a recipe. Finished steps are skipped.",
+    "train": "Train a recipe into a checkpoint.",
+    "evaluate": "Measure mAP of an artifact on annotated images.",
+    "export": "Lower a checkpoint or a recipe's shipped weights to ONNX.",
+    "quantize": "Lower an ONNX artifact to INT8 and gate the loss of accuracy.",
+    "bench": "Measure accuracy, size, GOPS and latency on a board.",
+    "report": "Turn measured rows into a table and a page.",
+    "predict": "Draw boxes on images and write them as COCO JSON.",
+    "zoo": "List the recipes and their measured results.",
+    "boards": "List the boards and what each can do.",
+    "doctor": "Say what works on this machine, and how to mend what does not.",
+}
+
+
+class Verbs(TyperGroup):
+    """A group that knows its verbs by name and imports one only when it is invoked."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # stand-ins, enough for help, completion and for the names that a typing error is compared with
+        self.commands = {name: TyperCommand(name, help=line) for name, line in VERBS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        return name, load_verb(str(name)) if stand_in is not None else None, rest
+
+
+def load_verb(name: str) -> Any:
+    """The command of one verb, made from its function's signature and docstring."""
+    module = import_module(f"{__package__}.{name}")
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    settings = {"help_option_names": ["-h", "--help"]}
+    function = getattr(module, name)
+    app.command(name, help=_text(function), epilog=_example(module.EXAMPLE), context_settings=settings)(function)
+    return typer.main.get_command(app)
+
+
+def _text(function: Any) -> str:
+    """The docstring with one line per paragraph, so that it is filled to the terminal's width."""
+    return "\n\n".join(" ".join(p.split()) for p in cleandoc(function.__doc__).split("\n\n"))
+
+
+def _example(lines: str) -> str:
+    """Typer joins single line ends, so each line of the example becomes a paragraph."""
+    return "[bold]Example[/bold]\n\n" + "\n\n".join(f"  {line}" for line in lines.strip().splitlines())
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgekit {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(cls=Verbs, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@app.callback(epilog="Every verb has its own help with an example: edgekit export --help")
+def edgekit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; works after the verb too.")
+    ] = False,
+) -> None:
+    """From a detector's training recipe to numbers measured on the board."""
+
+
+def invoke(args: list[str]) -> int:
+    """Parse and call; errors go up to ``main``. Returns the exit code of a regular end."""
+    command = typer.main.get_command(app)
+    if "_EDGEKIT_COMPLETE" in os.environ:
+        command.main(args, prog_name="edgekit")
+    try:
+        with command.make_context("edgekit", args or ["--help"]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return 0

@@ -1,0 +1,36 @@
+"""``edgekit export``"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import options
+from .output import show_artifact
+from .progress import work
+
+EXAMPLE = """
+edgekit export mobile-centernet-w16-dhaka --board x86-1t --out runs/demo/onnx
+"""
+
+
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="A recipe with trained weights (edgekit zoo), or a checkpoint's folder."),
+    ],
+    overrides: options.Overrides = None,
+    board: options.Board = options.DEFAULT_BOARD,
+    out: options.Out = None,
+    json: options.Json = False,
+) -> None:
+    """Lower a checkpoint or a recipe's shipped weights to ONNX.
+
+    The graph is checked for the board, simplified in a child process, and compared with PyTorch box by box.
+    """
+    from edgekit import pipeline
+
+    with work(out) as progress:
+        artifact = pipeline.export(source, out=out, board=board, overrides=overrides or [], progress=progress)
+    show_artifact(artifact, json, "edgekit quantize {path}")

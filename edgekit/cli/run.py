@@ -1,0 +1,54 @@
+"""``edgekit run``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .output import print_json
+from .progress import work
+from .rows import show_rows
+
+EXAMPLE = """
+edgekit run mobile-centernet-w16-dhaka --board x86-1t --out runs/demo
+"""
+
+
+def run(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A recipe's name, its folder, or a path to a recipe.yaml; names: edgekit zoo"
+        ),
+    ],
+    overrides: options.Overrides = None,
+    board: options.Board = options.DEFAULT_BOARD,
+    out: options.Out = None,
+    seconds: options.Seconds = None,
+    force: Annotated[bool, typer.Option("--force", help="Repeat every step, finished or not.")] = False,
+    json: options.Json = False,
+) -> None:
+    """The whole spine: export, quantize, bench and report a recipe.
+
+    A step is skipped when its output is there, is whole, and was made from the same inputs with the same options.
+    """
+    from edgekit import pipeline
+
+    with work(out, "finished steps are kept; the same command goes on from there") as progress:
+        rows = pipeline.run(
+            recipe, board=board, overrides=overrides or [], out=out, seconds=seconds, force=force, progress=progress
+        )
+    if json:
+        print_json(rows)
+        return
+    show_rows(rows)
+    if out:
+        print("\n".join(str(file) for file in _results(out)))
+
+
+def _results(out: Path) -> list[Path]:
+    """The files a person wants to open."""
+    return [*sorted(out.rglob("report.*")), *sorted(p for p in out.rglob("*") if p.suffix in (".jpg", ".png"))]

@@ -1,0 +1,40 @@
+"""``edgekit train``"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import options
+from .output import show_artifact
+from .progress import work
+
+EXAMPLE = """
+edgekit train mobile-centernet-w16-dhaka train.epochs=10 data.root=~/my-data --out runs/mine
+edgekit train mobile-centernet-w16-dhaka --out runs/mine --resume
+"""
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A recipe's name, its folder, or a path to a recipe.yaml; names: edgekit zoo"
+        ),
+    ],
+    overrides: options.Overrides = None,
+    out: options.Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Train a recipe into a checkpoint.
+
+    The checkpoint is written to runs/RECIPE/checkpoint unless --out says otherwise. A training that was stopped goes on
+    with --resume and reaches the same weights. On several GPUs: torchrun --nproc-per-node 2 -m edgekit train RECIPE.
+    """
+    from edgekit import pipeline
+
+    with work(out, "the last finished epoch is kept; repeat the command with --resume to go on from it") as progress:
+        artifact = pipeline.train(recipe, overrides=overrides or [], out=out, resume=resume, progress=progress)
+    show_artifact(artifact, json, "edgekit export {path}")
