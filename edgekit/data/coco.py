@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from reprlib import repr as show  # shortens what a broken file may hold
 from typing import Any
 
 import numpy as np
 
 from ..runtime.artifact import value_sha256
 from ..runtime.errors import BadInput
-from .imagefile import read_header, read_image
+from .imagefile import ImageHeader, read_header, read_image
+from .problems import Problems
 
-MAX_PROBLEMS = 10  # told in one error; the rest are counted
 # How far a box may reach over the border and still be clipped: rounding by an annotation tool or by a resize.
 TOLERANCE_PIXELS = 2.0
 TOLERANCE_FRACTION = 0.01  # of the image's side, where that is more
+MAX_COORDINATE = 2.0**24  # float32 counts whole pixels up to there
 
 Progress = Callable[[int, int], None]
 
@@ -103,7 +104,7 @@ def read_coco(
     """
     annotations, images = Path(annotations), Path(images)
     content, sha256 = _load(annotations)
-    problems = _Problems(annotations)
+    problems = Problems(annotations)
     _check_tables(content, problems)
     names = _categories(content["categories"], problems)
     records = _image_records(content["images"], problems)
@@ -120,26 +121,6 @@ def read_coco(
     return CocoSet(annotations, images, samples, tuple(names[c] for c in chosen), tuple(chosen), tuple(notes), sha256)
 
 
-class _Problems:
-    """Collects what is wrong with a file, so that it is told at once."""
-
-    def __init__(self, file: Path) -> None:
-        self.file, self.lines, self.count = file, list[str](), 0
-        self.advice = ""
-
-    def add(self, where: str, what: str) -> None:
-        self.count += 1
-        if len(self.lines) < MAX_PROBLEMS:
-            self.lines.append(f"  {where}: {what}")
-
-    def raise_any(self) -> None:
-        if not self.count:
-            return
-        more = [f"  and {self.count - len(self.lines)} more"] if self.count > len(self.lines) else []
-        head = f"{self.file}: {self.count} problem{'s' if self.count > 1 else ''}"
-        raise BadInput("\n".join([head, *self.lines, *more, *([self.advice] if self.advice else [])]))
-
-
 def _load(path: Path) -> tuple[dict[str, Any], str]:
     try:
         data = path.read_bytes()
@@ -150,14 +131,20 @@ def _load(path: Path) -> tuple[dict[str, Any], str]:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        cut = isinstance(error, json.JSONDecodeError) and not error.doc[error.pos :].strip()
-        what = "truncated JSON" if cut or not data.strip() else "not valid JSON"
+        what = "truncated JSON" if _is_cut(error) else "not valid JSON"
         raise BadInput(f"{path}: {what} ({error}). Export or download the annotations again.") from error
     if not isinstance(content, dict):
         raise BadInput(
             f"{path}: expected a COCO object with images, annotations and categories, found a {_kind(content)}"
         )
     return content, hashlib.sha256(data).hexdigest()
+
+
+def _is_cut(error: Exception) -> bool:
+    """Whether the text ended too early, rather than being wrong in its middle."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.msg.startswith("Unterminated") or not error.doc[error.pos :].strip()
 
 
 def _kind(value: Any) -> str:
@@ -173,7 +160,7 @@ def _kind(value: Any) -> str:
     return names[type(value)]
 
 
-def _check_tables(content: dict[str, Any], problems: _Problems) -> None:
+def _check_tables(content: dict[str, Any], problems: Problems) -> None:
     for key in ("images", "annotations", "categories"):
         if key not in content:
             problems.add(key, f"missing; the file has the keys {', '.join(sorted(content)) or 'none'}")
@@ -186,17 +173,12 @@ def _check_tables(content: dict[str, Any], problems: _Problems) -> None:
 
 def _whole(value: Any) -> int | None:
     """An integer, or None; JSON writers that know only floats give 640.0."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or value != value
-        or value in (math.inf, -math.inf)
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**63:
         return None
     return int(value) if value == int(value) else None
 
 
-def _fields(record: Any, needed: Sequence[str], where: str, problems: _Problems) -> bool:
+def _fields(record: Any, needed: Sequence[str], where: str, problems: Problems) -> bool:
     if not isinstance(record, dict):
         problems.add(where, f"expected an object, found a {_kind(record)}")
         return False
@@ -206,7 +188,7 @@ def _fields(record: Any, needed: Sequence[str], where: str, problems: _Problems)
     return not missing
 
 
-def _categories(table: list[Any], problems: _Problems) -> dict[int, str]:
+def _categories(table: list[Any], problems: Problems) -> dict[int, str]:
     """Category id -> name, by ascending id."""
     names: dict[int, str] = {}
     for index, record in enumerate(table):
@@ -215,9 +197,9 @@ def _categories(table: list[Any], problems: _Problems) -> dict[int, str]:
             continue
         category, name = _whole(record["id"]), record["name"]
         if category is None or not isinstance(name, str) or not name:
-            problems.add(where, f"expected a whole-number id and a name, found {record['id']!r} and {name!r}")
+            problems.add(where, f"expected a whole-number id and a name, found {show(record['id'])} and {show(name)}")
         elif category in names:
-            problems.add(where, f"category id {category} appears twice ({names[category]!r} and {name!r})")
+            problems.add(where, f"category id {category} appears twice ({names[category]!r} and {show(name)})")
         elif name in names.values():
             problems.add(where, f"category name {name!r} appears twice")
         else:
@@ -233,7 +215,7 @@ class _ImageRecord:
     height: int
 
 
-def _image_records(table: list[Any], problems: _Problems) -> dict[int, _ImageRecord]:
+def _image_records(table: list[Any], problems: Problems) -> dict[int, _ImageRecord]:
     records: dict[int, _ImageRecord] = {}
     for index, record in enumerate(table):
         where = f"images[{index}]"
@@ -241,10 +223,13 @@ def _image_records(table: list[Any], problems: _Problems) -> dict[int, _ImageRec
             continue
         image_id, width, height = (_whole(record[k]) for k in ("id", "width", "height"))
         name = record["file_name"]
-        if image_id is None or not isinstance(name, str) or not name:
-            problems.add(where, f"expected a whole-number id and a file_name, found {record['id']!r} and {name!r}")
+        if image_id is None:
+            problems.add(where, f"id: expected a whole number, found {show(record['id'])}")
+        elif not _is_inside(name):
+            what = f"file_name: expected a path inside the images' folder, found {show(name)}"
+            problems.add(f"image {image_id}", what)
         elif width is None or height is None or width < 1 or height < 1:
-            problems.add(f"image {image_id} ({name})", f"bad size {record['width']!r} x {record['height']!r}")
+            problems.add(f"image {image_id} ({name})", f"bad size {show(record['width'])} x {show(record['height'])}")
         elif image_id in records:
             problems.add(where, f"image id {image_id} appears twice ({records[image_id].file_name} and {name})")
         else:
@@ -252,12 +237,19 @@ def _image_records(table: list[Any], problems: _Problems) -> dict[int, _ImageRec
     return records
 
 
+def _is_inside(name: Any) -> bool:
+    if not isinstance(name, str) or not name or not name.isprintable():
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def _choose(file: Path, names: dict[int, str], classes: Sequence[str] | None) -> list[int]:
     """Category ids in label order."""
     if classes is None:
         return list(names)
     ids = {name: category for category, name in names.items()}
-    problems = _Problems(file)
+    problems = Problems(file)
     for name in classes:
         if name not in ids:
             near = get_close_matches(name, list(ids), n=3, cutoff=0.4)
@@ -280,7 +272,7 @@ class _BoxReader:
         names: dict[int, str],
         labels: dict[int, int],
         records: dict[int, _ImageRecord],
-        problems: _Problems,
+        problems: Problems,
     ) -> None:
         self.names, self.labels, self.records, self.problems = names, labels, records, problems
         self.rows: dict[int, list[tuple[list[float], int, bool]]] = {image_id: [] for image_id in records}
@@ -288,6 +280,7 @@ class _BoxReader:
         self.clipped, self.ignored = 0, 0
         self.empty: list[int] = []
         self.dropped: Counter[str] = Counter()
+        self.shared = len(records) - len({record.file_name for record in records.values()})
 
     def add(self, index: int, annotation: Any) -> None:
         where = f"annotations[{index}]"
@@ -295,31 +288,34 @@ class _BoxReader:
             return
         number = _whole(annotation["id"])
         if number is None:
-            self.problems.add(where, f"id: expected a whole number, found {annotation['id']!r}")
+            self.problems.add(where, f"id: expected a whole number, found {show(annotation['id'])}")
             return
-        record = self.records.get(_whole(annotation["image_id"]))  # type: ignore[arg-type]
+        image_id = _whole(annotation["image_id"])
+        record = None if image_id is None else self.records.get(image_id)
         where = f"annotation {number}" + (f" (image {record.image_id}, {record.file_name})" if record else "")
         if number in self.seen:
             self.problems.add(where, "the annotation id appears twice")
         self.seen.add(number)
         category = _whole(annotation["category_id"])
         if record is None:
-            self.problems.add(where, f"image_id {annotation['image_id']!r} is not among the images")
-        elif category not in self.names:
+            self.problems.add(where, f"image_id {show(annotation['image_id'])} is not among the images")
+        elif category is None or category not in self.names:
             known = ", ".join(f"{c} {n}" for c, n in self.names.items())
-            self.problems.add(where, f"category_id {annotation['category_id']!r} is not among the categories ({known})")
+            found = show(annotation["category_id"])
+            self.problems.add(where, f"category_id {found} is not among the categories ({known})")
         else:
             self._box(where, number, category, annotation, record)
 
     def _box(self, where: str, number: int, category: int, annotation: dict[str, Any], record: _ImageRecord) -> None:
+        if category not in self.labels:
+            self.dropped[self.names[category]] += 1
+            return
         box, what = _xyxy(annotation["bbox"])
         if what:
             self.problems.add(where, what)
             return
         inside, over = _clip(box, record.width, record.height)
-        if category not in self.labels:
-            self.dropped[self.names[category]] += 1
-        elif box[0] == box[2] or box[1] == box[3]:
+        if box[0] == box[2] or box[1] == box[3]:
             self.empty.append(number)
         elif over is not None:
             self.problems.add(where, f"bbox {annotation['bbox']} {over} the {record.width} x {record.height} image")
@@ -339,6 +335,8 @@ class _BoxReader:
             notes.append(f"{len(self.empty)} boxes without area left out (annotations {shown})")
         if self.ignored:
             notes.append(f"{self.ignored} crowd, difficult or ignore boxes: neither targets nor negatives")
+        if self.shared:
+            notes.append(f"{self.shared} image records have the same file as another record")
         bare = sum(not rows for rows in self.rows.values())
         if bare:
             notes.append(f"{bare} images without boxes kept as negatives")
@@ -358,9 +356,9 @@ def _xyxy(bbox: Any) -> tuple[list[float], str]:
     """COCO [x, y, w, h] -> [x1, y1, x2, y2], or what is wrong with it."""
     numbers = isinstance(bbox, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in bbox)
     if not numbers or len(bbox) != 4:
-        return [], f"bbox: expected four numbers [x, y, width, height], found {bbox!r}"
-    if not all(math.isfinite(v) for v in bbox):
-        return [], f"bbox {bbox} is not finite"
+        return [], f"bbox: expected four numbers [x, y, width, height], found {show(bbox)}"
+    if not all(abs(v) < MAX_COORDINATE for v in bbox):  # not so for NaN either
+        return [], f"bbox {bbox} is not finite, or beyond any image"
     x, y, w, h = bbox
     if w < 0 or h < 0:
         return [], f"bbox {bbox} has a negative size; expected [x, y, width, height]"
@@ -380,7 +378,7 @@ def _clip(box: list[float], width: int, height: int) -> tuple[list[float], str |
 
 
 def _check_files(
-    images: Path, records: dict[int, _ImageRecord], problems: _Problems, progress: Progress | None
+    images: Path, records: dict[int, _ImageRecord], problems: Problems, progress: Progress | None
 ) -> list[str]:
     """Look at every image file; returns notes."""
     if not images.is_dir():
@@ -391,25 +389,26 @@ def _check_files(
         try:
             header = read_header(path)
         except BadInput as error:
-            missing += not path.exists()
+            missing += isinstance(error.__cause__, FileNotFoundError)
             problems.add(f"image {record.image_id}", str(error))
-            continue
-        turned += header.orientation != 1
-        if (header.width, header.height) != (record.width, record.height):
-            swapped = header.orientation > 4 and (header.height, header.width) == (record.width, record.height)
-            why = (
-                "; the record counts in the EXIF rotation, which COCO boxes do not: save the image upright"
-                if swapped
-                else ""
-            )
-            found = f"{header.width} x {header.height}, the record says {record.width} x {record.height}"
-            problems.add(f"image {record.image_id}", f"{path} is {found}{why}")
+        else:
+            turned += header.orientation != 1
+            if what := _size_differs(header, record):
+                problems.add(f"image {record.image_id}", f"{path} {what}")
         if progress is not None:
             progress(done, len(records))
     if missing == len(records):
         problems.advice = f"Not one image file is in {images}: is that the right folder?"
-    return (
-        [f"{turned} images carry an EXIF rotation, which is ignored: their boxes are of the stored pixels"]
-        if turned
-        else []
-    )
+    if not turned:
+        return []
+    return [f"{turned} images carry an EXIF rotation, which is ignored: their boxes are of the stored pixels"]
+
+
+def _size_differs(header: ImageHeader, record: _ImageRecord) -> str:
+    if (header.width, header.height) == (record.width, record.height):
+        return ""
+    what = f"is {header.width} x {header.height}, the record says {record.width} x {record.height}"
+    if header.orientation > 4 and (header.height, header.width) == (record.width, record.height):
+        # what annotation tools do that turn the picture by its tag before they show it
+        what += "; the record counts in the EXIF rotation, COCO boxes do not: save the image upright, without the tag"
+    return what

@@ -7,7 +7,7 @@ import re
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,11 @@ _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # frame headers: DHT, JPG and DAC lie among them
-_JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
-_JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # stuffed zeros, restarts and fill bytes belong to the scan
+_JPEG_EOI = 0xD9
+# Stuffed zeros, restarts, TEM and fill bytes are no segments: a scan goes on over them.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+# Some cameras pad the scan to a multiple of four bytes; more than that before a marker means damage.
+_JPEG_EXTRANEOUS = re.compile(rb"Corrupt JPEG data: [1-4] extraneous bytes before marker")
 _HEAD_BYTES = 1 << 16
 
 
@@ -47,14 +50,14 @@ def read_image(path: Path) -> np.ndarray:
     data = _read(path)
     check_whole(path, data)
     try:
-        with _libjpeg_warnings(enabled=data.startswith(_JPEG)) as warnings:
+        with _decoder_complaints() as complaints:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
     except cv2.error as error:
         raise BadInput(f"{path}: cannot be decoded ({error.err or error}). Replace the file.") from error
     if image is None:
         raise BadInput(f"{path}: not a readable image (truncated, corrupt or of an unknown format). Replace the file.")
-    if warnings:
-        raise BadInput(f"{path}: corrupt JPEG ({warnings[0]}). Replace the file, or leave the image out of the set.")
+    if complaints:
+        raise BadInput(f"{path}: corrupt image ({complaints[0]}). Replace the file, or leave the image out of the set.")
     return image
 
 
@@ -81,7 +84,9 @@ def read_header(path: Path) -> ImageHeader:
 def check_whole(path: Path, data: bytes) -> None:
     """BadInput when the bytes of a JPEG or PNG end before its end marker; decoders fill the rest with grey."""
     if data.startswith(_JPEG) and not _jpeg_is_whole(data):
-        raise BadInput(f"{path}: truncated JPEG ({len(data)} bytes, no end-of-image marker). Replace the file.")
+        raise BadInput(
+            f"{path}: truncated or corrupt JPEG ({len(data)} bytes, no end-of-image marker). Replace the file."
+        )
     if data.startswith(_PNG) and b"IEND" not in data[-64:] and b"\0\0\0\0IEND\xae\x42\x60\x82" not in data:
         raise BadInput(f"{path}: truncated PNG ({len(data)} bytes, no IEND chunk). Replace the file.")
 
@@ -92,8 +97,8 @@ def _read(path: Path, size: int = -1) -> bytes:
             data = handle.read(size)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such image file") from error
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise BadInput(f"{path}: cannot be read ({error})") from error
     if not data:
         raise BadInput(f"{path}: the image file is empty. Replace the file.")
     return data
@@ -119,32 +124,25 @@ def _png_header(path: Path, data: bytes) -> ImageHeader:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker segments of a JPEG: (marker, first byte of the content, first byte behind it), while there are any."""
+    """Marker segments of a JPEG: (marker, first byte of the content, first byte behind it), while there are any.
+
+    Between segments and in a scan the next marker is searched for, as decoders do, over fill bytes and stray ones.
+    """
     at = 2
-    while True:
-        while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] == b"\xff":
-            at += 1  # fill bytes
-        if data[at : at + 1] != b"\xff" or at + 1 >= len(data):
+    while (found := _JPEG_MARKER.search(data, at)) is not None:
+        marker, start = data[found.start() + 1], found.end()
+        if marker == _JPEG_EOI:
+            yield marker, start, start
             return
-        marker = data[at + 1]
-        if marker == 0xD9 or marker in _JPEG_ALONE:
-            yield marker, at + 2, at + 2
-            at += 2
-            continue
-        if at + 4 > len(data):
+        end = start + int.from_bytes(data[start : start + 2], "big")
+        if end > len(data):
             return
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        yield marker, at + 4, end
-        if marker == 0xDA:  # the compressed scan follows its header
-            found = _JPEG_SCAN_END.search(data, end)
-            if found is None:
-                return
-            end = found.start()
+        yield marker, start + 2, end
         at = end
 
 
 def _jpeg_is_whole(data: bytes) -> bool:
-    return any(marker == 0xD9 for marker, _, _ in _segments(data))
+    return any(marker == _JPEG_EOI for marker, _, _ in _segments(data))
 
 
 def _jpeg_header(data: bytes) -> ImageHeader | None:
@@ -179,30 +177,29 @@ _stderr_lock = threading.Lock()
 
 
 @contextmanager
-def _libjpeg_warnings(enabled: bool) -> Iterator[list[str]]:
-    """Collect what libjpeg complains about while the block runs.
+def _decoder_complaints() -> Iterator[list[str]]:
+    """Collect what libjpeg and libpng complain about while the block runs.
 
-    cv2 returns an image with grey or shifted blocks for a damaged scan and gives no sign but a line that libjpeg writes
-    to file descriptor 2, so that is where it must be read. Lines of anybody else are passed on.
+    cv2 returns an image with grey or shifted blocks for a damaged JPEG scan and gives no sign but a line that libjpeg
+    writes to file descriptor 2, so that is where it must be read. Lines of anybody else are passed on.
     """
-    warnings: list[str] = []
-    if not enabled:
-        yield warnings
-        return
-    with _stderr_lock:
-        kept, caught = os.dup(2), os.memfd_create("libjpeg")
+    complaints: list[str] = []
+    with _stderr_lock, ExitStack() as closing:
         try:
-            os.dup2(caught, 2)
-            try:
-                yield warnings
-            finally:
-                os.dup2(kept, 2)
-                text = os.pread(caught, 1 << 16, 0)
-                for line in text.splitlines(keepends=True):
-                    if line.startswith((b"Corrupt JPEG data", b"Premature end of JPEG")):
-                        warnings.append(line.decode(errors="replace").strip())
-                    else:
-                        os.write(2, line)
+            kept = os.dup(2)
+        except OSError:  # a process without stderr: nothing to read there
+            yield complaints
+            return
+        closing.callback(os.close, kept)
+        caught = os.memfd_create("decoder")
+        closing.callback(os.close, caught)
+        os.dup2(caught, 2)
+        try:
+            yield complaints
         finally:
-            os.close(kept)
-            os.close(caught)
+            os.dup2(kept, 2)
+            for line in os.pread(caught, _HEAD_BYTES, 0).splitlines(keepends=True):
+                if not line.startswith((b"Corrupt JPEG data", b"Premature end of JPEG", b"libpng error")):
+                    os.write(2, line)
+                elif not _JPEG_EXTRANEOUS.match(line):
+                    complaints.append(line.decode(errors="replace").strip())
