@@ -1,0 +1,185 @@
+"""Do two versions of a detector see the same boxes? Compared as sets, because ties may change the order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.imagefile import read_image
+from ..runtime.preprocess import Preprocess
+
+BOX_TOLERANCE = 0.1  # pixels of the network input
+SCORE_TOLERANCE = 1e-4
+Array: TypeAlias = NDArray[Any]
+Outputs: TypeAlias = tuple[Array, Array]  # boxes [N, A, 4], scores [N, A, C]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """worst_box in pixels and worst_score over the paired boxes; unpaired: boxes that have no partner in tolerance.
+
+    ties: boxes left out because their score ties with the last one that the top-k kept.
+    """
+
+    boxes: int
+    worst_box: float
+    worst_score: float
+    unpaired: int
+    ties: int
+
+    @property
+    def same(self) -> bool:
+        return self.unpaired == 0
+
+    def __str__(self) -> str:
+        verdict = "all have a partner" if self.same else f"{self.unpaired} have no partner"
+        worst = f"worst difference {self.worst_box:.3g} px and {self.worst_score:.3g} in score"
+        return f"{self.boxes} boxes, {verdict}; {worst}"
+
+    def __add__(self, other: Comparison) -> Comparison:
+        return Comparison(
+            self.boxes + other.boxes,
+            max(self.worst_box, other.worst_box),
+            max(self.worst_score, other.worst_score),
+            self.unpaired + other.unpaired,
+            self.ties + other.ties,
+        )
+
+
+NOTHING = Comparison(0, 0.0, 0.0, 0, 0)
+
+
+def compare_outputs(
+    expected: Outputs, found: Outputs, box_tolerance: float = BOX_TOLERANCE, score_tolerance: float = SCORE_TOLERANCE
+) -> Comparison:
+    """Pair the boxes of two outputs one to one, within both tolerances, on each image of the batch.
+
+    Boxes whose best score lies within the tolerance of the lowest one kept may be missing on either side: a tie at the
+    border of the top-k is decided by the last bit. Raises ValueError when the shapes differ.
+    """
+    if expected[0].shape != found[0].shape or expected[1].shape != found[1].shape:
+        raise ValueError(f"outputs differ in shape: {_shapes(expected)} and {_shapes(found)}")
+    total = NOTHING
+    for image in range(len(expected[0])):
+        pair = [
+            (outputs[0][image].astype(np.float64), outputs[1][image].astype(np.float64))
+            for outputs in (expected, found)
+        ]
+        total += _compare_image(pair[0], pair[1], box_tolerance, score_tolerance)
+    return total
+
+
+def _shapes(outputs: Outputs) -> str:
+    return " ".join(str(list(part.shape)) for part in outputs)
+
+
+def _compare_image(a: Outputs, b: Outputs, box_tolerance: float, score_tolerance: float) -> Comparison:
+    box_gap = np.abs(a[0][:, None] - b[0][None]).max(2)  # [A, A]
+    score_gap = np.abs(a[1][:, None] - b[1][None]).max(2)
+    cost = np.maximum(box_gap / box_tolerance, score_gap / score_tolerance)
+    cost[np.isnan(cost)] = np.inf
+    partner = _pair(cost)
+    paired = np.flatnonzero(partner >= 0)
+    border = max(float(scores.max(1).min()) for _, scores in (a, b)) + score_tolerance
+    lonely_a = np.setdiff1d(np.arange(len(cost)), paired)
+    lonely_b = np.setdiff1d(np.arange(cost.shape[1]), partner[paired])
+    wrong_a = lonely_a[~(a[1][lonely_a].max(1) <= border)]
+    wrong_b = lonely_b[~(b[1][lonely_b].max(1) <= border)]
+    # a box without a partner is told by its nearest one
+    nearest = np.concatenate([cost[wrong_a].argmin(1), partner[paired]]).astype(int)
+    rows = np.concatenate([wrong_a, paired]).astype(int)
+    return Comparison(
+        boxes=len(cost),
+        worst_box=float(box_gap[rows, nearest].max(initial=0.0)),
+        worst_score=float(score_gap[rows, nearest].max(initial=0.0)),
+        unpaired=max(len(wrong_a), len(wrong_b)),
+        ties=len(lonely_a) - len(wrong_a),
+    )
+
+
+def _pair(cost: Array) -> NDArray[np.int64]:
+    """Largest one-to-one pairing of rows and columns among costs of at most 1: partner of each row, or -1.
+
+    Each row takes its cheapest column; where that is taken, its holder is asked to move (augmenting paths).
+    """
+    choices = [[int(j) for j in np.argsort(row) if row[j] <= 1] for row in cost]
+    holder = np.full(cost.shape[1], -1)
+
+    def place(row: int, seen: set[int]) -> bool:
+        for column in choices[row]:
+            if column in seen:
+                continue
+            seen.add(column)
+            if holder[column] < 0 or place(int(holder[column]), seen):
+                holder[column] = row
+                return True
+        return False
+
+    for row in range(len(cost)):
+        place(row, set())
+    partner = np.full(len(cost), -1)
+    taken = np.flatnonzero(holder >= 0)
+    partner[holder[taken]] = taken
+    return partner
+
+
+# -- running both -----------------------------------------------------------------------------------------------------
+def network_inputs(images: Sequence[str | Path], preprocess: Preprocess, layout: str) -> list[Array]:
+    """Read images and bring them to the network's input. Raises BadInput naming an image that cannot be read."""
+    return [network_input(path, preprocess, layout) for path in images]
+
+
+def network_input(path: str | Path, preprocess: Preprocess, layout: str) -> Array:
+    """One image file as the network's input with its batch axis. Raises BadInput naming the file."""
+    return preprocess(read_image(Path(path)), layout)[0]
+
+
+def run_onnx(path: str | Path, inputs: Sequence[Array]) -> list[Outputs]:
+    """Boxes and scores of an ONNX file on ONNX Runtime with one thread. Native code: it may crash."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    batch = session.get_inputs()[0].shape[0]
+    repeat = batch if isinstance(batch, int) else 1
+    return [_both(session.run(["boxes", "scores"], {"image": np.repeat(x, repeat, axis=0)})) for x in inputs]
+
+
+def _both(outputs: Sequence[Any]) -> Outputs:
+    return np.asarray(outputs[0]), np.asarray(outputs[1])
+
+
+def compare_files(
+    reference: str, other: str, images: Sequence[str], preprocess: Mapping[str, Any], layout: str
+) -> dict[str, Any]:
+    """Compare two ONNX files on real images; made for ``run_in_child``. Returns the fields of Comparison."""
+    inputs = network_inputs(images, Preprocess.from_dict(preprocess), layout)
+    total = NOTHING
+    for a, b in zip(run_onnx(reference, inputs), run_onnx(other, inputs), strict=True):
+        total += compare_outputs(a, b)
+    return asdict(total)
+
+
+def compare_with_torch(
+    detect: Callable[[Array], Outputs],
+    path: str | Path,
+    images: Sequence[str | Path],
+    preprocess: Preprocess,
+    layout: str,
+) -> Comparison:
+    """PyTorch against the ONNX file on golden images.
+
+    detect: float32 [1, 3, H, W], as ``Preprocess`` makes it -> (boxes, scores) of the network in PyTorch
+    """
+    total = NOTHING
+    for image in images:
+        found = run_onnx(path, [network_input(image, preprocess, layout)])[0]
+        total += compare_outputs(detect(network_input(image, preprocess, "nchw_float")), (found[0][:1], found[1][:1]))
+    return total

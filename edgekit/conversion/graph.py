@@ -1,0 +1,234 @@
+"""Small, exact edits and questions about ONNX graphs, shared by export, simplification and quantization."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
+from onnx.checker import ValidationError
+
+from ..runtime.errors import BadInput
+
+# Element-wise integer operators. TensorRT 8.2 computes int64 as int32 and refuses several of these on integers.
+ARITHMETIC = frozenset(
+    {
+        *(
+            "Abs",
+            "Add",
+            "And",
+            "BitShift",
+            "CumSum",
+            "Div",
+            "Equal",
+            "Greater",
+            "GreaterOrEqual",
+            "Less",
+            "LessOrEqual",
+        ),
+        *("Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Range", "Sign", "Sub", "Sum", "Where", "Xor"),
+        *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"),
+    }
+)
+
+
+def load_model(path: str | Path) -> ModelProto:
+    """Read and check an ONNX file. Raises BadInput naming a file that is missing, truncated or not ONNX."""
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        onnx.checker.check_model(model)
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file. Make it with: edgekit export RECIPE") from error
+    except (DecodeError, ValidationError, ValueError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise BadInput(f"{path}: not a readable ONNX file ({first}). Export it again: edgekit export RECIPE") from error
+    return model
+
+
+def opset(model: ModelProto) -> int:
+    """Version of the default operator set."""
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def initializers(model: ModelProto) -> dict[str, TensorProto]:
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def constants(model: ModelProto) -> dict[str, np.ndarray]:
+    """Every constant of the graph by tensor name: initializers and the outputs of Constant nodes."""
+    found = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    for node in model.graph.node:
+        value = next((a.t for a in node.attribute if a.name == "value"), None)
+        if node.op_type == "Constant" and value is not None:
+            found[node.output[0]] = numpy_helper.to_array(value)
+    return found
+
+
+def producers(model: ModelProto) -> dict[str, NodeProto]:
+    """Tensor name -> the node that makes it."""
+    return {output: node for node in model.graph.node for output in node.output}
+
+
+def consumers(model: ModelProto) -> dict[str, list[NodeProto]]:
+    """Tensor name -> the nodes that read it."""
+    table: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            table.setdefault(name, []).append(node)
+    return table
+
+
+def int64_arithmetic(model: ModelProto) -> list[str]:
+    """Names of the nodes that compute on int64 tensors; TensorRT 8.2 dislikes them. Indexing (Gather, TopK) is fine."""
+    types = _element_types(shape_inference.infer_shapes(model))
+    return [
+        node.name or node.output[0]
+        for node in model.graph.node
+        if node.op_type in ARITHMETIC and any(types.get(t) == TensorProto.INT64 for t in (*node.input, *node.output))
+    ]
+
+
+def _element_types(model: ModelProto) -> dict[str, int]:
+    graph = model.graph
+    types = {t.name: int(t.data_type) for t in graph.initializer}
+    types.update((v.name, int(v.type.tensor_type.elem_type)) for v in (*graph.input, *graph.output, *graph.value_info))
+    return types
+
+
+def module_of(node_name: str, root: str = "detector") -> str:
+    """The PyTorch module a node came from: ``/detector/head/size/size.2/Conv`` -> ``head.size.2``.
+
+    The exporter writes one scope per module and repeats a container's name in its children's.
+    """
+    scopes = [scope for scope in node_name.split("/")[:-1] if scope]
+    path: list[str] = []
+    for scope in scopes[1:] if scopes[:1] == [root] else scopes:
+        if path and scope.startswith(path[-1] + "."):
+            path.pop()
+        path.append(scope)
+    return ".".join(path)
+
+
+# -- edits ------------------------------------------------------------------------------------------------------------
+def fold_input_scale(model: ModelProto) -> int:
+    """Move ``(x - mean) / std`` to ``x - mean`` and convolution weights divided by std. Returns how many were folded.
+
+    The mean stays: zero padding comes after it, so that it cannot move into the bias without changing the border.
+    """
+    values, uses, tensors = constants(model), consumers(model), initializers(model)
+    folded = 0
+    for node in [n for n in model.graph.node if n.op_type in ("Div", "Mul") and n.input[1] in values]:
+        scale = values[node.input[1]]
+        followers = uses.get(node.output[0], [])
+        if scale.ndim != 4 or scale.size != scale.shape[1] or len(followers) != 1:
+            continue
+        conv = followers[0]
+        if conv.op_type != "Conv" or conv.input[1] not in tensors or len(uses[conv.input[1]]) != 1 or _groups(conv) > 1:
+            continue
+        weight = numpy_helper.to_array(tensors[conv.input[1]]).astype(np.float64)
+        factor = scale.reshape(1, -1, 1, 1).astype(np.float64)
+        weight = weight / factor if node.op_type == "Div" else weight * factor
+        tensors[conv.input[1]].CopyFrom(numpy_helper.from_array(weight.astype(np.float32), conv.input[1]))
+        conv.input[0] = node.input[0]
+        model.graph.node.remove(node)
+        folded += 1
+    return folded
+
+
+def _groups(conv: NodeProto) -> int:
+    return next((int(a.i) for a in conv.attribute if a.name == "group"), 1)
+
+
+def drop_identities(model: ModelProto) -> None:
+    """Remove Identity nodes; the exporter makes them where two layers share equal constants."""
+    graph = model.graph
+    kept = {v.name for v in graph.output}
+    source = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity" and n.output[0] not in kept}
+
+    def resolve(name: str) -> str:
+        while name in source:
+            name = source[name]
+        return name
+
+    nodes = [n for n in graph.node if n.output[0] not in source]
+    for node in nodes:
+        node.input[:] = [resolve(name) for name in node.input]
+    _set_nodes(model, nodes)
+
+
+def constants_to_initializers(model: ModelProto) -> None:
+    """Constant nodes become initializers; TensorRT asks for them at a Resize's scales and a TopK's K."""
+    nodes = []
+    for node in model.graph.node:
+        value = next((a.t for a in node.attribute if a.name == "value"), None)
+        if node.op_type != "Constant" or value is None:
+            nodes.append(node)
+            continue
+        tensor = model.graph.initializer.add()
+        tensor.CopyFrom(value)
+        tensor.name = node.output[0]
+    _set_nodes(model, nodes)
+
+
+def own_biases(model: ModelProto) -> None:
+    """Give every convolution its own bias. The exporter lets layers share equal ones, as all zero biases of a fresh
+    network are; then parameters are miscounted, and a quantizer sees one bias with several scales.
+    """
+    tensors = initializers(model)
+    owner: dict[str, str] = {}
+    for node in [n for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose") and len(n.input) > 2]:
+        weight, bias = node.input[1:3]
+        if bias not in tensors or owner.setdefault(bias, weight) == weight:
+            continue
+        tensor = model.graph.initializer.add()
+        tensor.CopyFrom(tensors[bias])
+        tensor.name = f"{weight}.bias"
+        node.input[2] = tensor.name
+
+
+def share_constants(model: ModelProto) -> None:
+    """Keep one copy of equal small constants; the exporter writes a Resize scale or an index many times."""
+    learnt = {name for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose", "Gemm") for name in n.input[1:]}
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    alias: dict[str, str] = {}
+    for tensor in [t for t in model.graph.initializer if t.name not in learnt]:
+        array = numpy_helper.to_array(tensor)
+        alias[tensor.name] = first.setdefault((tensor.data_type, array.shape, array.tobytes()), tensor.name)
+    for node in model.graph.node:
+        node.input[:] = [alias.get(name, name) for name in node.input]
+    drop_unused(model)
+
+
+def drop_unused(model: ModelProto) -> None:
+    """Remove nodes that lead nowhere, and initializers nobody reads."""
+    graph = model.graph
+    needed = {v.name for v in graph.output}
+    nodes: list[NodeProto] = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    _set_nodes(model, reversed(nodes))
+    kept = [t for t in graph.initializer if t.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def tidy(model: ModelProto) -> None:
+    """Drop what no runtime reads: identities, duplicates, dead nodes, doc strings, intermediate shapes."""
+    drop_identities(model)
+    constants_to_initializers(model)
+    own_biases(model)
+    share_constants(model)
+    del model.graph.value_info[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+
+
+def _set_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
+    kept = list(nodes)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
