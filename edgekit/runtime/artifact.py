@@ -85,7 +85,11 @@ def read_artifact(path, kinds=None):
     for name, record in sorted(manifest["payload"].items()):
         _verify(os.path.join(path, name), record)
     if kinds is not None and manifest["kind"] not in kinds:
-        raise ArtifactError("{}: found an artifact of kind {!r}, needed {}".format(path, manifest["kind"], " or ".join(map(repr, kinds))))
+        raise ArtifactError(
+            "{}: found an artifact of kind {!r}, needed {}".format(
+                path, manifest["kind"], " or ".join(map(repr, kinds))
+            )
+        )
     return Artifact(path, manifest)
 
 
@@ -99,7 +103,9 @@ def _parse_manifest(path):
         if not isinstance(manifest["kind"], str):
             raise KeyError("kind")
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError("{}: not a valid manifest ({}: {}). Make the artifact again.".format(path, type(error).__name__, error))
+        raise ArtifactError(
+            "{}: not a valid manifest ({}: {}). Make the artifact again.".format(path, type(error).__name__, error)
+        ) from error
     return manifest
 
 
@@ -116,7 +122,7 @@ def _verify(path, record):
 
 @contextlib.contextmanager
 def new_artifact(path, kind, manifest):
-    """Write an artifact whole or not at all: ``with new_artifact(path, "onnx", {...}) as folder: write files into folder``.
+    """Write an artifact whole or not at all: ``with new_artifact(path, "onnx", {...}) as folder: write files into it``.
 
     On a clean exit every file in the folder becomes payload, manifest.json is written and the folder takes its place.
     On any exception (Ctrl-C and a full disk included) the folder is removed and what stood at ``path`` stays.
@@ -152,7 +158,9 @@ def _take_place(folder, path):
         os.rename(folder, path)
         return
     if not os.path.isfile(os.path.join(path, MANIFEST)) and not (os.path.isdir(path) and not os.listdir(path)):
-        raise ArtifactError("{}: exists and is not an artifact; it will not be replaced. Choose another --out.".format(path))
+        raise ArtifactError(
+            "{}: exists and is not an artifact; it will not be replaced. Choose another --out.".format(path)
+        )
     if not _exchange(folder, path):
         aside = tempfile.mkdtemp(prefix=".replaced.", dir=os.path.dirname(path))
         os.rename(path, os.path.join(aside, "old"))

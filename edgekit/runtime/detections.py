@@ -16,7 +16,8 @@ class Detections(object):
     __slots__ = ("boxes", "class_ids", "scores")
 
     def __init__(self, boxes, scores, class_ids):
-        self.boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4) if np.size(boxes) == 0 else np.asarray(boxes, dtype=np.float32)
+        boxes = np.asarray(boxes, dtype=np.float32)
+        self.boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes  # [] is a fine way to say none
         self.scores = np.asarray(scores, dtype=np.float32)
         self.class_ids = np.asarray(class_ids, dtype=np.int64)
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
@@ -35,19 +36,20 @@ class Detections(object):
 
     def __getitem__(self, index):
         """Select by mask, index array or slice: ``d[d.scores > 0.5]``."""
-        return Detections(self.boxes[index].reshape(-1, 4), np.atleast_1d(self.scores[index]), np.atleast_1d(self.class_ids[index]))
+        return Detections(
+            self.boxes[index].reshape(-1, 4), np.atleast_1d(self.scores[index]), np.atleast_1d(self.class_ids[index])
+        )
 
     def __repr__(self):
         return "Detections(n={})".format(len(self))
 
     def to_coco(self, image_id, category_ids):
-        """COCO result records ({image_id, category_id, bbox [x, y, w, h], score}); category_ids maps class index to id."""
-        return [
-            {
-                "image_id": image_id,
-                "category_id": category_ids[int(c)],
-                "bbox": [round(float(v), 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-                "score": round(float(s), 6),
-            }
-            for (x1, y1, x2, y2), s, c in zip(self.boxes, self.scores, self.class_ids)
-        ]
+        """COCO results ({image_id, category_id, bbox [x, y, w, h], score}); category_ids maps class index to id."""
+        records = []
+        for i in range(len(self)):
+            x1, y1, x2, y2 = (float(v) for v in self.boxes[i])
+            record = {"image_id": image_id, "category_id": category_ids[int(self.class_ids[i])]}
+            record["bbox"] = [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)]
+            record["score"] = round(float(self.scores[i]), 6)
+            records.append(record)
+        return records

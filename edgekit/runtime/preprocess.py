@@ -1,4 +1,4 @@
-"""The one definition of how an image becomes a network input; the trainer, calibrator, evaluator and board all call it."""
+"""The one definition of how an image becomes a network input; trainer, calibrator, evaluator and board all call it."""
 
 import hashlib
 import json
@@ -6,7 +6,12 @@ import json
 import cv2
 import numpy as np
 
-INTERPOLATIONS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA, "nearest": cv2.INTER_NEAREST, "cubic": cv2.INTER_CUBIC}
+INTERPOLATIONS = {
+    "linear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_AREA,
+    "nearest": cv2.INTER_NEAREST,
+    "cubic": cv2.INTER_CUBIC,
+}
 MODES = ("stretch", "letterbox")
 COLOURS = ("bgr", "rgb")
 
@@ -82,11 +87,15 @@ class Preprocess(object):
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             yield "mean, std: expected three numbers each, std positive, got {} and {}".format(self.mean, self.std)
         if self.interpolation not in INTERPOLATIONS:
-            yield "interpolation: expected one of {}, got {!r}".format(", ".join(sorted(INTERPOLATIONS)), self.interpolation)
+            yield "interpolation: expected one of {}, got {!r}".format(
+                ", ".join(sorted(INTERPOLATIONS)), self.interpolation
+            )
 
     # -- the value ---------------------------------------------------------------------------------------------------
     def to_dict(self):
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in ((n, getattr(self, n)) for n in self.FIELDS)}
+        return {
+            name: list(v) if isinstance(v, tuple) else v for name, v in ((n, getattr(self, n)) for n in self.FIELDS)
+        }
 
     @classmethod
     def from_dict(cls, values):
@@ -115,7 +124,7 @@ class Preprocess(object):
         if self.mode == "stretch":
             return Placement(w / float(width), h / float(height), 0, 0, width, height)
         scale = min(w / float(width), h / float(height))
-        new_w, new_h = max(1, int(round(width * scale))), max(1, int(round(height * scale)))
+        new_w, new_h = max(1, _rounded(width * scale)), max(1, _rounded(height * scale))
         # the scale that the rounded size really has: boxes must follow the pixels
         return Placement(new_w / float(width), new_h / float(height), (w - new_w) // 2, (h - new_h) // 2, width, height)
 
@@ -130,7 +139,7 @@ class Preprocess(object):
         if self.mode == "stretch":
             out = image if (width, height) == self.size else cv2.resize(image, self.size, interpolation=flag)
         else:
-            new_w, new_h = int(round(width * where.scale_x)), int(round(height * where.scale_y))
+            new_w, new_h = _rounded(width * where.scale_x), _rounded(height * where.scale_y)
             out = np.full((self.size[1], self.size[0], 3), self.pad_value, np.uint8)
             out[where.top : where.top + new_h, where.left : where.left + new_w] = (
                 image if (new_w, new_h) == (width, height) else cv2.resize(image, (new_w, new_h), interpolation=flag)
@@ -153,3 +162,7 @@ class Preprocess(object):
         if layout == "nchw_float":
             return self.normalise(canvas)[None], where
         raise ValueError("layout: expected nchw_float or nhwc_uint8, got {!r}".format(layout))
+
+
+def _rounded(value):
+    return int(value + 0.5)

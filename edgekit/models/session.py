@@ -1,0 +1,85 @@
+"""The PyTorch reference: the trained weights, run by the code that trained them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ..runtime.artifact import Artifact
+from ..runtime.errors import ArtifactError, BadInput
+from ..runtime.preprocess import Preprocess
+from ..runtime.sessions import INPUT, Session
+from .detector import Detector
+from .zoo import build
+
+
+class TorchSession(Session):
+    """Eager PyTorch, FP32, evaluation mode; raw pixels in, normalised by ``Preprocess``'s formula.
+
+    The network runs as it was trained: batch normalisation is not folded and nothing is compiled, so this is what every
+    lowering step is compared with. threads: torch.set_num_threads, which counts for the whole process.
+    """
+
+    kinds = ("checkpoint",)
+
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        super().__init__(artifact, threads)
+        torch.set_num_threads(threads)
+        recipe = artifact.manifest["recipe"]
+        self.layout = "nhwc_uint8"
+        self._top_k = int(recipe.get("export", {}).get("top_k", 100))
+        self._model = load_model(artifact).eval().to(memory_format=torch.channels_last)
+        self.postprocess = {"nms": self._model.nms, "top_k": self._top_k}
+        self._mean, self._std = _statistics(artifact.preprocess)
+
+    @torch.inference_mode()
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """uint8 [N, H, W, 3] -> boxes [N, A, 4] in input pixels and scores [N, A, C]."""
+        pixels = torch.from_numpy(inputs[INPUT]).permute(0, 3, 1, 2)  # a view: the memory stays channels-last
+        boxes, scores = self._model.detect((pixels.float() - self._mean) / self._std, self._top_k)
+        return {"boxes": boxes.numpy(), "scores": scores.numpy()}
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "library": "pytorch",
+            "version": torch.__version__,
+            "precision": "fp32",
+            "memory_format": "channels_last",
+            "batch_norm": "not folded",
+            "threads": torch.get_num_threads(),
+        }
+
+    def close(self) -> None:
+        del self._model
+
+
+def load_model(artifact: Artifact) -> Detector:
+    """The recipe's network with the artifact's weights, on the CPU.
+
+    Raises BadInput naming a weights file that cannot be read, ArtifactError when the weights are another network's.
+    """
+    section = artifact.manifest["recipe"]["model"]
+    model = build(section["name"], len(artifact.classes), section.get("options"))
+    path = artifact.file("weights.safetensors")
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise BadInput(f"{path}: not a readable safetensors file ({error}). Train or copy it again.") from error
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        message = " ".join(str(error).split())
+        raise ArtifactError(
+            f"{path}: the weights do not fit {section['name']} with {len(artifact.classes)} classes: {message[:400]}"
+        ) from error
+    return model
+
+
+def _statistics(preprocess: Preprocess) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and std of ``Preprocess`` as [1, 3, 1, 1]."""
+    mean, std = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std))
+    return mean, std

@@ -1,0 +1,165 @@
+"""The one definition of how network outputs become detections: score filter, top-k, and NMS where the head needs it."""
+
+import numpy as np
+
+from .detections import Detections
+
+SUPPRESSIONS = ("none", "classwise", "soft")
+DECAYS = ("linear", "gaussian")
+
+
+class Postprocess(object):
+    """What happens to ``boxes [A, 4]`` and ``scores [A, C]`` after the graph.
+
+    nms: "none" for peak-based heads, "classwise" greedy NMS, or "soft" NMS (Bodla et al. 2017)
+    score_threshold: lowest score kept, 0..1; soft NMS also drops what it decayed below it
+    top_k: most detections of one image
+    iou_threshold: overlap 0..1 above which a box of the same class is suppressed (classwise), or from which on it is
+        decayed (soft, linear)
+    candidates: most (box, class) pairs, by score, that enter NMS; it bounds the time of a crowded image
+    decay: of soft NMS: "linear", s * (1 - IoU), or "gaussian", s * exp(-IoU^2 / sigma)
+    sigma: of the gaussian decay
+
+    Raises ValueError naming every field that is out of range.
+    """
+
+    FIELDS = ("nms", "score_threshold", "top_k", "iou_threshold", "candidates", "decay", "sigma")
+
+    def __init__(
+        self,
+        nms="none",
+        score_threshold=0.01,
+        top_k=100,
+        iou_threshold=0.5,
+        candidates=1000,
+        decay="gaussian",
+        sigma=0.5,
+    ):
+        self.nms = nms
+        self.score_threshold = float(score_threshold)
+        self.top_k = int(top_k)
+        self.iou_threshold = float(iou_threshold)
+        self.candidates = int(candidates)
+        self.decay = decay
+        self.sigma = float(sigma)
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def _problems(self):
+        for name, known in (("nms", SUPPRESSIONS), ("decay", DECAYS)):
+            if getattr(self, name) not in known:
+                yield "{}: expected one of {}, got {!r}".format(name, ", ".join(known), getattr(self, name))
+        for name in ("score_threshold", "iou_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                yield "{}: expected 0..1, got {}".format(name, getattr(self, name))
+        for name in ("top_k", "candidates"):
+            if getattr(self, name) < 1:
+                yield "{}: expected at least 1, got {}".format(name, getattr(self, name))
+        if not self.sigma > 0:
+            yield "sigma: expected a positive number, got {}".format(self.sigma)
+
+    # -- the value ---------------------------------------------------------------------------------------------------
+    def to_dict(self):
+        return {name: getattr(self, name) for name in self.FIELDS}
+
+    @classmethod
+    def from_dict(cls, values):
+        """Inverse of to_dict; fields that are absent take their default. ValueError for an unknown field."""
+        unknown = sorted(set(values) - set(cls.FIELDS))
+        if unknown:
+            raise ValueError("unknown postprocess fields: {}".format(", ".join(unknown)))
+        return cls(**values)
+
+    def replace(self, **changes):
+        """A copy with some fields changed."""
+        return Postprocess(**dict(self.to_dict(), **changes))
+
+    def __eq__(self, other):
+        return isinstance(other, Postprocess) and self.to_dict() == other.to_dict()
+
+    def __hash__(self):
+        return hash(tuple(getattr(self, name) for name in self.FIELDS))
+
+    def __repr__(self):
+        return "Postprocess({})".format(", ".join("{}={!r}".format(n, getattr(self, n)) for n in self.FIELDS))
+
+    # -- what it does ------------------------------------------------------------------------------------------------
+    def __call__(self, boxes, scores, placement):
+        """boxes [A, 4] (xyxy, canvas pixels) and scores [A, C] -> Detections in original pixels, best score first.
+
+        One detection per (box, class) pair whose score reaches the threshold; among equal scores the earlier box and
+        the lower class come first. A NaN score never reaches it.
+        """
+        limit = self.top_k if self.nms == "none" else max(self.top_k, self.candidates)
+        index, kept = best_pairs(scores, self.score_threshold, limit)
+        anchors, classes = np.divmod(index, scores.shape[1])
+        chosen = boxes[anchors]
+        if self.nms == "classwise":
+            keep = classwise_nms(chosen, classes, self.iou_threshold, self.top_k)
+            chosen, kept, classes = chosen[keep], kept[keep], classes[keep]
+        elif self.nms == "soft":
+            keep, kept = soft_nms(chosen, kept, classes, self)
+            chosen, classes = chosen[keep], classes[keep]
+        return Detections(placement.to_original(chosen), kept, classes)
+
+
+def best_pairs(scores, threshold, limit):
+    """Flat indices into scores [A, C], and the scores, of the ``limit`` best that reach ``threshold``, best first."""
+    flat = scores.ravel()
+    index = np.flatnonzero(flat >= threshold)
+    values = flat[index]
+    if len(values) > 4 * limit:  # a cheap cut before the sort; ties at the cut stay, so the order does not depend on it
+        near = values >= np.partition(values, -limit)[-limit]
+        index, values = index[near], values[near]
+    order = np.argsort(-values, kind="stable")[:limit]
+    return index[order], values[order]
+
+
+def iou_one_to_many(box, boxes):
+    """Intersection over union of a box [4] with boxes [n, 4] (xyxy, continuous coordinates); 0 where both are empty."""
+    width = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
+    height = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
+    overlap = np.maximum(width, 0) * np.maximum(height, 0)
+    area = max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
+    areas = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+    return overlap / np.maximum(area + areas - overlap, np.finfo(np.float32).tiny)
+
+
+def classwise_nms(boxes, classes, iou_threshold, top_k):
+    """Greedy NMS within each class. boxes [n, 4] best first -> indices of the kept, best first, at most ``top_k``."""
+    alive = np.ones(len(boxes), bool)
+    kept = []
+    for i in range(len(boxes)):
+        if not alive[i]:
+            continue
+        kept.append(i)
+        if len(kept) == top_k:
+            break
+        later = slice(i + 1, None)
+        alive[later] &= (classes[later] != classes[i]) | (iou_one_to_many(boxes[i], boxes[later]) <= iou_threshold)
+    return np.array(kept, np.int64)
+
+
+def soft_nms(boxes, scores, classes, options):
+    """Soft NMS within each class (Bodla et al. 2017, eq. 3 linear, eq. 4 gaussian; options: a Postprocess).
+
+    Takes the best remaining pair and decays the scores of its class by their overlap with it, until ``top_k`` are taken
+    or none reaches the threshold. Returns (indices, decayed scores), best first: scores only fall, so the order holds.
+    """
+    scores = scores.copy()
+    kept, final = [], []
+    while len(kept) < min(options.top_k, len(boxes)):
+        best = int(np.argmax(scores))
+        if scores[best] < options.score_threshold or scores[best] < 0:
+            break
+        kept.append(best)
+        final.append(scores[best])
+        iou = iou_one_to_many(boxes[best], boxes)
+        if options.decay == "linear":
+            factor = np.where(iou >= options.iou_threshold, 1 - iou, 1)
+        else:
+            factor = np.exp(-(iou * iou) / options.sigma)
+        scores *= np.where(classes == classes[best], factor, 1).astype(scores.dtype)
+        scores[best] = -1  # taken
+    return np.array(kept, np.int64), np.array(final, scores.dtype)

@@ -1,0 +1,76 @@
+"""A runner: image in, detections out. Preprocess, session and post-processing, timed."""
+
+import numpy as np
+
+from .artifact import read_artifact
+from .errors import ArtifactError, BadInput
+from .postprocess import Postprocess
+from .sessions import INPUT, open_session
+from .timing import Timing
+
+
+class Runner(object):
+    """``runner(image) -> (Detections, Timing)`` for uint8 BGR images [height, width, 3].
+
+    The spans are preprocess, inference and postprocess; decoding the file belongs to whoever reads it.
+    score_threshold: replaces the manifest's when given, 0..1
+    """
+
+    def __init__(self, artifact, session, score_threshold=None):
+        self.artifact = artifact
+        self.session = session
+        self.preprocess = artifact.preprocess
+        self.postprocess = _postprocess(artifact, session, score_threshold)
+
+    def __call__(self, image):
+        timing = Timing()
+        tensor, placement = self.preprocess(image, self.session.layout)
+        timing.lap("preprocess")
+        outputs = self.session.infer({INPUT: tensor})
+        timing.lap("inference")
+        detections = self.postprocess(outputs["boxes"][0], outputs["scores"][0], placement)
+        timing.lap("postprocess")
+        return detections, timing
+
+    def check(self, image):
+        """Run once and look at the raw outputs. BadInput when they break the output contract or are not finite."""
+        tensor, _ = self.preprocess(image, self.session.layout)
+        outputs = self.session.infer({INPUT: tensor})
+        boxes, scores = outputs["boxes"], outputs["scores"]
+        wanted = boxes.shape[:2] + (len(self.artifact.classes),)
+        if boxes.ndim != 3 or boxes.shape[2] != 4 or scores.shape != wanted:
+            raise BadInput(
+                "{}: gives boxes {} and scores {}; needed [N, A, 4] and [N, A, {}].".format(
+                    self.artifact.path, boxes.shape, scores.shape, len(self.artifact.classes)
+                )
+            )
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            raise BadInput("{}: the network gives NaN or infinite boxes or scores.".format(self.artifact.path))
+
+    def close(self):
+        self.session.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+
+def _postprocess(artifact, session, score_threshold):
+    values = dict(artifact.manifest.get("postprocess") or session.postprocess)
+    if score_threshold is not None:
+        values["score_threshold"] = score_threshold
+    try:
+        return Postprocess.from_dict(values)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError("{}: the manifest's postprocess is wrong: {}".format(artifact.path, error)) from error
+
+
+def open_runner(path, runtime="onnxruntime", threads=1, score_threshold=None):
+    """Read and verify the artifact folder ``path`` and open it in ``runtime``. Use it as a context manager.
+
+    Raises what ``read_artifact`` and ``open_session`` raise.
+    """
+    artifact = read_artifact(path)
+    return Runner(artifact, open_session(runtime, artifact, threads), score_threshold)
