@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from .config import Section, explain, read_mapping
 from .paths import share, unknown_name
 from .runtime.errors import BadConfig, BoardLacks
+from .runtime.machine import pick_core
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -84,12 +85,12 @@ class Board(Section):
         return len(os.sched_getaffinity(0)) if self.threads == "all" else self.threads
 
     def pinned_core(self) -> int | None:
-        """Core to pin to, or None. ``auto`` takes the highest allowed one: core 0 serves the most interrupts."""
-        allowed = os.sched_getaffinity(0)
+        """Core to pin to, or None. ``auto`` watches the cores for a moment and takes the least busy one, not core 0."""
         if self.core is None:
             return None
         if self.core == "auto":
-            return max(allowed)
+            return pick_core()
+        allowed = os.sched_getaffinity(0)
         if self.core not in allowed:
             have = ", ".join(map(str, sorted(allowed)))
             raise BoardLacks(

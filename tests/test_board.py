@@ -32,7 +32,9 @@ def test_the_shipped_boards_load_and_are_named_after_their_files():
 
 def test_x86_1t_is_one_pinned_core_and_one_thread():
     board = load_board("x86-1t")
-    assert (board.thread_count(), board.pinned_core()) == (1, max(os.sched_getaffinity(0)))
+    allowed = os.sched_getaffinity(0)
+    assert board.thread_count() == 1
+    assert board.pinned_core() in (allowed - {0} or allowed)
 
 
 def test_x86_uses_every_core_and_pins_nothing():

@@ -1,0 +1,1 @@
+"""Measurement: complexity, benchmark, rows, and the report's renderings."""

@@ -1,0 +1,294 @@
+"""The measured record: what one model file did on one board, in one JSON value, and the printed table's columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..runtime.errors import BadInput
+from ..runtime.timing import P90_NEEDS, summary
+
+NOT_MEASURED = "not measured"
+Status = Literal["valid", "noisy", "throttled", "perf-only", "simulated", "not measured"]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Record(BaseModel):
+    """A frozen JSON value. Unknown keys are errors, so that a report of another version is never half understood."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Latency(Record):
+    """Statistics over all timed frames, in milliseconds. No frame is ever left out.
+
+    Percentiles interpolate linearly between neighbouring frames. p90 needs 64 frames and p99 needs 662 (MLPerf's early
+    stopping at 99 % confidence); with fewer they are None. std is the deviation of the sample (n - 1).
+    """
+
+    count: Annotated[int, Field(ge=1)]
+    mean: NonNegative
+    std: NonNegative
+    min: NonNegative
+    p50: NonNegative
+    p90: NonNegative | None
+    p99: NonNegative | None
+    max: NonNegative
+
+    @classmethod
+    def from_samples(cls, ms: Sequence[float]) -> Latency:
+        """Raises ValueError without samples."""
+        if not ms:
+            raise ValueError("no frame was timed")
+        return cls.model_validate(summary(ms))
+
+    @property
+    def fps(self) -> float:
+        """Frames per second over the whole run, the slow frames included: 1000 / mean."""
+        return 1000.0 / self.mean
+
+
+class ClassAccuracy(Record):
+    """AP of one class (COCO, IoU 0.50:0.95), AP at IoU 0.5, and the number of boxes that were to be found."""
+
+    ap: Share
+    ap50: Share
+    boxes: Annotated[int, Field(ge=1)]
+
+
+class Accuracy(Record):
+    """COCO mAP of the detections that this very run produced; 0..1.
+
+    set, set_digest, images: the evaluation set, what it held, and how many images of it were run
+    """
+
+    map: Share
+    map50: Share
+    map75: Share
+    per_class: dict[str, ClassAccuracy]
+    set: str
+    set_digest: str
+    images: Annotated[int, Field(ge=1)]
+
+
+class InputShape(Record):
+    """Network input in pixels, and ``nhwc_uint8`` or ``nchw_float``."""
+
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    layout: str
+
+
+class ModelFile(Record):
+    """The file that the board loads."""
+
+    name: str
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: str
+
+
+class Complexity(Record):
+    """Counted on the ONNX graph that ships, per frame. gops = 2 x macs / 1e9: a multiply and an add are two operations.
+
+    parameters: weights and biases in the graph, normalisation folded; learnable: of the network as it was trained
+    """
+
+    macs: Annotated[int, Field(ge=0)]
+    gops: NonNegative
+    parameters: Annotated[int, Field(ge=0)]
+    learnable: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _two_operations_per_mac(self) -> Complexity:
+        if not math.isclose(self.gops, 2 * self.macs / 1e9, rel_tol=1e-3, abs_tol=1e-6):
+            raise ValueError(f"gops is {self.gops}, but 2 x macs / 1e9 is {2 * self.macs / 1e9}")
+        return self
+
+
+class Process(Record):
+    """How the measured process ran. None is unknown.
+
+    warmup: frames before the timed ones; load_seconds: from the file to a session that is ready, the library included
+    cold_ms: the first frame of the process, end to end; decode_ms: p50 of reading an image file, not in the latency
+    seconds, images: length of the timed part, and how many images it went round
+    peak_rss_mb: highest resident memory of the whole process, in MB (1e6 bytes)
+    cpu_over_wall: CPU seconds per second of the timed part; one pinned thread that was never disturbed has 1.0
+    involuntary_switches: how often the scheduler took the core away in the timed part
+    other_load: cores that other processes kept busy meanwhile, of those that this process may use
+    """
+
+    threads: Annotated[int, Field(ge=1)]
+    core: int | None
+    warmup: Annotated[int, Field(ge=0)]
+    load_seconds: NonNegative | None = None
+    cold_ms: NonNegative | None = None
+    decode_ms: NonNegative | None = None
+    seconds: NonNegative | None = None
+    images: Annotated[int, Field(ge=1)] | None = None
+    peak_rss_mb: NonNegative | None = None
+    cpu_over_wall: NonNegative | None = None
+    involuntary_switches: Annotated[int, Field(ge=0)] | None = None
+    other_load: NonNegative | None = None
+
+
+class Verdict(Record):
+    """Whether the row can be trusted, and in words why not."""
+
+    status: Status
+    reasons: tuple[str, ...] = ()
+
+
+class Row(Record):
+    """One measured record. ``None`` stands for not measured or unknown; it is never 0.
+
+    samples: end-to-end milliseconds of every timed frame, in order; spans: p50 of each part, in milliseconds
+    artifact: digest of the artifact folder; machine: facts as the worker found them, {"before": ..., "after": ...}
+    session: what the runtime says that it really computes
+    """
+
+    model: str
+    recipe: str
+    board: str
+    runtime: str
+    runtime_version: str | None = None
+    precision: str
+    input: InputShape
+    artifact: str
+    model_file: ModelFile
+    complexity: Complexity | None = None
+    accuracy: Accuracy | None = None
+    latency: Latency | None = None
+    spans: dict[str, NonNegative] = Field(default_factory=dict)
+    samples: tuple[NonNegative, ...] = ()
+    process: Process
+    machine: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    session: dict[str, Any] = Field(default_factory=dict)
+    verdict: Verdict
+    tools: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def model_size_mb(self) -> float:
+        """Size of the file that the board loads, in MB (1e6 bytes)."""
+        return self.model_file.bytes / 1e6
+
+    @property
+    def model_size_mib(self) -> float:
+        """The same in MiB (2^20 bytes)."""
+        return self.model_file.bytes / 2**20
+
+    @property
+    def params(self) -> int | None:
+        """Learnable parameters where the trained network is known, else those in the graph."""
+        if self.complexity is None:
+            return None
+        return self.complexity.parameters if self.complexity.learnable is None else self.complexity.learnable
+
+    @property
+    def label(self) -> str:
+        """Short name that tells rows of one report apart."""
+        return f"{self.model} · {self.runtime} {self.precision}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON value; ``Row.from_dict`` reads it back."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, values: Any, source: str = "row") -> Row:
+        """Raises BadInput that names ``source`` and every field at fault."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'row'}: {p['msg']}" for p in error.errors())
+            raise BadInput(f"{source}: not a measured row ({faults}). Measure again: edgekit bench") from error
+
+
+class Column(NamedTuple):
+    """One column of the competition table: header, raw value, how it is printed, and what it means."""
+
+    header: str
+    value: Callable[[Row], str | float | None]
+    style: str
+    meaning: str
+
+    def text(self, row: Row) -> str:
+        value = self.value(row)
+        return self.style.format(value) if value is not None else missing(self.header, row)
+
+
+def missing(header: str, row: Row) -> str:
+    """What stands where a value is missing; a percentile can be missing only because there were too few frames."""
+    return f"n < {P90_NEEDS}" if header == "p90" and row.latency is not None else NOT_MEASURED
+
+
+COLUMNS = (
+    Column("model", lambda r: r.model, "{}", "the network, as its recipe names it"),
+    Column("board", lambda r: r.board, "{}", "the machine profile that it ran under"),
+    Column("runtime", lambda r: r.runtime, "{}", "the inference library"),
+    Column("precision", lambda r: r.precision, "{}", "number format of the weights and activations"),
+    Column(
+        "mAP@0.5",
+        lambda r: r.accuracy.map50 * 100 if r.accuracy else None,
+        "{:.1f}",
+        "mean over the classes of the average precision at IoU 0.5, in percent (COCO evaluation), from the detections "
+        "of this very file in this runner",
+    ),
+    Column(
+        "mAP",
+        lambda r: r.accuracy.map * 100 if r.accuracy else None,
+        "{:.1f}",
+        "the same averaged over IoU 0.50, 0.55, ... 0.95, in percent: COCO's AP",
+    ),
+    Column(
+        "model size (MB)",
+        lambda r: r.model_size_mb,
+        "{:.2f}",
+        "bytes of the file that the board loads / 1,000,000 (MiB, / 1,048,576, is among the details)",
+    ),
+    Column(
+        "GOPS/frame",
+        lambda r: r.complexity.gops if r.complexity else None,
+        "{:.2f}",
+        "operations per frame / 1e9, counted on the ONNX graph that ships; one multiply-accumulate (MAC) is two "
+        "operations, so GOPS = 2 x GMAC",
+    ),
+    Column(
+        "ms/frame p50",
+        lambda r: r.latency.p50 if r.latency else None,
+        "{:.2f}",
+        "end to end, from the decoded uint8 image to the boxes: the latency that half of the timed frames do not "
+        "exceed; batch 1, the next frame starts when the last one is finished",
+    ),
+    Column(
+        "p90",
+        lambda r: r.latency.p90 if r.latency else None,
+        "{:.2f}",
+        f"the latency in ms that 90 % of the timed frames do not exceed; shown from {P90_NEEDS} frames on",
+    ),
+    Column(
+        "fps",
+        lambda r: r.latency.fps if r.latency else None,
+        "{:.1f}",
+        "frames per second over the whole timed run, its slow frames included: 1000 / mean ms",
+    ),
+    Column(
+        "params",
+        lambda r: r.params,
+        "{:,}",
+        "learnable parameters of the network as it was trained, batch normalisation included; for an imported ONNX "
+        "file, the weights in its graph",
+    ),
+)
+
+
+def table_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The table as text, one list per row, in the order of ``COLUMNS``."""
+    return [[column.text(row) for column in COLUMNS] for row in rows]
+
+
+def table_values(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The table as JSON values, unrounded; None where nothing was measured."""
+    return [{column.header: column.value(row) for column in COLUMNS} for row in rows]

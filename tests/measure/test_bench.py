@@ -1,0 +1,305 @@
+"""Bench with a scripted worker: what becomes of its numbers, its errors and its death."""
+
+import json
+import os
+import time
+from collections import namedtuple
+
+import numpy as np
+import psutil
+import pytest
+
+from edgekit.board import Board
+from edgekit.measure.bench import BenchOptions, Target, bench_targets, judge, measure_target
+from edgekit.measure.row import Process, Row
+from edgekit.runtime.errors import BadInput, BoardLacks, ChildDied, MissingDependency
+
+from .conftest import make_artifact, scripted_result
+
+BOARD = Board(
+    name="toy",
+    title="toy",
+    kind="x86",
+    runtimes=("onnxruntime", "openvino", "pytorch"),
+    precisions=("fp32", "int8"),
+    input_layouts=("nhwc_uint8",),
+    int8_flavour="x86",
+    opset_max=13,
+    measure={"warmup": 2, "min_seconds": 1, "min_count": 64},
+)
+LATENCIES = [float(v) for v in range(1, 101)]
+
+
+def bench(worker, artifact, eval_set, runtime="onnxruntime", board=BOARD, **kwargs):
+    return measure_target(Target(artifact, runtime), board, eval_set, worker=worker.command, **kwargs)
+
+
+def test_a_row_holds_what_the_worker_measured(worker, artifact, eval_set):
+    worker.play(result=scripted_result(LATENCIES))
+    row = bench(worker, artifact, eval_set).row
+    assert (row.model, row.recipe, row.board, row.runtime, row.precision) == (
+        "toynet",
+        "toy-recipe",
+        "toy",
+        "onnxruntime",
+        "fp32",
+    )
+    assert row.runtime_version == "1.2.3"
+    assert (row.input.width, row.input.height, row.input.layout) == (64, 32, "nhwc_uint8")
+    assert (row.latency.p50, row.latency.p90, row.latency.p99) == (50.5, pytest.approx(90.1), None)
+    assert row.samples == tuple(LATENCIES)
+    assert row.spans == {"preprocess": 0.25, "inference": 50.0, "postprocess": 0.25}
+    assert (row.process.load_seconds, row.process.cold_ms, row.process.warmup) == (0.5, 20.0, 2)
+    assert (row.process.decode_ms, row.process.peak_rss_mb) == (2.0, 120.0)
+    assert row.artifact == artifact.digest
+    assert row.model_file.model_dump() == {"name": "model.onnx", **artifact.manifest["payload"]["model.onnx"]}
+    assert (row.complexity.gops, row.params) == (3.0, 1000)
+    assert row.machine["before"]["cpu"] == "toy"
+    assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+
+def test_the_map_is_that_of_the_runs_own_detections(worker, artifact, eval_set):
+    # the box is right in one image of two, and a false alarm of the same score in the other
+    worker.play(result=scripted_result(LATENCIES))
+    measured = bench(worker, artifact, eval_set, options=BenchOptions(set_name="toy val"))
+    accuracy = measured.row.accuracy
+    assert accuracy.map50 == pytest.approx(51 / 101)
+    assert (accuracy.set, accuracy.images, accuracy.set_digest) == ("toy val", 2, eval_set.digest())
+    assert sorted(measured.detections) == [1, 2]
+    assert measured.detections[1].boxes.tolist() == [[10, 10, 40, 30]]
+    nothing = {"boxes": [], "scores": [], "class_ids": []}
+    worker.play(result=scripted_result(LATENCIES, detections=[nothing, nothing]))
+    assert bench(worker, artifact, eval_set).row.accuracy.map50 == 0
+
+
+def test_the_job_is_the_boards_or_the_options(worker, artifact, eval_set):
+    worker.play(result=scripted_result(LATENCIES))
+    bench(worker, artifact, eval_set)
+    bench(
+        worker,
+        artifact,
+        eval_set,
+        options=BenchOptions(warmup=0, min_seconds=0.1, min_count=7, timed_images=1, score_threshold=0.3),
+    )
+    first, second = worker.jobs()
+    assert first == {
+        "artifact": artifact.path,
+        "runtime": "onnxruntime",
+        "core": None,
+        "threads": 1,
+        "warmup": 2,
+        "min_seconds": 1,
+        "min_count": 64,
+        "images": [str(s.path) for s in eval_set.samples],
+        "timed_images": None,
+        "score_threshold": None,
+    }
+    changed = {k for k in first if first[k] != second[k]}
+    assert changed == {"warmup", "min_seconds", "min_count", "timed_images", "score_threshold"}
+
+
+def test_the_job_is_one_that_the_real_worker_accepts(worker, artifact, eval_set, tmp_path):
+    from edgekit.runtime.worker import read_job
+
+    worker.play(result=scripted_result(LATENCIES))
+    bench(worker, artifact, eval_set)
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(worker.jobs()[0]))
+    assert read_job(str(file))["images"] == [str(s.path) for s in eval_set.samples]
+
+
+def test_progress_is_passed_on_and_other_output_is_not(worker, artifact, eval_set):
+    said = []
+    lines = [
+        '{"phase": "load", "done": 0, "total": 1}',
+        "a library says hello",
+        "3",
+        '{"phase": "timed", "done": 5, "total": 64}',
+    ]
+    worker.play(stdout=lines, result=scripted_result(LATENCIES))
+    bench(worker, artifact, eval_set, progress=lambda *event: said.append(event))
+    assert said == [("load", 0, 1), ("timed", 5, 64)]
+
+
+def test_an_int8_file_that_runs_in_float_is_told(worker, eval_set, tmp_path):
+    quantized = make_artifact(tmp_path / "q", kind="onnx-int8", precision="int8")
+    worker.play(result=scripted_result(LATENCIES))
+    row = bench(worker, quantized, eval_set).row
+    assert row.precision == "fp32"
+    assert "the file is int8, the runtime computes in fp32" in row.verdict.reasons
+
+
+def test_a_checkpoint_takes_its_complexity_from_the_graph_that_ships(worker, artifact, eval_set, tmp_path):
+    checkpoint = make_artifact(
+        tmp_path / "c", "checkpoint", "weights.safetensors", b"w" * 7, complexity=None, input=None, precision=None
+    )
+    worker.play(result=scripted_result(LATENCIES))
+    target = Target(checkpoint, "pytorch", shipped=artifact)
+    row = measure_target(target, BOARD, eval_set, worker=worker.command).row
+    assert (row.model_file.name, row.model_file.bytes, row.complexity.gops) == ("weights.safetensors", 7, 3.0)
+    assert bench(worker, checkpoint, eval_set, "pytorch").row.complexity is None
+
+
+def test_images_without_labels_give_a_perf_only_row(worker, artifact, eval_set):
+    from dataclasses import replace
+
+    bare = [
+        replace(s, boxes=np.zeros((0, 4)), labels=np.zeros(0, int), ignore=np.zeros(0, bool)) for s in eval_set.samples
+    ]
+    worker.play(result=scripted_result([10.0] * 100))
+    row = bench(worker, artifact, replace(eval_set, samples=tuple(bare))).row
+    assert row.accuracy is None
+    assert "accuracy unknown" in " ".join(row.verdict.reasons)
+    assert row.verdict.status in ("perf-only", "noisy")  # noisy where this machine is busy
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("SIGSEGV", "SIGSEGV"), ("SIGKILL", "SIGKILL (often the machine ran out of memory)")]
+)
+def test_a_worker_killed_by_a_signal_is_one_clear_error(worker, artifact, eval_set, name, told):
+    worker.play(signal=name, stderr="loading\nlast thing said\n")
+    with pytest.raises(ChildDied) as caught:
+        bench(worker, artifact, eval_set)
+    assert f"bench of {artifact.path} in onnxruntime was killed by {told}; its last words: last thing said" == str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        (
+            {"exit": 1, "stderr": "ValueError: nope"},
+            "ended with exit code 1 and left no result; its last words: ValueError: nope",
+        ),
+        ({"exit": 0}, "ended with exit code 0 and left no result"),
+        ({"text": '{"half": '}, "left no result"),
+        ({"text": "[]"}, "left no result"),
+        ({"result": scripted_result(LATENCIES, detections="other")}, "other images"),
+    ],
+)
+def test_a_worker_that_breaks_its_contract_is_one_clear_error(worker, artifact, eval_set, script, told):
+    worker.play(**script)
+    with pytest.raises(ChildDied, match="bench") as caught:
+        bench(worker, artifact, eval_set)
+    assert told in str(caught.value)
+
+
+def test_the_workers_own_error_is_raised_as_itself(worker, artifact, eval_set):
+    worker.play(exit=2, result={"error": "1.png: the image is cut short", "type": "BadInput"})
+    with pytest.raises(BadInput, match=r"^1\.png: the image is cut short$"):
+        bench(worker, artifact, eval_set)
+
+
+def test_a_failed_row_says_why_and_the_others_go_on(worker, artifact, eval_set):
+    worker.play(
+        onnxruntime={"signal": "SIGSEGV"},
+        openvino={"exit": 2, "result": {"error": "pip install openvino", "type": "MissingDependency"}},
+        pytorch={"result": scripted_result(LATENCIES)},
+    )
+    targets = [Target(artifact, name) for name in ("onnxruntime", "openvino", "pytorch")]
+    crashed, missing, measured = bench_targets(targets, BOARD, eval_set, worker=worker.command)
+    assert (crashed.row.verdict.status, crashed.row.latency, crashed.row.accuracy) == ("not measured", None, None)
+    assert "SIGSEGV" in crashed.row.verdict.reasons[0]
+    assert missing.row.verdict.reasons == ("pip install openvino",)
+    assert measured.row.latency.count == 100
+    assert (crashed.detections, len(measured.detections)) == ({}, 2)
+    assert (crashed.row.model_file.bytes, crashed.row.input.width) == (2_500_000, 64)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_when_nothing_could_be_measured_the_error_is_raised(worker, artifact, eval_set, count):
+    worker.play(
+        onnxruntime={"signal": "SIGABRT"},
+        openvino={"exit": 2, "result": {"error": "pip install openvino", "type": "MissingDependency"}},
+    )
+    with pytest.raises(ChildDied, match="SIGABRT"):
+        bench_targets(
+            [Target(artifact, n) for n in ("onnxruntime", "openvino")[:count]], BOARD, eval_set, worker=worker.command
+        )
+    with pytest.raises(MissingDependency):
+        bench_targets([Target(artifact, "openvino")], BOARD, eval_set, worker=worker.command)
+
+
+def test_what_the_board_lacks_is_refused_before_a_worker_starts(worker, artifact, eval_set):
+    with pytest.raises(BoardLacks, match="no runtime 'tensorrt'"):
+        bench(worker, artifact, eval_set, "tensorrt")
+    assert worker.jobs() == []
+
+
+def test_an_interrupt_kills_the_worker(worker, artifact, eval_set, tmp_path):
+    hangs = tmp_path / "worker" / "hangs.py"
+    hangs.write_text(
+        "import os, time\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+        'print(\'{"phase": "load", "done": 0, "total": 1}\', flush=True)\n'
+        "time.sleep(600)\n"
+    )
+
+    def interrupt(*_event):
+        raise KeyboardInterrupt
+
+    worker.command = (worker.command[0], str(hangs))
+    with pytest.raises(KeyboardInterrupt):
+        bench(worker, artifact, eval_set, progress=interrupt)
+    pid = int((tmp_path / "pid").read_text())
+    time.sleep(0.05)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+QUIET = {"threads": 1, "core": 1, "warmup": 2, "cpu_over_wall": 1.0, "involuntary_switches": 0, "other_load": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("samples", "process", "known", "status", "reasons"),
+    [
+        ([10.0] * 100, {}, True, "valid", []),
+        ([10.0] * 100, {}, False, "perf-only", ["accuracy unknown"]),
+        ([10.0] * 80 + [12.1] * 20, {}, True, "noisy", ["p90 is 1.21 x p50; the board allows 1.2 x"]),
+        ([10.0] * 80 + [12.0] * 20, {}, True, "valid", []),
+        ([10.0] * 8 + [20.0] * 2, {}, True, "noisy", ["p90 is 2.00 x p50"]),
+        (
+            [10.0],
+            {"cpu_over_wall": 0.5, "involuntary_switches": 9},
+            True,
+            "noisy",
+            ["only 50% of the time (9 involuntary"],
+        ),
+        ([10.0], {"cpu_over_wall": 0.97}, True, "valid", []),
+        ([10.0], {"cpu_over_wall": None, "other_load": None}, True, "valid", []),
+        ([10.0], {"cpu_over_wall": 0.5, "core": None}, True, "valid", []),
+        ([10.0], {"cpu_over_wall": 3.1, "core": None, "threads": 4}, True, "valid", []),
+        ([10.0], {"other_load": 0.9}, True, "noisy", ["other processes kept 0.9 cores busy"]),
+        ([10.0], {"other_load": 0.9}, False, "noisy", ["other processes", "accuracy unknown"]),
+        ([10.0, 30.0], {"cpu_over_wall": 0.1, "other_load": 2}, True, "noisy", ["p90 is", "only 10%", "2.0 cores"]),
+    ],
+)
+def test_verdicts(samples, process, known, status, reasons):
+    verdict = judge(samples, Process(**{**QUIET, **process}), 1.2, known)
+    assert verdict.status == status
+    assert len(verdict.reasons) == len(reasons)
+    for said, wanted in zip(verdict.reasons, reasons, strict=True):
+        assert wanted in said
+
+
+def test_load_of_others_is_what_this_process_and_its_children_did_not_use(monkeypatch, worker, artifact, eval_set):
+    """Cores 0 and 1 are ours to use, core 2 is not. In 4 s they were busy for 3 + 2 s, of them 1 + 0.5 + 1.5 by us."""
+    Cpu = namedtuple("Cpu", "user nice system idle iowait irq softirq steal guest")
+    Own = namedtuple("Own", "user system children_user children_system elapsed")
+    idle = Cpu(5, 0, 0, 90, 5, 0, 0, 0, 0)
+    before = [idle, idle, idle]
+    after = [
+        idle._replace(user=6, nice=1, system=1, iowait=6),
+        idle._replace(user=6.5, steal=0.5),
+        idle._replace(user=9),
+    ]
+    cpus = iter([before, after])
+    owns = iter([Own(0, 0, 0, 0, 100.0), Own(1, 0, 0.5, 1.5, 104.0)])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(cpus))
+    monkeypatch.setattr(os, "times", lambda: next(owns))
+    worker.play(result=scripted_result([10.0] * 100))
+    row = bench(worker, artifact, eval_set).row
+    assert row.process.other_load == pytest.approx((5 - 3) / 4)
+    assert row.verdict.reasons == ("other processes kept 0.5 cores busy meanwhile",)
