@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -10,8 +11,7 @@ import numpy as np
 MIN_VISIBLE = 0.25  # a box that a crop leaves with less of its area is ignored: neither target nor background
 
 
-@dataclass(frozen=True)
-class Boxes:
+class Boxes(NamedTuple):
     """The boxes of one image while it is changed: xyxy float32 [n, 4] in pixels, labels [n], ignore [n]."""
 
     xyxy: np.ndarray
@@ -26,12 +26,15 @@ class Boxes:
 class Augment:
     """flip: probability of mirroring. scale: range of zoom, log-uniform (2 doubles the objects).
     shift: the window's centre moves by up to this share of the image. colour: strength of jitter, 0 for none.
+    view: share of the image's width and height that a window shows at zoom 1; under 1 when training on crops that are
+    smaller than the network's input.
     """
 
     flip: float = 0.5
     scale: tuple[float, float] = (0.6, 1.4)
     shift: float = 0.1
     colour: float = 0.4
+    view: tuple[float, float] = (1.0, 1.0)
 
     def __call__(self, image: np.ndarray, boxes: Boxes, rng: np.random.Generator) -> tuple[np.ndarray, Boxes]:
         """uint8 BGR image [h, w, 3] and its boxes -> the same, changed. All randomness comes from ``rng``."""
@@ -44,7 +47,7 @@ class Augment:
         height, width = image.shape[:2]
         zoom = float(np.exp(rng.uniform(*np.log(self.scale))))
         dx, dy = rng.uniform(-self.shift, self.shift, 2)
-        w, h = max(32, round(width / zoom)), max(32, round(height / zoom))
+        w, h = (max(32, round(side * view / zoom)) for side, view in zip((width, height), self.view, strict=True))
         # a window smaller than the image may lie anywhere in it; a larger one is centred; then both are shifted
         left = rng.uniform(0, width - w) if w < width else (width - w) / 2
         top = rng.uniform(0, height - h) if h < height else (height - h) / 2

@@ -58,7 +58,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
     Lightning calls ``set_epoch``. The tail that does not fill every process's batch is left out while shuffling.
     """
 
-    def __init__(self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1, batch: int = 1) -> None:
+    def __init__(
+        self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1, batch: int = 1
+    ) -> None:
         self.length, self.shuffle, self.seed = length, shuffle, seed
         self.rank, self.world, self.batch = rank, world, batch
         self.epoch = 0

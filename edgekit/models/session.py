@@ -32,7 +32,8 @@ class TorchSession(Session):
         recipe = artifact.manifest["recipe"]
         self.layout = "nhwc_uint8"
         self._top_k = int(recipe.get("export", {}).get("top_k", 100))
-        self._model = load_model(artifact).eval().to(memory_format=torch.channels_last)
+        self._model = load_model(artifact).eval()
+        self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.postprocess = {"nms": self._model.nms, "top_k": self._top_k}
         self._mean, self._std = _statistics(artifact.preprocess)
 

@@ -76,6 +76,7 @@ def _trainer(recipe: Recipe, work: Path, callbacks: list[Callback]) -> lightning
         dirpath=work, filename=Path(RESUME).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the average is
     warnings.filterwarnings("ignore", message=".*isn't.*necessary.*|.*Checkpoint directory.*exists")
     return lightning.Trainer(
         accelerator="gpu" if gpu else "cpu",
@@ -178,9 +179,15 @@ class Publish(Callback):
     def write(self, trainer: lightning.Trainer, module: DetectorModule) -> None:
         if not trainer.is_global_zero:
             return
-        metrics = {k.removeprefix("val/"): round(float(v), 6) for k, v in trainer.callback_metrics.items() if "val/" in k}
+        metrics = {
+            k.removeprefix("val/"): round(float(v), 6) for k, v in trainer.callback_metrics.items() if "val/" in k
+        }
         manifest = checkpoint_manifest(self.recipe, self.train_set.category_ids)
-        manifest["metrics"] = {**metrics, "epochs": trainer.current_epoch + 1, "steps": trainer.global_step}
+        manifest["metrics"] = {
+            **metrics,
+            "epochs": int(module.average.steps) // max(1, int(trainer.num_training_batches)),
+            "steps": trainer.global_step,
+        }
         manifest["parents"] = {"train": self.train_set.digest()}
         with new_artifact(self.out, "checkpoint", manifest) as folder:
             save_weights(module.average.model, Path(folder) / "weights.safetensors", self.recipe.classes)

@@ -33,7 +33,12 @@ class DetectorModule(lightning.LightningModule):
     """
 
     def __init__(
-        self, recipe: Recipe, model: Detector, train_counts: Sequence[int], val: CocoSet | None, teacher: Detector | None
+        self,
+        recipe: Recipe,
+        model: Detector,
+        train_counts: Sequence[int],
+        val: CocoSet | None,
+        teacher: Detector | None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
@@ -102,7 +107,9 @@ class DetectorModule(lightning.LightningModule):
     def _normalise(self, image: Tensor) -> Tensor:
         """uint8 canvas -> network input: the same arithmetic as ``Preprocess.normalise``, on the device."""
         x = (image.float() - self._mean) / self._std
-        return x.contiguous(memory_format=torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format)
+        return x.contiguous(
+            memory_format=torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
+        )
 
     def _objects(self, here: int) -> Tensor:
         """N of eq. 3, 5, 6 over all processes, per process: with it, averaged gradients equal those of one big batch."""
@@ -160,11 +167,16 @@ class DetectionData(lightning.LightningDataModule):
         super().__init__()
         self.recipe, self.train, self.val = recipe, train, val
         self.preprocess = recipe.preprocess.value()
+        full = recipe.preprocess.size
+        crop = recipe.augment.crop or full
+        self.train_preprocess = recipe.preprocess.model_copy(update={"size": crop}).value()
+        self.augment = Augment(
+            **recipe.augment.model_dump(exclude={"crop"}), view=(crop[0] / full[0], crop[1] / full[1])
+        )
 
     def train_dataloader(self) -> torch.utils.data.DataLoader[Item]:
         section = self.recipe.train
-        augment = Augment(**self.recipe.augment.model_dump())
-        dataset = DetectionDataset(self.train, self.preprocess, augment, section.seed)
+        dataset = DetectionDataset(self.train, self.train_preprocess, self.augment, section.seed)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         sampler = EpochSampler(len(dataset), True, section.seed, rank, world, section.batch_size)
@@ -176,7 +188,7 @@ class DetectionData(lightning.LightningDataModule):
             num_workers=section.workers,
             persistent_workers=section.workers > 0,
             prefetch_factor=4 if section.workers else None,
-            collate_fn=CenterCollate(classes, self.preprocess.size, stride),
+            collate_fn=CenterCollate(classes, self.train_preprocess.size, stride),
             pin_memory=torch.cuda.is_available(),
             drop_last=True,
         )

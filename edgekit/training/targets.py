@@ -62,7 +62,9 @@ def center_targets(
         radius = max(0, int(gaussian_radius(math.ceil(h), math.ceil(w))))
         draw_gaussian(heatmap[label], int(x), int(y), radius)
         weight[y, x] = 1  # an object inside an ignored region is still an object
-    return CenterTargets(heatmap, cells[:, ::-1].copy(), wh.astype(np.float32), (points - cells).astype(np.float32), weight)
+    return CenterTargets(
+        heatmap, cells[:, ::-1].copy(), wh.astype(np.float32), (points - cells).astype(np.float32), weight
+    )
 
 
 def draw_gaussian(plane: np.ndarray, x: int, y: int, radius: int) -> None:
