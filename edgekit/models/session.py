@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..runtime.artifact import Artifact
 from ..runtime.errors import ArtifactError, BadInput
@@ -20,8 +22,10 @@ from .zoo import build
 class TorchSession(Session):
     """Eager PyTorch, FP32, evaluation mode; raw pixels in, normalised by ``Preprocess``'s formula.
 
-    The network runs as it was trained: batch normalisation is not folded and nothing is compiled, so this is what every
-    lowering step is compared with. threads: torch.set_num_threads, which counts for the whole process.
+    Batch normalisation is folded and the memory format is channels-last, as a careful user of eager PyTorch would have
+    it: the exported graphs are folded too, so a ratio of latencies compares the runtimes and not the folding (together
+    they make HRNet-W16 about a quarter faster than the plain modules). Nothing is compiled.
+    threads: given to torch.set_num_threads, which counts for the whole process.
     """
 
     kinds = ("checkpoint",)
@@ -33,6 +37,7 @@ class TorchSession(Session):
         self.layout = "nhwc_uint8"
         self._top_k = int(recipe.get("export", {}).get("top_k", 100))
         self._model = load_model(artifact).eval()
+        fold_batch_norm(self._model)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.postprocess = {"nms": self._model.nms, "top_k": self._top_k}
         self._mean, self._std = _statistics(artifact.preprocess)
@@ -50,7 +55,7 @@ class TorchSession(Session):
             "version": torch.__version__,
             "precision": "fp32",
             "memory_format": "channels_last",
-            "batch_norm": "not folded",
+            "batch_norm": "folded",
             "threads": torch.get_num_threads(),
         }
 
@@ -78,6 +83,18 @@ def load_model(artifact: Artifact) -> Detector:
             f"{path}: the weights do not fit {section['name']} with {len(artifact.classes)} classes: {message[:400]}"
         ) from error
     return model
+
+
+def fold_batch_norm(module: nn.Module) -> None:
+    """Fold, in place, every batch normalisation that follows a convolution in an ``nn.Sequential``; evaluation mode."""
+    for child in module.children():
+        fold_batch_norm(child)
+    if not isinstance(module, nn.Sequential):
+        return
+    for i in range(len(module) - 1):
+        conv, norm = module[i], module[i + 1]
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            module[i], module[i + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 
 def _statistics(preprocess: Preprocess) -> tuple[torch.Tensor, torch.Tensor]:

@@ -53,7 +53,15 @@ class Artifact(object):
 
     @property
     def preprocess(self):
-        return Preprocess.from_dict(self.manifest["preprocess"])
+        """The Preprocess of the manifest; ArtifactError when it has none or a wrong one."""
+        try:
+            return Preprocess.from_dict(self.manifest["preprocess"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                "{}: the manifest's preprocess is wrong ({}: {}). Make the artifact again.".format(
+                    self.path, type(error).__name__, error
+                )
+            ) from error
 
     @property
     def digest(self):
@@ -97,12 +105,14 @@ def _parse_manifest(path):
     try:
         with open(path, encoding="utf-8") as handle:
             manifest = json.load(handle)
-        for name in manifest["payload"]:
+        for name, record in manifest["payload"].items():
             if os.path.basename(name) != name or name in ("", ".", ".."):
                 raise ArtifactError("{}: payload name {!r} leaves the folder".format(path, name))
-        if not isinstance(manifest["kind"], str):
-            raise KeyError("kind")
-    except (ValueError, KeyError, TypeError) as error:
+            if not isinstance(record["sha256"], str):
+                raise TypeError("payload {}: sha256 is no text".format(name))
+        if not isinstance(manifest["kind"], str) or not isinstance(manifest["classes"], list):
+            raise TypeError("kind is no text, or classes is no list")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             "{}: not a valid manifest ({}: {}). Make the artifact again.".format(path, type(error).__name__, error)
         ) from error
@@ -128,7 +138,7 @@ def new_artifact(path, kind, manifest):
     On any exception (Ctrl-C and a full disk included) the folder is removed and what stood at ``path`` stays.
     ``manifest`` may be filled in until the block ends.
     """
-    path = os.path.abspath(str(path))
+    path = os.path.realpath(str(path))  # through a link: what it points to is replaced, not the link
     parent = os.path.dirname(path)
     os.makedirs(parent, exist_ok=True)
     folder = tempfile.mkdtemp(prefix=".{}.".format(os.path.basename(path)), dir=parent)
@@ -147,9 +157,11 @@ def new_artifact(path, kind, manifest):
 
 
 def _payload(folder):
-    names = sorted(n for n in os.listdir(folder) if n != MANIFEST)
-    paths = {n: os.path.join(folder, n) for n in names}
-    return {n: {"sha256": file_sha256(p), "bytes": os.path.getsize(p)} for n, p in paths.items() if os.path.isfile(p)}
+    paths = {n: os.path.join(folder, n) for n in sorted(os.listdir(folder)) if n != MANIFEST}
+    for path in paths.values():
+        if not os.path.isfile(path):
+            raise ValueError("{}: payload must be plain files".format(path))
+    return {n: {"sha256": file_sha256(p), "bytes": os.path.getsize(p)} for n, p in paths.items()}
 
 
 def _take_place(folder, path):
@@ -163,8 +175,13 @@ def _take_place(folder, path):
         )
     if not _exchange(folder, path):
         aside = tempfile.mkdtemp(prefix=".replaced.", dir=os.path.dirname(path))
-        os.rename(path, os.path.join(aside, "old"))
-        os.rename(folder, path)
+        old = os.path.join(aside, "old")
+        os.rename(path, old)
+        try:
+            os.rename(folder, path)
+        except OSError:
+            os.rename(old, path)
+            raise
         shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -175,7 +192,8 @@ def _exchange(a, b):
         return False
     if rename(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
         return True
-    if ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS):
+    # EPERM: a container's filter that does not know the call; the plain renames will tell whether it was meant
+    if ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
         return False
     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), b)
 
@@ -183,13 +201,13 @@ def _exchange(a, b):
 @contextlib.contextmanager
 def new_file(path, mode="w"):
     """Write one file whole or not at all: opened beside its place, renamed into it on a clean exit."""
-    path = os.path.abspath(str(path))
+    path = os.path.realpath(str(path))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     # the suffix stays last: cv2.imwrite chooses the format by it
     stem, suffix = os.path.splitext(os.path.basename(path))
     fd, beside = tempfile.mkstemp(prefix=".{}.".format(stem), suffix=suffix, dir=os.path.dirname(path))
     try:
-        with os.fdopen(fd, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as handle:
+        with open(fd, mode, encoding=None if "b" in mode else "utf-8") as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())

@@ -124,7 +124,7 @@ def _decoder_complaints():
     For a damaged JPEG scan cv2 returns an image with grey or shifted blocks, and gives no sign but a line that libjpeg
     writes to file descriptor 2; so that is where it must be read. Lines of anybody else are passed on.
     """
-    complaints = []
+    complaints = []  # type: list[str]
     with _stderr_lock:
         try:
             kept = os.dup(_STDERR)

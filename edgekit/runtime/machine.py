@@ -64,7 +64,7 @@ def parse_cores(text):
     """The kernel's core list ("0-2,5") as sorted numbers; "unknown" when it is none."""
     if not re.match(r"^\d+(-\d+)?(,\d+(-\d+)?)*$", text):
         return UNKNOWN
-    cores = set()
+    cores = set()  # type: set[int]
     for part in text.split(","):
         first, _, last = part.partition("-")
         cores.update(range(int(first), int(last or first) + 1))

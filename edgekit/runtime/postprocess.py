@@ -129,7 +129,7 @@ def iou_one_to_many(box, boxes):
 def classwise_nms(boxes, classes, iou_threshold, top_k):
     """Greedy NMS within each class. boxes [n, 4] best first -> indices of the kept, best first, at most ``top_k``."""
     alive = np.ones(len(boxes), bool)
-    kept = []
+    kept = []  # type: list[int]
     for i in range(len(boxes)):
         if not alive[i]:
             continue
@@ -148,7 +148,7 @@ def soft_nms(boxes, scores, classes, options):
     or none reaches the threshold. Returns (indices, decayed scores), best first: scores only fall, so the order holds.
     """
     scores = scores.copy()
-    kept, final = [], []
+    kept, final = [], []  # type: list[int], list[float]
     while len(kept) < min(options.top_k, len(boxes)):
         best = int(np.argmax(scores))
         if scores[best] < options.score_threshold or scores[best] < 0:

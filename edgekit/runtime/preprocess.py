@@ -43,7 +43,7 @@ class Preprocess(object):
     """Geometry, colour and normalisation in one value.
 
     size: (width, height) of the network input in pixels
-    mode: "stretch" resizes to the size whatever the aspect; "letterbox" keeps the aspect and pads right/bottom equally
+    mode: "stretch" resizes to the size whatever the aspect; "letterbox" keeps the aspect and pads both sides equally
     pad_value: grey level 0..255 of the letterbox border
     colour: channel order that the network was trained with; cv2 decodes to "bgr"
     mean, std: per channel in that order, on the 0..255 scale: ``x = (pixel - mean) / std``
@@ -129,7 +129,10 @@ class Preprocess(object):
         return Placement(new_w / float(width), new_h / float(height), (w - new_w) // 2, (h - new_h) // 2, width, height)
 
     def canvas(self, image):
-        """uint8 BGR image [h, w, 3] -> (uint8 canvas [H, W, 3] in the network's colour order, Placement)."""
+        """uint8 BGR image [h, w, 3] -> (uint8 canvas [H, W, 3] in the network's colour order, Placement).
+
+        The canvas is contiguous; it is the image itself where nothing had to be done.
+        """
         if image is None or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             found = "nothing" if image is None else "{} {}".format(image.dtype, image.shape)
             raise ValueError("expected a uint8 image [height, width, 3], got {}".format(found))
@@ -144,12 +147,16 @@ class Preprocess(object):
             out[where.top : where.top + new_h, where.left : where.left + new_w] = (
                 image if (new_w, new_h) == (width, height) else cv2.resize(image, (new_w, new_h), interpolation=flag)
             )
-        return (cv2.cvtColor(out, cv2.COLOR_BGR2RGB) if self.colour == "rgb" else out), where
+        return cv2.cvtColor(out, cv2.COLOR_BGR2RGB) if self.colour == "rgb" else np.ascontiguousarray(out), where
 
     def normalise(self, canvas):
         """uint8 canvas [H, W, 3] -> float32 [3, H, W]."""
-        x = (canvas.astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
-        return np.ascontiguousarray(x.transpose(2, 0, 1))
+        x = np.empty((3,) + canvas.shape[:2], np.float32)
+        for channel, plane, mean, std in zip(x, cv2.split(canvas), self.mean, self.std):  # noqa: B905 - Python 3.6
+            channel[...] = plane
+            channel -= np.float32(mean)
+            channel /= np.float32(std)
+        return x
 
     def __call__(self, image, layout="nchw_float"):
         """uint8 BGR image -> (network input with batch axis, Placement).

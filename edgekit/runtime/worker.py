@@ -35,6 +35,7 @@ REQUIRED = ("artifact", "images")
 DEFAULT_TIMED = 16
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SPANS = ("preprocess", "inference", "postprocess")
+INTERRUPTED = 130  # what a shell reports for SIGINT
 _PROGRESS_EVERY = 0.5  # seconds
 
 
@@ -89,7 +90,7 @@ def measure(job, cores, progress):
 
     Times are milliseconds (``*_ms``) or seconds. The result's keys: job; edgekit; artifact {path, kind, digest};
     session (see ``Session.describe``); layout; preprocess and postprocess (their fields); cores; load_seconds (library,
-    file and compilation); decode_ms [timed images]; first_ms (the cold run, by span and total); warmup_ms [warm-up runs];
+    file and compilation); decode_ms [timed images]; first_ms (the cold run, by span and total); warmup_ms [warm-up];
     latency_ms {preprocess, inference, postprocess, total: [timed runs, in order]}; timed (see ``_timed_loop``);
     detections [one per image: image, width, height, boxes, scores, class_ids]; peak_rss_bytes {loaded, timed, end};
     machine_before and machine_after (see ``machine.facts``).
@@ -164,7 +165,7 @@ def _timed_loop(runner, images, job, progress):
     Returns (latency_ms, account, detections of each timed image). account: count, images (how many the loop goes
     round), wall_seconds, cpu_seconds (of all threads), cpu_over_wall, involuntary_switches.
     """
-    latency = {name: [] for name in SPANS + ("total",)}
+    latency = {name: [] for name in SPANS + ("total",)}  # type: dict[str, list[float]]
     seen = [None] * len(images)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
     cpu, started = time.process_time(), time.perf_counter()
@@ -236,7 +237,7 @@ class _Progress(object):
 
 
 def main(argv):
-    """Run a job file; returns the exit code: 0, or 2 for a mistake that the user can mend."""
+    """Run a job file. Returns the exit code: 0; 2 for a mistake that the user can mend; 130 after Ctrl-C."""
     if len(argv) != 2:
         sys.stderr.write("usage: python -m edgekit.runtime.worker JOB.json RESULT.json\n")
         return 2
@@ -246,6 +247,8 @@ def main(argv):
         result = measure(job, prepare(job), _Progress(sys.stdout))
     except EdgeKitError as error:
         result, code = {"error": str(error), "type": type(error).__name__}, 2
+    except KeyboardInterrupt:  # Ctrl-C reaches the parent too, and that one tells
+        return INTERRUPTED
     from .artifact import new_file  # brings numpy; by now the thread counts are set, or nothing will be computed
 
     with new_file(argv[1]) as handle:

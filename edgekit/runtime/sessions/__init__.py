@@ -31,7 +31,7 @@ class Session(object):
     spans: seconds that the library itself reported for parts of the last call, by name; empty for most
     """
 
-    kinds = ("onnx", "onnx-int8")
+    kinds = ("onnx", "onnx-int8")  # type: tuple[str, ...]
 
     def __init__(self, artifact, threads=1):
         self.artifact = artifact

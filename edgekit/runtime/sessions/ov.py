@@ -64,7 +64,7 @@ def _names(ports):
 
 def _layers_by_precision(compiled):
     """Type name ("f32", "bf16", "i8", "u8") -> number of convolutions and matrix products that run in it."""
-    counts = {}
+    counts = {}  # type: dict[str, int]
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()
         if "layerType" in info and str(info["layerType"].value) in _HEAVY:
