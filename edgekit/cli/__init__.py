@@ -25,18 +25,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .app import invoke
 
         code = invoke(args)
-        sys.stdout.flush()  # a closed pipe must show here, where it is handled
+        sys.stdout.flush()  # what cannot be written must show here, where it is handled
         return code
-    except BrokenPipeError:
-        return _closed_pipe()
+    except BrokenPipeError:  # the reader (``| head``) went away, which is no mistake
+        _drop_stdout()
+        return 128 + signal.SIGPIPE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last stop: it says what happened
-        from .errors import explain
+        return _fail(error, debug)
 
-        if debug:
-            traceback.print_exc()
-        code, message = explain(error)
-        print(message, file=sys.stderr)
-        return code
+
+def _fail(error: BaseException, debug: bool) -> int:
+    from .errors import explain
+
+    if debug:
+        traceback.print_exception(error)
+    code, message = explain(error)
+    print(message, file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_stdout()
+    return code
 
 
 def _take_debug(args: list[str]) -> tuple[list[str], bool]:
@@ -50,7 +59,6 @@ def _terminate(signum: int, frame: object) -> NoReturn:
     sys.exit(_TERMINATED)
 
 
-def _closed_pipe() -> int:
-    """The reader (``| head``) went away, which is no error; nothing more may be written to stdout."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
+def _drop_stdout() -> None:
+    """Nothing more can be written there; Python's own flush at the end must not fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from . import options
-from .output import print_json
+from .output import print_json, show_table
 from .progress import work
 
 EXAMPLE = """
@@ -25,9 +25,19 @@ def doctor(
     """Say what works on this machine, and how to mend what does not."""
     from edgekit import pipeline
 
-    with work(interrupted="nothing was written"):
+    with work(interrupted="nothing was written") as progress:
+        progress("checking packages and runtimes", 0, 0)
         facts = pipeline.doctor(board)
-    if json:
-        print_json(facts)
-    else:
-        print(facts)
+    print_json(facts) if json else _show(facts)
+
+
+def _show(facts: dict[str, Any]) -> None:
+    here = facts["machine"]
+    print(
+        f"EdgeKit {facts['edgekit']} on {here['cpu']}, {here['cores']} cores, {here['memory_mb']} MB, {here['system']}"
+    )
+    show_table(facts["checks"], {"group": "", "name": "what", "status": "", "found": "found", "mend": "mend it with"})
+    boards = [{**one, "matches": "ok" if one["matches"] else "no"} for one in facts["boards"]]
+    show_table(
+        boards, {"name": "board", "matches": "this machine", "runtimes": "runtimes that work", "against": "against it"}
+    )

@@ -57,10 +57,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _system(error: BaseException) -> str:
     """One sentence for what the operating system refused, or an empty string when it is something else."""
     for link in _chain(error):
-        # safetensors and torch report a full disk as errors of their own, with the system's words inside
-        if (isinstance(link, OSError) and link.errno in _NO_ROOM) or any(t in str(link) for t in _NO_ROOM_TEXT):
+        if _no_room(link):
             where = f" for {link.filename}" if isinstance(link, OSError) and link.filename else ""
-            return f"no space left on the disk{where}; what was there before is unchanged. Free some or choose another --out"
+            return f"no space left on the disk{where}; what was there before is unchanged. Free some, or change --out."
     if isinstance(error, MemoryError):
         return "not enough memory. Close other programs, or make the input or the batch smaller."
     if isinstance(error, PermissionError) and error.filename:
@@ -68,3 +67,8 @@ def _system(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}."
     return ""
+
+
+def _no_room(error: BaseException) -> bool:
+    """safetensors and torch report a full disk as errors of their own, with the system's words inside."""
+    return (isinstance(error, OSError) and error.errno in _NO_ROOM) or any(t in str(error) for t in _NO_ROOM_TEXT)

@@ -69,6 +69,8 @@ def cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
+    if value == "" or value == []:
+        return "-"
     if isinstance(value, list | tuple):
         return ", ".join(cell(v) for v in value)
     return str(value)

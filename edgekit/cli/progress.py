@@ -24,7 +24,10 @@ def work(out: Path | None = None, interrupted: str | None = None) -> Iterator[Pr
     try:
         with _stdout_to_stderr(), _bars() if sys.stderr.isatty() else _lines() as progress:
             yield progress
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        # Lightning turns Ctrl-C into sys.exit(1)
         what = f"nothing was changed at {out}" if out else "what was there before is unchanged"
         raise Interrupted(f"interrupted; {interrupted or what}") from error
 
