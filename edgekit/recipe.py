@@ -182,8 +182,9 @@ class Recipe(Section):
         return path if path.is_file() else None
 
     def resolve(self, path: str) -> Path:
-        """A path that the recipe names, relative to the recipe's folder; ``~`` is the home folder."""
-        return (self.folder / Path(path).expanduser()).resolve()
+        """A path that the recipe names: beside the recipe, else in the current folder; ``~`` is the home folder."""
+        beside = (self.folder / Path(path).expanduser()).resolve()
+        return beside if beside.exists() else Path(path).expanduser().resolve()
 
 
 def recipe_names() -> list[str]:

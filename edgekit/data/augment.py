@@ -1,4 +1,4 @@
-"""Augmentation of a training image in its own pixels, before ``Preprocess``: CenterNet's flip, crop and colour jitter."""
+"""Augmentation of a training image in its own pixels, before ``Preprocess``: flip, crop and colour, as CenterNet."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def window(image: np.ndarray, boxes: Boxes, left: int, top: int, width: int, hei
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, w), min(top + height, h)
     if x1 < x2 and y1 < y2:
         out[y1 - top : y2 - top, x1 - left : x2 - left] = image[y1:y2, x1:x2]
-    moved = boxes.xyxy - np.float32([left, top, left, top])
-    clipped = np.clip(moved, 0, np.float32([width, height, width, height]))
+    moved = boxes.xyxy - np.array([left, top, left, top], np.float32)
+    clipped = np.clip(moved, 0, np.array([width, height, width, height], np.float32))
     visible = _area(clipped) / np.maximum(_area(moved), 1e-6)
     cut = Boxes(clipped, boxes.labels, boxes.ignore | (visible < MIN_VISIBLE))
     return out, cut.select((clipped[:, 2] - clipped[:, 0] >= 1) & (clipped[:, 3] - clipped[:, 1] >= 1))
@@ -85,7 +85,7 @@ def jitter_colour(image: np.ndarray, strength: float, rng: np.random.Generator) 
     if not strength:
         return image
     brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
-    grey = np.float32([0.114, 0.587, 0.299])  # of B, G, R
+    grey = np.array([0.114, 0.587, 0.299], np.float32)  # of B, G, R
     mix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * np.tile(grey, (3, 1))
     gain = brightness * contrast
     bias = brightness * (1 - contrast) * float(image.mean())

@@ -11,8 +11,8 @@ from torch import nn
 class WeightAverage(nn.Module):
     """A shadow copy of ``model``: after step n every float becomes d * shadow + (1 - d) * model.
 
-    d = min(decay, (1 + n) / (10 + n)), so that early steps are not dragged by the initial weights. Batch-norm statistics
-    are averaged too; integer buffers are copied. decay = 0 follows the model exactly.
+    d = min(decay, (1 + n) / (10 + n)), so that early steps are not dragged by the initial weights. Batch-norm
+    statistics are averaged too; integer buffers are copied. decay = 0 follows the model exactly.
     """
 
     steps: torch.Tensor

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
-import safetensors
-import safetensors.torch
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ..data.coco import CocoSet, read_coco
+from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file, write_checkpoint
 from ..models.detector import Detector
 from ..models.zoo import build
 from ..recipe import Recipe, TeacherSection, load_recipe
-from ..runtime.artifact import Artifact, file_sha256, new_artifact, read_artifact, value_sha256
+from ..runtime.artifact import Artifact, read_artifact
 from ..runtime.errors import ArtifactError, BadConfig, BadInput
 from .module import DetectionData, DetectorModule
 
@@ -28,7 +27,7 @@ RESUME = "resume.ckpt"
 
 
 def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | None = None) -> Artifact:
-    """Train ``recipe`` and publish a ``checkpoint`` artifact at ``out``; logs and the resume file lie in ``out``-training.
+    """Train ``recipe`` and publish a ``checkpoint`` artifact at ``out``; logs and resume file are in ``out``-training.
 
     The artifact is renewed at every validation, so an interrupted training leaves the newest validated weights.
     resume: go on from the last finished epoch; the weights are then those of a training that was never interrupted.
@@ -88,6 +87,7 @@ def _trainer(recipe: Recipe, work: Path, callbacks: list[Callback]) -> lightning
         num_sanity_val_steps=0,
         sync_batchnorm=gpu,
         use_distributed_sampler=False,  # EpochSampler splits the epoch itself
+        enable_progress_bar=not any(isinstance(c, Report) for c in callbacks),
         logger=[CSVLogger(work, name="", version=""), TensorBoardLogger(work, name="", version="")],
         callbacks=[*callbacks, keep],
         enable_model_summary=False,
@@ -116,55 +116,6 @@ def _teacher(section: TeacherSection, student: Recipe) -> Detector:
     return model
 
 
-# -- weights ---------------------------------------------------------------------------------------------------------
-def weights_file(path: Path) -> Path:
-    """The safetensors file of a checkpoint artifact (verified), or the file itself."""
-    if path.is_dir():
-        return Path(read_artifact(path, kinds=("checkpoint",)).file("weights.safetensors"))
-    if not path.is_file():
-        raise BadInput(f"{path}: no such weights. Train them, or name a checkpoint folder or a .safetensors file.")
-    return path
-
-
-def load_weights(model: Detector, file: Path, classes: tuple[str, ...] | list[str]) -> None:
-    """Load a safetensors file into ``model``; BadInput names the file and the first tensors that do not fit."""
-    try:
-        state = safetensors.torch.load_file(file)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BadInput(f"{file}: cannot be read as safetensors ({error}). Copy or train it again.") from error
-    stored = _stored_classes(file)
-    if stored and list(stored) != list(classes):
-        raise BadInput(
-            f"{file}: trained for the classes {', '.join(stored)}; the recipe has {', '.join(classes)}. "
-            f"Use weights and recipe that belong together."
-        )
-    own = model.state_dict()
-    wrong = [
-        f"{name}: {'missing' if name not in state else 'not in the network' if name not in own else _shapes(state, own, name)}"
-        for name in sorted(own.keys() | state.keys())
-        if name not in state or name not in own or state[name].shape != own[name].shape
-    ]
-    if wrong:
-        raise BadInput(f"{file}: does not fit the network ({len(wrong)} tensors): " + "; ".join(wrong[:3]))
-    model.load_state_dict(state)
-
-
-def _shapes(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], name: str) -> str:
-    return f"shape {list(state[name].shape)}, needed {list(own[name].shape)}"
-
-
-def _stored_classes(file: Path) -> list[str]:
-    with safetensors.safe_open(file, framework="pt") as handle:  # type: ignore[no-untyped-call]
-        text = (handle.metadata() or {}).get("classes", "")
-    return text.split("\n") if text else []
-
-
-def save_weights(model: torch.nn.Module, file: Path, classes: tuple[str, ...]) -> None:
-    """All tensors as contiguous float32 (or integer) safetensors, with the class list in the header."""
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    safetensors.torch.save_file(state, file, metadata={"classes": "\n".join(classes)})
-
-
 class Publish(Callback):
     """Writes the averaged weights as a checkpoint artifact at every validation."""
 
@@ -189,36 +140,7 @@ class Publish(Callback):
             "steps": trainer.global_step,
         }
         manifest["parents"] = {"train": self.train_set.digest()}
-        with new_artifact(self.out, "checkpoint", manifest) as folder:
-            save_weights(module.average.model, Path(folder) / "weights.safetensors", self.recipe.classes)
-
-
-def checkpoint_manifest(recipe: Recipe, category_ids: tuple[int, ...] | None = None) -> dict[str, Any]:
-    """The manifest of a checkpoint made by ``recipe``."""
-    resolved = recipe.model_dump(mode="json")
-    return {
-        "key": value_sha256({"recipe": resolved}),
-        "parents": {},
-        "recipe": resolved,
-        "classes": list(recipe.classes),
-        "category_ids": list(category_ids or range(1, len(recipe.classes) + 1)),
-        "preprocess": recipe.preprocess.value().to_dict(),
-        "tools": {"torch": torch.__version__, "lightning": lightning.__version__},
-        "metrics": {},
-    }
-
-
-def shipped_checkpoint(recipe: Recipe, out: Path) -> Artifact:
-    """Make a checkpoint artifact from the weights that ship beside a recipe."""
-    if recipe.weights is None:
-        raise BadInput(f"recipe {recipe.name} ships no weights. Train it first: edgekit train {recipe.name}")
-    model = build(recipe.model.name, len(recipe.classes), recipe.model.options)
-    load_weights(model, recipe.weights, recipe.classes)
-    manifest = checkpoint_manifest(recipe)
-    manifest["parents"] = {"weights": file_sha256(recipe.weights)}
-    with new_artifact(out, "checkpoint", manifest) as folder:
-        save_weights(model, Path(folder) / "weights.safetensors", recipe.classes)
-    return read_artifact(out, kinds=("checkpoint",))
+        write_checkpoint(self.out, module.average.model, manifest)
 
 
 # -- watching --------------------------------------------------------------------------------------------------------

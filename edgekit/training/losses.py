@@ -17,12 +17,12 @@ class CenterBatch(NamedTuple):
     """Targets of a batch; see ``targets.CenterTargets`` for the units.
 
     heatmap: [N, C, H', W'];  weight: [N, 1, H', W']
-    index: int64 [M, 3], image, row and column of every object of the batch;  size, offset: [M, 2]
+    centres: int64 [M, 3], image, row and column of every object of the batch;  size, offset: [M, 2]
     """
 
     heatmap: Tensor
     weight: Tensor
-    index: Tensor
+    centres: Tensor
     size: Tensor
     offset: Tensor
 
@@ -55,12 +55,12 @@ def category_balanced_focal(
     return -(torch.where(centre, positive, negative) * valid * weights.view(1, -1, 1, 1)).sum()
 
 
-def l1_at_centres(prediction: Tensor, index: Tensor, target: Tensor) -> Tensor:
+def l1_at_centres(prediction: Tensor, centres: Tensor, target: Tensor) -> Tensor:
     """Sum of |prediction - target| over objects and both components (eq. 5 for the offset, eq. 6 for the size).
 
-    prediction: [N, 2, H', W'];  index: [M, 3];  target: [M, 2]
+    prediction: [N, 2, H', W'];  centres: [M, 3];  target: [M, 2]
     """
-    image, row, column = index.unbind(1)
+    image, row, column = centres.unbind(1)
     return (prediction.float()[image, :, row, column] - target).abs().sum()
 
 
@@ -96,8 +96,8 @@ class DetectionLoss(torch.nn.Module):
         focal = category_balanced_focal(maps.heatmap, batch.heatmap, self.weights, batch.weight, self.alpha, self.beta)
         terms = {
             "focal": focal / objects,
-            "size": l1_at_centres(maps.size, batch.index, batch.size) / (objects * self.components),
-            "offset": l1_at_centres(maps.offset, batch.index, batch.offset) / (objects * self.components),
+            "size": l1_at_centres(maps.size, batch.centres, batch.size) / (objects * self.components),
+            "offset": l1_at_centres(maps.offset, batch.centres, batch.offset) / (objects * self.components),
         }
         terms["loss"] = terms["focal"] + self.size * terms["size"] + self.offset * terms["offset"]
         return terms

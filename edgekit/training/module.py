@@ -16,6 +16,7 @@ from ..data.augment import Augment
 from ..data.coco import CocoSet
 from ..data.dataset import DetectionDataset, EpochSampler, Item, stack_canvases
 from ..evaluation.coco import evaluate_detections
+from ..models.backbones.hrnet import HRNet
 from ..models.detector import Detector
 from ..recipe import Recipe, ScheduleSection
 from ..runtime.detections import Detections
@@ -31,6 +32,9 @@ class DetectorModule(lightning.LightningModule):
 
     train_counts: boxes per class in the training set, for the class weights of eq. 4
     """
+
+    _mean: Tensor
+    _std: Tensor
 
     def __init__(
         self,
@@ -76,16 +80,16 @@ class DetectorModule(lightning.LightningModule):
         for teacher in self._teacher:
             teacher.to(self.device)
             if self.recipe.train.channels_last:
-                teacher.to(memory_format=torch.channels_last)
+                teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.recipe.train.channels_last:
-            self.model.to(memory_format=torch.channels_last)
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def training_step(self, batch: tuple[Tensor, CenterBatch], index: int) -> Tensor:
         image, targets = batch
         image = self._normalise(image)
         maps = self.model(image)
         with torch.autocast(self.device.type, enabled=False):
-            terms = self.loss(maps, targets, self._objects(len(targets.index)))
+            terms = self.loss(maps, targets, self._objects(len(targets.centres)))
             loss = terms["loss"]
         if self.distillation is not None:
             with torch.no_grad():
@@ -112,7 +116,7 @@ class DetectorModule(lightning.LightningModule):
         )
 
     def _objects(self, here: int) -> Tensor:
-        """N of eq. 3, 5, 6 over all processes, per process: with it, averaged gradients equal those of one big batch."""
+        """N of eq. 3, 5, 6 over all processes, per process: so averaged gradients are those of one big batch."""
         count = torch.tensor(float(here), device=self.device)
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(count)
@@ -180,7 +184,7 @@ class DetectionData(lightning.LightningDataModule):
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         sampler = EpochSampler(len(dataset), True, section.seed, rank, world, section.batch_size)
-        classes, stride = len(self.recipe.classes), 4
+        width, height = self.train_preprocess.size
         return torch.utils.data.DataLoader(
             dataset,
             batch_size=section.batch_size,
@@ -188,7 +192,7 @@ class DetectionData(lightning.LightningDataModule):
             num_workers=section.workers,
             persistent_workers=section.workers > 0,
             prefetch_factor=4 if section.workers else None,
-            collate_fn=CenterCollate(classes, self.train_preprocess.size, stride),
+            collate_fn=CenterCollate(len(self.recipe.classes), (width, height), HRNet.stride),
             pin_memory=torch.cuda.is_available(),
             drop_last=True,
         )
@@ -219,12 +223,12 @@ class CenterCollate:
 
 def batch_targets(targets: Sequence[CenterTargets]) -> CenterBatch:
     """Stack the targets of several images; objects carry the index of their image."""
-    index = [np.insert(t.centres, 0, i, axis=1) for i, t in enumerate(targets)]
+    centres = [np.insert(t.centres, 0, i, axis=1) for i, t in enumerate(targets)]
     joined = {name: np.concatenate([asdict(t)[name] for t in targets]) for name in ("size", "offset")}
     return CenterBatch(
         heatmap=torch.from_numpy(np.stack([t.heatmap for t in targets])),
         weight=torch.from_numpy(np.stack([t.weight for t in targets]))[:, None],
-        index=torch.from_numpy(np.concatenate(index)),
+        centres=torch.from_numpy(np.concatenate(centres)),
         size=torch.from_numpy(joined["size"]),
         offset=torch.from_numpy(joined["offset"]),
     )

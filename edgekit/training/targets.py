@@ -48,7 +48,7 @@ def gaussian_radius(height: float, width: float, min_iou: float = 0.7) -> float:
 def center_targets(
     boxes: np.ndarray, labels: np.ndarray, ignore: np.ndarray, classes: int, size: tuple[int, int], stride: int = 4
 ) -> CenterTargets:
-    """Targets for boxes [M, 4] (xyxy in input pixels), labels [M], ignore [M] of an input of ``size`` (width, height)."""
+    """Targets for boxes [M, 4] (xyxy, input pixels), labels [M], ignore [M]; ``size`` is the input's width, height."""
     width, height = size[0] // stride, size[1] // stride
     heatmap = np.zeros((classes, height, width), np.float32)
     weight = np.ones((height, width), np.float32)

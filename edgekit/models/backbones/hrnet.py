@@ -47,10 +47,9 @@ class Exchange(nn.Module):
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         outputs = []
         for row in self.fusion:
-            total = row[0](maps[0])
-            for path, x in zip(list(row)[1:], maps[1:], strict=True):
-                total = total + path(x)
-            outputs.append(self.relu(total))
+            assert isinstance(row, nn.ModuleList)
+            terms = [path(x) for path, x in zip(row, maps, strict=True)]
+            outputs.append(self.relu(sum(terms[1:], start=terms[0])))
         return outputs
 
 

@@ -1,0 +1,115 @@
+"""Checkpoints: trained weights as safetensors, in an artifact that says which network and classes they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ..recipe import Recipe
+from ..runtime.artifact import Artifact, file_sha256, new_artifact, read_artifact, value_sha256
+from ..runtime.errors import BadInput
+from .detector import Detector
+from .zoo import build
+
+WEIGHTS = "weights.safetensors"
+
+
+def model_of(artifact: Artifact) -> Detector:
+    """The network of a checkpoint artifact with its weights, on the CPU, in evaluation mode."""
+    section = artifact.manifest["recipe"]["model"]
+    model = build(section["name"], len(artifact.classes), section.get("options"))
+    load_weights(model, Path(artifact.file(WEIGHTS)), artifact.classes)
+    return model.eval()
+
+
+def weights_file(path: Path) -> Path:
+    """The safetensors file of a checkpoint artifact (verified), or the file itself."""
+    if path.is_dir():
+        return Path(read_artifact(path, kinds=("checkpoint",)).file(WEIGHTS))
+    if not path.is_file():
+        raise BadInput(f"{path}: no such weights. Train them, or name a checkpoint folder or a .safetensors file.")
+    return path
+
+
+def load_weights(model: nn.Module, file: Path, classes: Sequence[str]) -> None:
+    """Load a safetensors file into ``model``.
+
+    Raises BadInput naming the file when it cannot be read, holds other classes, or does not fit the network.
+    """
+    try:
+        state = safetensors.torch.load_file(file)
+        stored = _stored_classes(file)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BadInput(f"{file}: cannot be read as safetensors ({error}). Copy or train it again.") from error
+    if stored and stored != list(classes):
+        raise BadInput(
+            f"{file}: trained for the classes {', '.join(stored)}; the recipe has {', '.join(classes)}. "
+            f"Use weights and recipe that belong together."
+        )
+    misfits = _misfits(state, model.state_dict())
+    if misfits:
+        raise BadInput(f"{file}: does not fit the network ({len(misfits)} tensors): {'; '.join(misfits[:3])}")
+    model.load_state_dict(state)
+
+
+def _misfits(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
+    lost = [f"{name}: missing" for name in own if name not in state]
+    strange = [f"{name}: not in the network" for name in state if name not in own]
+    shapes = [
+        f"{name}: shape {list(state[name].shape)}, needed {list(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    return lost + strange + shapes
+
+
+def _stored_classes(file: Path) -> list[str]:
+    with safetensors.safe_open(file, framework="pt") as handle:
+        text = (handle.metadata() or {}).get("classes", "")
+    return text.split("\n") if text else []
+
+
+def save_weights(model: nn.Module, file: Path, classes: Sequence[str]) -> None:
+    """All tensors as contiguous safetensors, with the class list in the header."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    safetensors.torch.save_file(state, file, metadata={"classes": "\n".join(classes)})
+
+
+def checkpoint_manifest(recipe: Recipe, category_ids: Sequence[int] | None = None) -> dict[str, Any]:
+    """The manifest of a checkpoint that ``recipe`` made; ``metrics`` and ``parents`` are the caller's to fill."""
+    resolved = recipe.model_dump(mode="json")
+    return {
+        "key": value_sha256({"step": "train", "recipe": resolved}),
+        "parents": {},
+        "recipe": resolved,
+        "classes": list(recipe.classes),
+        "category_ids": list(category_ids or range(1, len(recipe.classes) + 1)),
+        "preprocess": recipe.preprocess.value().to_dict(),
+        "tools": {"torch": torch.__version__, "safetensors": version("safetensors")},
+        "metrics": {},
+    }
+
+
+def write_checkpoint(out: Path, model: nn.Module, manifest: dict[str, Any]) -> Artifact:
+    """Write a checkpoint artifact whole or not at all."""
+    with new_artifact(out, "checkpoint", manifest) as folder:
+        save_weights(model, Path(folder) / WEIGHTS, manifest["classes"])
+    return read_artifact(out)
+
+
+def shipped_checkpoint(recipe: Recipe, out: Path) -> Artifact:
+    """Make a checkpoint artifact from the weights that ship beside a recipe, after checking that they fit it."""
+    if recipe.weights is None:
+        raise BadInput(f"recipe {recipe.name} ships no weights. Train it first: edgekit train {recipe.name}")
+    model = build(recipe.model.name, len(recipe.classes), recipe.model.options)
+    load_weights(model, recipe.weights, recipe.classes)
+    manifest = checkpoint_manifest(recipe)
+    manifest["parents"] = {"weights": file_sha256(recipe.weights)}
+    return write_checkpoint(out, model, manifest)
