@@ -75,13 +75,13 @@ class CocoSet:
         return counts
 
     def digest(self) -> str:
-        """Identity of content: hash of the annotation file, the image list and the classes; no path of this machine."""
+        """Identity of content: hash of the annotation file, the image list and the classes by id; no path."""
         return self._digest
 
     @cached_property
     def _digest(self) -> str:
         names = [s.path.relative_to(self.images).as_posix() for s in self.samples]
-        return value_sha256([self.annotations_sha256, names, list(self.classes), list(self.category_ids)])
+        return value_sha256([self.annotations_sha256, names, list(self.category_ids)])
 
 
 def read_coco(

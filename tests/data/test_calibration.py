@@ -146,6 +146,12 @@ def test_annotations_and_images_elsewhere(folder, tmp_path):
     edit(home, lambda v: v.update(images=v["images"][:2]))
     with pytest.raises(BadInput, match=r"c\.JPG: only in the annotations"):
         load_set(home).coco()
+    annotate(home, names=("a.jpg",))
+    write_set(home, images_root="../street", annotations="boxes.json", **WORDS)
+    entry = {"file": "b.png", "sha256": file_sha256(folder / "b.png")}
+    edit(home, lambda v: v["images"].append(entry))
+    with pytest.raises(BadInput, match=r"b\.png: only in set\.yaml"):
+        load_set(home).coco()
 
 
 def test_relative_paths_start_from_the_base(folder, monkeypatch, tmp_path):

@@ -401,7 +401,7 @@ WHOLE = {
     + struct.pack(">H", 802)
     + _jpeg()[:800].ljust(800)
     + _jpeg()[2:],
-    "padded by two bytes": _jpeg()[:-2] + b"\x55\x55" + b"\xff\xd9",
+    "padded": _jpeg()[:-2] + b"\x55" * 8 + b"\xff\xd9",  # libjpeg has read 5 of them ahead and complains of 3
     "large header": _jpeg()[:2] + (b"\xff\xe2\xff\xff" + bytes(65533)) * 2 + _jpeg()[2:],
 }
 
@@ -425,6 +425,7 @@ BAD_IMAGES = {
     "jpeg half, then zeros": (_jpeg()[:900].ljust(len(_jpeg()), b"\0"), "truncated"),
     "jpeg half, with an end": (_jpeg()[: len(_jpeg()) // 2] + b"\xff\xd9", "corrupt"),
     "jpeg with a hole": (_damaged_scan(_jpeg(400, 300)), "corrupt"),
+    "jpeg with forty stray bytes": (_jpeg()[:-2] + b"\x55" * 40 + b"\xff\xd9", "corrupt"),
     "progressive half": (WHOLE["progressive"][: len(WHOLE["progressive"]) // 2], "truncated"),
     "png half": (_PNG[: len(_PNG) // 2], "truncated PNG"),
     "png flipped": (_PNG[:500] + bytes([_PNG[500] ^ 255]) + _PNG[501:], "corrupt|not a readable image"),
