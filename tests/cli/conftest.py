@@ -1,0 +1,76 @@
+"""A pipeline that does nothing but remember how it was called."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import edgekit
+from edgekit.runtime.artifact import new_artifact, read_artifact
+
+
+class Recorder(types.ModuleType):
+    """Stands in for ``edgekit.pipeline``: a verb records its arguments and returns ``results[verb]``, or raises it."""
+
+    def __init__(self):
+        super().__init__("edgekit.pipeline")
+        self.calls = []
+        self.results = {}
+
+    def __getattr__(self, verb):
+        if verb not in edgekit.VERBS:
+            raise AttributeError(verb)
+
+        def call(*args, **kwargs):
+            self.calls.append((verb, args, kwargs))
+            result = self.results.get(verb)
+            if isinstance(result, BaseException):
+                raise result
+            return result(**kwargs) if callable(result) else result
+
+        return call
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    """A small artifact, as train, export and quantize return one."""
+    manifest = {"classes": ["car"], "metrics": {"map50": 0.25}}
+    with new_artifact(tmp_path / "artifact", "onnx", manifest) as folder:
+        (Path(folder) / "model.onnx").write_bytes(b"0" * 1_500_000)
+    return read_artifact(tmp_path / "artifact")
+
+
+@pytest.fixture
+def pipeline(monkeypatch, artifact):
+    """The recorder, in the place of ``edgekit.pipeline``, with a result of the right shape for every verb."""
+    recorder = Recorder()
+    recorder.results = {
+        **dict.fromkeys(("train", "export", "quantize"), artifact),
+        "evaluate": {"map": 0.125, "map50": 0.25, "per_class": {"car": {"ap": 0.125}}},
+        "bench": [],
+        "run": [],
+        "report": artifact.path,
+        "predict": {"images": 2, "boxes": 7, "detections": []},
+        "zoo": [{"name": "one", "params": 1616168, "map50": None}, {"name": "two", "map50": 0.5}],
+        "boards": [{"name": "x86-1t", "runtimes": ["onnxruntime"], "threads": 1}],
+        "doctor": {
+            "edgekit": "0",
+            "machine": {"cpu": "a CPU", "cores": 2, "memory_mb": 1024, "system": "Linux"},
+            "checks": [
+                {
+                    "group": "package",
+                    "name": "torch",
+                    "status": "missing",
+                    "found": "no",
+                    "mend": "pip install '.[train]'",
+                }
+            ],
+            "boards": [{"name": "x86", "title": "", "matches": False, "runtimes": [], "against": ["it is an arm"]}],
+        },
+    }
+    monkeypatch.setitem(sys.modules, "edgekit.pipeline", recorder)
+    monkeypatch.setattr(edgekit, "pipeline", recorder, raising=False)
+    return recorder

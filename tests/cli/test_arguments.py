@@ -1,0 +1,95 @@
+"""What is typed reaches the pipeline's function, and what is not typed stays at its default."""
+
+from pathlib import Path
+
+import pytest
+
+from edgekit.cli import main
+
+CASES = [
+    (
+        "train r train.epochs=3 classes=[a] --out o --resume",
+        ("r",),
+        {"overrides": ["train.epochs=3", "classes=[a]"], "out": Path("o"), "resume": True},
+    ),
+    ("train r", ("r",), {"overrides": [], "out": None, "resume": False}),
+    ("export r a.b=1 -b x86 -o o", ("r",), {"overrides": ["a.b=1"], "board": "x86", "out": Path("o")}),
+    ("export r", ("r",), {"overrides": [], "board": "x86-1t", "out": None}),
+    (
+        "quantize s --calibration c --flavour trt --method entropy --max-drop 0.5 --evaluation e --out o",
+        (Path("s"),),
+        {
+            "calibration": "c",
+            "flavour": "trt",
+            "method": "entropy",
+            "max_drop": 0.5,
+            "evaluation": "e",
+            "out": Path("o"),
+        },
+    ),
+    (
+        "quantize s",
+        (Path("s"),),
+        {"calibration": None, "flavour": None, "method": None, "max_drop": None, "evaluation": None, "out": None},
+    ),
+    ("evaluate s --data d.json --runtime openvino", (Path("s"),), {"data": "d.json", "runtime": "openvino"}),
+    (
+        "bench s t --board x86 --runtime openvino --data d --seconds 2.5 --out o.json",
+        ([Path("s"), Path("t")],),
+        {"board": "x86", "runtime": "openvino", "data": "d", "seconds": 2.5, "out": Path("o.json")},
+    ),
+    ("bench s", ([Path("s")],), {"board": "x86-1t", "runtime": None, "data": None, "seconds": None, "out": None}),
+    ("report a.json b.json --out o", ([Path("a.json"), Path("b.json")],), {"out": Path("o")}),
+    (
+        "predict s i j --out o --runtime onnxruntime --score 0.5",
+        ("s", [Path("i"), Path("j")]),
+        {"out": Path("o"), "runtime": "onnxruntime", "score": 0.5},
+    ),
+    (
+        "run r k=v --board x86 --out o --seconds 3 --force",
+        ("r",),
+        {"overrides": ["k=v"], "board": "x86", "out": Path("o"), "seconds": 3.0, "force": True},
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "args", "kwargs"), CASES, ids=[case[0] for case in CASES])
+def test_arguments_reach_the_pipeline(line, args, kwargs, pipeline, capsys):
+    assert main(line.split()) == 0, capsys.readouterr().err
+    verb, got_args, got = pipeline.calls[0]
+    assert verb == line.split()[0]
+    assert callable(got.pop("progress"))
+    assert tuple(list(a) if isinstance(a, list | tuple) else a for a in got_args) == args
+    assert got == kwargs
+
+
+@pytest.mark.parametrize(
+    ("line", "args"), [("zoo", ()), ("boards", (None,)), ("boards x86", ("x86",)), ("doctor --board x86", ("x86",))]
+)
+def test_listing_verbs(line, args, pipeline, capsys):
+    assert main(line.split()) == 0
+    assert pipeline.calls == [(line.split()[0], args, {})]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("expot r", "'export'"),
+        ("bech x", "'bench'"),
+        ("export r --bord x86", "--board"),
+        ("train r --resum", "--resume"),
+        ("quantize s --max-drop -1", "--max-drop"),
+        ("predict s i --out o --score 2", "--score"),
+        ("bench s --seconds 0", "--seconds"),
+        ("bench s --seconds much", "--seconds"),
+        ("export", "SOURCE"),
+        ("predict s i", "--out"),
+    ],
+)
+def test_a_wrong_command_line_is_told_and_runs_nothing(line, said, pipeline, capsys):
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert pipeline.calls == []

@@ -1,0 +1,74 @@
+"""Help: fast, complete, and with examples that parse."""
+
+import json
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import edgekit
+from edgekit.cli import main
+from edgekit.cli.app import VERBS
+
+HEAVY = (
+    "torch",
+    "numpy",
+    "cv2",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "pydantic",
+    "yaml",
+    "edgekit.pipeline",
+    "edgekit.cli.train",
+)
+EXAMPLES = [line for verb in VERBS for line in import_module(f"edgekit.cli.{verb}").EXAMPLE.strip().splitlines()]
+
+
+def edgekit_command(*args):
+    return subprocess.run([sys.executable, "-m", "edgekit", *args], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], ["--version"], []])
+def test_the_front_page_imports_nothing_heavy(args):
+    code = (
+        "import json, sys\nfrom edgekit.cli import main\nrc = main(sys.argv[1:])\n"
+        f"print(json.dumps([rc, [m for m in {HEAVY!r} if m in sys.modules]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
+    rc, loaded = json.loads(done.stdout.splitlines()[-1])
+    assert rc == 0
+    if args != ["--version"]:  # parsing a value, not showing help, may need typer's own use of pydantic
+        assert loaded == []
+    assert not {"torch", "numpy", "cv2", "onnx", "edgekit.pipeline"} & set(loaded)
+
+
+def test_the_front_page_names_every_verb():
+    done = edgekit_command("--help")
+    assert done.returncode == 0
+    assert set(VERBS) == set(edgekit.VERBS)
+    for verb, line in VERBS.items():
+        assert f" {verb} " in done.stdout
+        assert line.split(".")[0][:30] in done.stdout
+
+
+def test_version():
+    assert edgekit_command("--version").stdout == f"edgekit {edgekit.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example_and_json(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"Example edgekit {verb}" in text
+    assert "--json" in text
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_every_example_parses(line, pipeline, capsys):
+    program, verb, *args = shlex.split(line)
+    assert program == "edgekit"
+    assert main([verb, *args]) == 0, capsys.readouterr().err
+    assert [call[0] for call in pipeline.calls] == [verb]

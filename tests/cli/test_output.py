@@ -1,0 +1,144 @@
+"""stdout: JSON that a machine can read and nothing else, or tables for people."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from edgekit.cli import main
+from edgekit.cli.app import VERBS
+from edgekit.cli.output import cell, plain
+
+LINES = {
+    "train": "r",
+    "evaluate": "a",
+    "export": "r",
+    "quantize": "a",
+    "bench": "a",
+    "report": "rows.json --out o",
+    "predict": "a i --out o",
+    "run": "r",
+    "zoo": "",
+    "boards": "",
+    "doctor": "",
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_json_of_every_verb(verb, pipeline, capsys):
+    assert main([verb, *LINES[verb].split(), "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    kinds = {"zoo": list, "boards": list, "bench": list, "run": list}
+    assert type(value) is kinds.get(verb, dict)
+
+
+def test_json_of_an_artifact(pipeline, artifact, capsys):
+    main(["export", "r", "--json"])
+    value = json.loads(capsys.readouterr().out)
+    assert value["path"] == artifact.path
+    assert value["kind"] == "onnx"
+    assert value["digest"] == artifact.digest
+    assert value["payload"]["model.onnx"]["bytes"] == 1_500_000
+    assert value["metrics"] == {"map50": 0.25}
+
+
+def test_an_artifact_for_people_says_where_how_big_and_what_next(pipeline, artifact, capsys):
+    main(["export", "r"])
+    out = capsys.readouterr().out
+    assert f"onnx: {artifact.path} (1.50 MB)" in out
+    assert "map50: 0.25" in out
+    assert f"edgekit quantize {artifact.path}" in out
+
+
+def test_report_names_its_files(pipeline, artifact, capsys):
+    main(["report", "rows.json", "--out", "o", "--json"])
+    value = json.loads(capsys.readouterr().out)
+    assert value["html"] == str(Path(artifact.path) / "report.html")
+
+
+def test_tables_hold_every_value_and_drop_empty_columns(pipeline, capsys):
+    pipeline.results["zoo"] = [{"name": "one" * 20, "title": "[x]", "empty": None}, {"name": "two", "map50": 0.5}]
+    main(["zoo"])
+    out = capsys.readouterr().out
+    for word in ("one" * 20, "two", "[x]", "map50", "0.5"):
+        assert word in out
+    assert "empty" not in out
+
+
+def test_doctor_shows_what_mends(pipeline, capsys):
+    main(["doctor"])
+    out = capsys.readouterr().out
+    assert "pip install '.[train]'" in out
+    assert "it is an arm" in out
+
+
+def test_what_the_work_prints_goes_to_stderr(pipeline, artifact, capfd):
+    def noisy(**kwargs):
+        print("from Python")
+        subprocess.run([sys.executable, "-c", "print('from a child')"], check=True)
+        kwargs["progress"]("a phase", 1, 1)
+        return artifact
+
+    pipeline.results["export"] = noisy
+    assert main(["export", "r", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["kind"] == "onnx"
+    for line in ("from Python", "from a child", "a phase"):
+        assert line in err
+
+
+class Model(BaseModel):
+    size: tuple[int, int]
+
+
+@dataclass
+class Record:
+    path: Path
+    score: float
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (True, True),
+        (3, 3),
+        (0.5, 0.5),
+        (float("nan"), None),
+        (float("-inf"), None),
+        (np.float32(0.5), 0.5),
+        (np.float32("nan"), None),
+        (np.array([[1, 2]]), [[1, 2]]),
+        ((1, "a"), [1, "a"]),
+        ({1: Path("a")}, {"1": "a"}),
+        (Model(size=(1, 2)), {"size": [1, 2]}),
+        (Record(Path("p"), float("inf")), {"path": "p", "score": None}),
+    ],
+)
+def test_plain(value, expected):
+    assert plain(value) == expected
+    json.dumps(plain(value), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        ("", "-"),
+        ([], "-"),
+        (True, "yes"),
+        (False, "no"),
+        (0, "0"),
+        (1616168, "1616168"),
+        (0.123456, "0.1235"),
+        (["a", 1], "a, 1"),
+        ({"a": 1}, "a 1"),
+    ],
+)
+def test_cell(value, text):
+    assert cell(value) == text

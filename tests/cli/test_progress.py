@@ -1,0 +1,135 @@
+"""Progress: lines in a log, bars on a terminal, and what Ctrl-C leaves."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from edgekit.cli import progress as module
+from edgekit.cli.errors import Interrupted
+from edgekit.cli.progress import work
+from edgekit.runtime.artifact import new_artifact, read_artifact
+
+
+def test_lines_show_the_start_the_end_and_one_every_ten_seconds(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with work() as progress:
+        for done in range(31):
+            progress("images", done, 30)
+            now[0] += 1.0
+        progress("images", 30, 30)  # again: said once
+        progress("report", 0, 0)
+    assert capsys.readouterr().err.splitlines() == [
+        "images 0/30 (0 s)",
+        "images 10/30 (10 s)",
+        "images 20/30 (20 s)",
+        "images 30/30 (30 s)",
+        "report (0 s)",
+    ]
+
+
+def test_bars_on_a_terminal():
+    code = "from edgekit.cli.progress import work\nwith work() as p:\n    p('quantize', 2, 2)\nprint('{}')"
+    parent, child = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=child,
+        env={**os.environ, "TERM": "xterm"},
+        check=True,
+    )
+    os.close(child)
+    shown = os.read(parent, 65536).decode()
+    os.close(parent)
+    assert json.loads(done.stdout) == {}
+    assert "quantize" in shown
+    assert "2/2" in shown
+    assert "━" in shown
+
+
+@pytest.mark.parametrize("way", ["key", "lightning"])
+def test_interrupt_names_the_output(way, tmp_path):
+    def interrupt():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if way == "lightning":
+                sys.exit(1)
+            raise
+
+    with pytest.raises(Interrupted, match="nothing was changed at out"), work("out"):
+        interrupt()
+    with pytest.raises(Interrupted, match="kept; repeat with --resume"), work("out", "kept; repeat with --resume"):
+        interrupt()
+
+
+def test_a_plain_exit_is_no_interrupt():
+    with pytest.raises(SystemExit), work():
+        sys.exit(3)
+
+
+SLOW_EXPORT = """
+    import sys, time, types
+    import edgekit
+    from edgekit.runtime.artifact import new_artifact
+
+    def export(source, *, out, progress, **options):
+        with new_artifact(out, "onnx", {"classes": []}) as folder:
+            with open(folder + "/half-written", "w") as handle:
+                handle.write("x")
+            progress("waiting", 0, 1)
+            time.sleep(60)
+
+    pipeline = types.ModuleType("edgekit.pipeline")
+    pipeline.export = export
+    edgekit.pipeline = sys.modules["edgekit.pipeline"] = pipeline
+    from edgekit.cli import main
+
+    sys.exit(main(["export", "r", "--out", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "said"), [(signal.SIGINT, 130, "nothing was changed at"), (signal.SIGTERM, 143, "")]
+)
+def test_a_stopped_verb_leaves_the_previous_artifact_whole(sent, code, said, tmp_path):
+    out = tmp_path / "out"
+    with new_artifact(out, "onnx", {"classes": []}) as folder, open(f"{folder}/model.onnx", "w") as handle:
+        handle.write("the previous one")
+    before = read_artifact(out).digest
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SLOW_EXPORT), str(out)], stderr=subprocess.PIPE, text=True
+    )
+    assert "waiting" in process.stderr.readline()
+    process.send_signal(sent)
+    err = process.communicate(timeout=30)[1]
+    assert process.returncode == code
+    assert said in err
+    assert "Traceback" not in err
+    assert read_artifact(out).digest == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_leaves_the_previous_artifact_whole(tmp_path, pipeline, capsys):
+    from edgekit.cli import main
+
+    out = tmp_path / "out"
+    with new_artifact(out, "onnx", {"classes": []}) as folder, open(f"{folder}/model.onnx", "w") as handle:
+        handle.write("the previous one")
+    before = read_artifact(out).digest
+
+    def export(**kwargs):
+        with new_artifact(kwargs["out"], "onnx", {"classes": []}), open("/dev/full", "w") as handle:
+            handle.write("x" * 100_000)
+
+    pipeline.results["export"] = export
+    assert main(["export", "r", "--out", str(out)]) == 2
+    assert "no space left on the disk" in capsys.readouterr().err
+    assert read_artifact(out).digest == before

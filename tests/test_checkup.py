@@ -1,0 +1,115 @@
+"""doctor: what it says of things that work, are missing, and crash."""
+
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from edgekit import checkup
+from edgekit.board import load_board
+from edgekit.recipe import load_recipe
+from edgekit.runtime.errors import BadConfig
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+
+def names(requirements):
+    return {re.split(r"[<>=!~\[; ]", r, maxsplit=1)[0].lower() for r in requirements}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib is in Python 3.11")
+def test_packages_are_those_of_pyproject():
+    import tomllib
+
+    project = tomllib.loads(PYPROJECT.read_text())["project"]
+    parts = {"core": project["dependencies"], **project["optional-dependencies"]}
+    for part, packages in checkup.PACKAGES.items():
+        assert set(packages) == names(parts[part]), part
+
+
+def test_a_package_that_is_not_installed_has_the_command_that_installs_it(monkeypatch):
+    real = metadata.version
+
+    def version(name):
+        if name == "openvino":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(checkup.metadata, "version", version)
+    checks = {check.name: check for check in checkup._packages()}
+    assert checks["openvino"].status == "missing"
+    assert checks["openvino"].mend == "pip install '.[openvino]'"
+    assert checks["numpy"].status == "ok"
+    assert checks["numpy"].found == real("numpy")
+
+
+def test_onnxruntime_computes():
+    check = checkup._runtime("onnxruntime", "pip install it")
+    assert (check.status, check.mend) == ("ok", "")
+    assert check.found == metadata.version("onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "said"),
+    [
+        ("raise ImportError('libtbb.so is gone')", "missing", "libtbb.so is gone"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "failed", "SIGSEGV"),
+        ("import os; os._exit(7)", "failed", "exit code 7"),
+    ],
+)
+def test_a_broken_runtime_is_told_and_kills_only_its_child(source, status, said, tmp_path, monkeypatch):
+    (tmp_path / "openvino.py").write_text(source + "\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    check = checkup._runtime("openvino", "pip install it")
+    assert check.status == status
+    assert said in check.found
+    assert check.mend == "pip install it"
+
+
+@pytest.mark.parametrize(
+    ("works", "machine", "matches", "said"),
+    [
+        (["onnxruntime"], {"x86"}, True, ""),
+        ([], {"x86"}, False, "none of its runtimes works here"),
+        (["onnxruntime"], {"arm", "jetson"}, False, "this machine is arm and jetson, the board is x86"),
+    ],
+)
+def test_a_board_suits_this_machine(works, machine, matches, said, monkeypatch):
+    monkeypatch.setattr(checkup, "kinds", lambda: machine)
+    record = checkup._suits(load_board("x86-1t"), works)
+    assert record["matches"] == matches
+    assert said in " ".join(record["against"])
+    assert record["runtimes"] == works
+
+
+def test_a_recipe_that_lacks_its_image_set(tmp_path):
+    recipe = load_recipe("mobile-centernet-w16-dhaka", ["evaluation=nowhere-eval", "quantize.calibration=here"])
+    check = checkup._recipe(recipe, ["here"])
+    assert check.status == "missing"
+    assert "nowhere-eval" in check.found
+    assert "here," not in check.found
+
+
+def test_little_room_is_told(monkeypatch):
+    monkeypatch.setattr(checkup, "FREE_GB", 1e9)
+    disk = next(check for check in checkup._system() if check.name == "disk")
+    assert disk.status == "failed"
+    assert "--out" in disk.mend
+
+
+def test_an_unknown_board_is_refused_before_anything_is_checked(monkeypatch):
+    monkeypatch.setattr(checkup, "_runtimes", lambda progress: pytest.fail("looked at the runtimes"))
+    with pytest.raises(BadConfig, match="Did you mean x86"):
+        checkup.doctor("x87")
+
+
+def test_the_whole(monkeypatch):
+    monkeypatch.setattr(checkup, "RUNTIMES", {"onnxruntime": "core"})
+    seen = []
+    facts = checkup.doctor("x86", progress=lambda *args: seen.append(args))
+    assert [board["name"] for board in facts["boards"]] == ["x86"]
+    assert {check["group"] for check in facts["checks"]} == {"system", "package", "runtime", "data"}
+    assert seen[-1] == ("checking the runtimes", 1, 1)
+    assert facts["machine"]["architecture"]
