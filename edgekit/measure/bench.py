@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -134,9 +135,10 @@ def measure_target(
     manifest = target.artifact.manifest
     board.require(target.runtime, _declared(target), manifest.get("input", {}).get("layout"))
     job = _job(target, board, eval_set, options)
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     result, other_load = run_worker(job, worker, progress)
     detections = _detections(result, eval_set)
-    row = _row(target, board, job, result, other_load, _accuracy(eval_set, detections, options))
+    row = _row(target, board, job, result, other_load, _accuracy(eval_set, detections, options), started)
     return Measurement(row, detections)
 
 
@@ -301,6 +303,7 @@ def _row(
     result: Mapping[str, Any],
     other_load: float | None,
     accuracy: Accuracy | None,
+    started: str,
 ) -> Row:
     width, height = result["preprocess"]["size"]
     samples = tuple(result["latency_ms"]["total"])
@@ -318,6 +321,7 @@ def _row(
         process=process,
         machine={"before": result["machine_before"], "after": result["machine_after"]},
         session=result["session"],
+        started=started,
         verdict=verdict.model_copy(update={"reasons": verdict.reasons + _surprises(target, result)}),
     )
 
@@ -335,10 +339,9 @@ def _surprises(target: Target, result: Mapping[str, Any]) -> tuple[str, ...]:
 def _identity(target: Target, board: Board) -> dict[str, Any]:
     """What is known of a row before anything runs."""
     manifest = target.artifact.manifest
-    recipe = manifest.get("recipe", {})
     return {
-        "model": recipe.get("model", {}).get("name", recipe.get("name", "unknown")),
-        "recipe": recipe.get("name", "unknown"),
+        "model": _network(manifest),
+        "recipe": manifest.get("recipe", {}).get("name", "unknown"),
         "board": board.name,
         "runtime": target.runtime,
         "artifact": target.artifact.digest,
@@ -346,6 +349,14 @@ def _identity(target: Target, board: Board) -> dict[str, Any]:
         "complexity": _complexity(target.shipped or target.artifact),
         "tools": {name: str(value) for name, value in manifest.get("tools", {}).items()},
     }
+
+
+def _network(manifest: Mapping[str, Any]) -> str:
+    """The network's name with the parts that its recipe chose by name: "mobile-centernet hrnet-w16"."""
+    recipe = manifest.get("recipe", {})
+    section = recipe.get("model", {})
+    parts = [v for v in (section.get("options") or {}).values() if isinstance(v, str)]
+    return " ".join([section.get("name", recipe.get("name", "unknown")), *parts])
 
 
 def _model_file(artifact: Artifact) -> ModelFile:

@@ -147,7 +147,7 @@ class Row(Record):
 
     samples: end-to-end milliseconds of every timed frame, in order; spans: p50 of each part, in milliseconds
     artifact: digest of the artifact folder; machine: facts as the worker found them, {"before": ..., "after": ...}
-    session: what the runtime says that it really computes
+    session: what the runtime says that it really computes; started: UTC, ISO 8601
     """
 
     model: str
@@ -167,6 +167,7 @@ class Row(Record):
     process: Process
     machine: dict[str, dict[str, Any]] = Field(default_factory=dict)
     session: dict[str, Any] = Field(default_factory=dict)
+    started: str | None = None
     verdict: Verdict
     tools: dict[str, str] = Field(default_factory=dict)
 

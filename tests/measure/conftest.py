@@ -44,7 +44,10 @@ def manifest(**changes):
         "classes": ["car", "bus"],
         "category_ids": [3, 7],
         "preprocess": {"size": [64, 32]},
-        "recipe": {"name": "toy-recipe", "model": {"name": "toynet"}},
+        "recipe": {
+            "name": "toy-recipe",
+            "model": {"name": "toynet", "options": {"backbone": "hrnet-w16", "filters": 32}},
+        },
         "parents": {},
         "tools": {"torch": "2.0"},
         "input": {"name": "image", "layout": "nhwc_uint8", "shape": [1, 32, 64, 3]},

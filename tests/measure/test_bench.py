@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections import namedtuple
+from datetime import datetime, timezone
 
 import numpy as np
 import psutil
@@ -38,7 +39,7 @@ def test_a_row_holds_what_the_worker_measured(worker, artifact, eval_set):
     worker.play(result=scripted_result(LATENCIES))
     row = bench(worker, artifact, eval_set).row
     assert (row.model, row.recipe, row.board, row.runtime, row.precision) == (
-        "toynet",
+        "toynet hrnet-w16",
         "toy-recipe",
         "toy",
         "onnxruntime",
@@ -55,6 +56,7 @@ def test_a_row_holds_what_the_worker_measured(worker, artifact, eval_set):
     assert row.model_file.model_dump() == {"name": "model.onnx", **artifact.manifest["payload"]["model.onnx"]}
     assert (row.complexity.gops, row.params) == (3.0, 1000)
     assert row.machine["before"]["cpu"] == "toy"
+    assert datetime.fromisoformat(row.started).tzinfo == timezone.utc
     assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
 
 
