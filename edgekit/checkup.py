@@ -68,7 +68,7 @@ class Check:
     mend: str = ""
 
 
-def doctor(board: str | None = None, progress: Progress | None = None) -> dict[str, Any]:
+def checkup(board: str | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """What works here, as JSON values: ``edgekit`` (version), ``machine``, ``checks`` and ``boards``.
 
     board: look at this board only. Raises BadConfig when there is no such board.

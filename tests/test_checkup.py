@@ -102,13 +102,13 @@ def test_little_room_is_told(monkeypatch):
 def test_an_unknown_board_is_refused_before_anything_is_checked(monkeypatch):
     monkeypatch.setattr(checkup, "_runtimes", lambda progress: pytest.fail("looked at the runtimes"))
     with pytest.raises(BadConfig, match="Did you mean x86"):
-        checkup.doctor("x87")
+        checkup.checkup("x87")
 
 
 def test_the_whole(monkeypatch):
     monkeypatch.setattr(checkup, "RUNTIMES", {"onnxruntime": "core"})
     seen = []
-    facts = checkup.doctor("x86", progress=lambda *args: seen.append(args))
+    facts = checkup.checkup("x86", progress=lambda *args: seen.append(args))
     assert [board["name"] for board in facts["boards"]] == ["x86"]
     assert {check["group"] for check in facts["checks"]} == {"system", "package", "runtime", "data"}
     assert seen[-1] == ("checking the runtimes", 1, 1)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .output import print_json, show_records
+from .output import print_json, show_records, show_values
 
 EXAMPLE = """
 edgekit boards
@@ -23,4 +23,9 @@ def boards(
     from edgekit import pipeline
 
     records = pipeline.boards(name)
-    print_json(records) if json else show_records(records)
+    if json:
+        print_json(records)
+    elif name is None:
+        show_records(records)
+    else:
+        show_values(records[0])

@@ -45,10 +45,9 @@ def run(
         print_json(rows)
         return
     show_rows(rows)
-    if out:
-        print("\n".join(str(file) for file in _results(out)))
+    print("\n".join(str(file) for file in _results(out or Path(pipeline.RUNS, rows[0].recipe))))
 
 
 def _results(out: Path) -> list[Path]:
     """The files a person wants to open."""
-    return [*sorted(out.rglob("report.*")), *sorted(p for p in out.rglob("*") if p.suffix in (".jpg", ".png"))]
+    return [*sorted(out.glob("report.*")), *sorted((out / "pictures").glob("*"))]

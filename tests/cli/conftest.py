@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import edgekit
+from edgekit.measure.row import Latency, Row
 from edgekit.runtime.artifact import new_artifact, read_artifact
 
 
@@ -17,6 +18,7 @@ class Recorder(types.ModuleType):
 
     def __init__(self):
         super().__init__("edgekit.pipeline")
+        self.RUNS = Path("runs")
         self.calls = []
         self.results = {}
 
@@ -44,14 +46,32 @@ def artifact(tmp_path):
 
 
 @pytest.fixture
-def pipeline(monkeypatch, artifact):
+def row():
+    """One measured row that is not valid."""
+    return Row(
+        model="the-model",
+        recipe="r",
+        board="x86-1t",
+        runtime="onnxruntime",
+        precision="fp32",
+        input={"width": 64, "height": 32, "layout": "nhwc_uint8"},
+        artifact="0" * 64,
+        model_file={"name": "model.onnx", "bytes": 1_500_000, "sha256": "0" * 64},
+        latency=Latency.from_samples([12.346] * 100),
+        process={"threads": 1, "core": 1, "warmup": 0},
+        verdict={"status": "noisy", "reasons": ("another process used the core",)},
+    )
+
+
+@pytest.fixture
+def pipeline(monkeypatch, artifact, row):
     """The recorder, in the place of ``edgekit.pipeline``, with a result of the right shape for every verb."""
     recorder = Recorder()
     recorder.results = {
         **dict.fromkeys(("train", "export", "quantize"), artifact),
         "evaluate": {"map": 0.125, "map50": 0.25, "per_class": {"car": {"ap": 0.125}}},
-        "bench": [],
-        "run": [],
+        "bench": [row],
+        "run": [row],
         "report": artifact.path,
         "predict": {"images": 2, "boxes": 7, "detections": []},
         "zoo": [{"name": "one", "params": 1616168, "map50": None}, {"name": "two", "map50": 0.5}],

@@ -61,6 +61,23 @@ def test_report_names_its_files(pipeline, artifact, capsys):
     assert value["html"] == str(Path(artifact.path) / "report.html")
 
 
+def test_one_board_is_shown_key_by_key(pipeline, capsys):
+    main(["boards", "x86-1t"])
+    assert capsys.readouterr().out.splitlines() == ["name: x86-1t", "runtimes: onnxruntime", "threads: 1"]
+
+
+def test_run_prints_the_table_and_the_files_to_open(pipeline, tmp_path, row, capsys):
+    (tmp_path / "pictures").mkdir()
+    for name in ("report.html", "report.md", "rows.json", "pictures/street.jpg"):
+        (tmp_path / name).touch()
+    pipeline.results["run"] = [row]
+    main(["run", "r", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    for word in ("GOPS/frame", "ms/frame p50", "the-model", "12.35", "noisy; another process used the core"):
+        assert word in out
+    assert out.splitlines()[-3:] == [str(tmp_path / n) for n in ("report.html", "report.md", "pictures/street.jpg")]
+
+
 def test_tables_hold_every_value_and_drop_empty_columns(pipeline, capsys):
     pipeline.results["zoo"] = [{"name": "one" * 20, "title": "[x]", "empty": None}, {"name": "two", "map50": 0.5}]
     main(["zoo"])
