@@ -165,6 +165,8 @@ class Recipe(Section):
     export: ExportSection = ExportSection()
     quantize: QuantizeSection | None = None
     evaluation: str | None = None  # a named set in calibration/ on which the spine measures mAP
+    # results of the shipped weights, for people; no part of what the recipe makes
+    measured: dict[str, float | str] = Field(default={}, exclude=True)
     folder: Path = Field(default=Path(), exclude=True)
 
     @model_validator(mode="after")

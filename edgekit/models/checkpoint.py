@@ -111,5 +111,10 @@ def shipped_checkpoint(recipe: Recipe, out: Path) -> Artifact:
     model = build(recipe.model.name, len(recipe.classes), recipe.model.options)
     load_weights(model, recipe.weights, recipe.classes)
     manifest = checkpoint_manifest(recipe)
-    manifest["parents"] = {"weights": file_sha256(recipe.weights)}
+    manifest["parents"] = shipped_parents(recipe)
     return write_checkpoint(out, model, manifest)
+
+
+def shipped_parents(recipe: Recipe) -> dict[str, str]:
+    """``parents`` of a checkpoint made from a recipe's shipped weights."""
+    return {"weights": file_sha256(recipe.weights)} if recipe.weights else {}

@@ -1,0 +1,85 @@
+"""Predict: pictures with boxes, and the boxes as a COCO-format file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..runtime.artifact import Artifact, new_file
+from ..runtime.errors import BadInput
+from ..runtime.images import read_image
+from ..runtime.runner import open_runner
+from .draw import draw_detections, save_image
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+def predict_images(
+    artifact: Artifact,
+    images: Sequence[str | Path],
+    out: Path,
+    runtime: str,
+    score: float = 0.3,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Run every image; write ``out``/detections.json and ``out``/pictures/NAME.jpg.
+
+    score: boxes below it (0..1) are left out of both. detections.json has COCO's ``images``, ``categories`` and
+    ``annotations`` (with ``score``); image ids are 1, 2, ... in the order of the list.
+    """
+    paths = list_images(images)
+    names = _picture_names(paths)
+    records: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    with open_runner(artifact.path, runtime, score_threshold=min(score, 1.0)) as runner:
+        for image_id, (path, name) in enumerate(zip(paths, names, strict=True), 1):
+            image = read_image(path)
+            found, _ = runner(image)
+            save_image(out / "pictures" / name, draw_detections(image, found, artifact.classes, score))
+            height, width = image.shape[:2]
+            records.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
+            annotations += found.to_coco(image_id, artifact.manifest["category_ids"])
+            if progress is not None:
+                progress("predict", image_id, len(paths))
+    categories = zip(artifact.manifest["category_ids"], artifact.classes, strict=True)
+    result = {
+        "images": records,
+        "categories": [{"id": i, "name": n} for i, n in categories],
+        "annotations": [_annotation(i, a) for i, a in enumerate(annotations, 1)],
+    }
+    with new_file(out / "detections.json") as handle:
+        json.dump(result, handle, indent=1)
+    return {
+        "images": len(paths),
+        "boxes": len(annotations),
+        "detections": str(out / "detections.json"),
+        "pictures": [str(out / "pictures" / name) for name in names],
+    }
+
+
+def list_images(sources: Sequence[str | Path]) -> list[Path]:
+    """Files as given, and the images of folders, in name order. BadInput for what does not exist or holds none."""
+    paths: list[Path] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            inside = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+            if not inside:
+                raise BadInput(f"{source}: no images in this folder (looked for {', '.join(sorted(SUFFIXES))})")
+            paths += inside
+        elif source.is_file():
+            paths.append(source)
+        else:
+            raise BadInput(f"{source}: no such image or folder")
+    return paths
+
+
+def _picture_names(paths: Sequence[Path]) -> list[str]:
+    """One name per picture; images of the same name from different folders get their number in front."""
+    stems = [p.stem for p in paths]
+    return [f"{stem}.jpg" if stems.count(stem) == 1 else f"{i:05d}-{stem}.jpg" for i, stem in enumerate(stems, 1)]
+
+
+def _annotation(number: int, record: dict[str, Any]) -> dict[str, Any]:
+    return {"id": number, **record, "area": round(record["bbox"][2] * record["bbox"][3], 3), "iscrowd": 0}

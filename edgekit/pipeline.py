@@ -1,0 +1,414 @@
+"""The verbs, each a function of the same name: artifact in, artifact out. ``run`` walks the whole spine.
+
+Heavy libraries are imported inside the verb that needs them. ``progress`` is called with (phase, done, total).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .board import Board, board_names, load_board
+from .paths import unknown_name
+from .recipe import Recipe, load_recipe, recipe_names
+from .runtime.artifact import Artifact, new_file, read_artifact, value_sha256
+from .runtime.errors import ArtifactError, BadConfig, BadInput, EdgeKitError, MissingDependency
+
+if TYPE_CHECKING:
+    from .data.coco import CocoSet
+    from .evaluation.coco import Metrics
+    from .measure.bench import Measurement
+    from .measure.row import Row
+
+Progress = Callable[[str, int, int], None]
+
+RUNS = Path("runs")
+GOLDEN_IMAGES = 8  # real images on which lowering steps are compared box by box
+MODEL_KINDS = ("checkpoint", "onnx", "onnx-int8")
+
+
+def train(
+    recipe: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Train a recipe into a checkpoint artifact, by default ``runs/<recipe>/checkpoint``."""
+    found = load_recipe(recipe, list(overrides))
+    fit = _need("train", "edgekit.training.fit").fit
+    artifact: Artifact = fit(found, out or RUNS / found.name / "checkpoint", resume, progress)
+    return artifact
+
+
+def export(
+    source: str | Path,
+    *,
+    out: Path | None = None,
+    board: str = "x86-1t",
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Artifact:
+    """Lower a checkpoint, or a recipe's trained or shipped weights, to an ``onnx`` artifact for ``board``.
+
+    The input is what the board takes best (raw uint8 pixels where it can); boxes are compared with PyTorch's.
+    """
+    return _export(_checkpoint(source, None, overrides, progress), load_board(board), out, False, progress)
+
+
+def quantize(
+    source: str | Path,
+    *,
+    calibration: str | None = None,
+    flavour: str | None = None,
+    method: str | None = None,
+    max_drop: float | None = None,
+    evaluation: str | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Lower an ``onnx`` artifact to INT8 and gate the loss of mAP@0.5; what is None comes from the recipe."""
+    artifact = read_artifact(source, kinds=("onnx",))
+    wishes = {"calibration": calibration, "flavour": flavour, "method": method, "max_drop": max_drop}
+    return _quantize(artifact, wishes, evaluation, out, False, progress)
+
+
+def evaluate(
+    source: str | Path, *, data: str | None = None, runtime: str | None = None, progress: Progress | None = None
+) -> Metrics:
+    """mAP of an artifact on annotated images, by its own preprocessing and post-processing, on all cores.
+
+    data: a named set, or a COCO JSON file whose images lie beside it, in ``images`` beside it or in ``../images``
+    """
+    artifact = _model(source)
+    return _measure_accuracy(artifact, evaluation_set(artifact, data), runtime or _first_runtime(artifact), progress)
+
+
+def bench(
+    sources: Sequence[str | Path],
+    *,
+    board: str = "x86-1t",
+    runtime: str | None = None,
+    data: str | None = None,
+    seconds: float | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Measure artifacts on a board, each on every runtime that can load it; ``out`` keeps the rows as JSON."""
+    measured = _bench([_model(source) for source in sources], load_board(board), runtime, data, seconds, progress)
+    rows = [m.row for m in measured]
+    if out is not None:
+        _write_rows(out, rows)
+    return rows
+
+
+def report(rows: Sequence[Path | Row], *, out: Path, progress: Progress | None = None) -> Path:
+    """Write report.json, report.md and report.html of measured rows, or of files of them, into the folder ``out``."""
+    from .measure.report import read_rows, write_report
+
+    every = [row for part in rows for row in (read_rows(part) if isinstance(part, str | Path) else [part])]
+    return write_report(every, out)
+
+
+def predict(
+    source: str | Path,
+    images: Sequence[Path],
+    *,
+    out: Path,
+    runtime: str | None = None,
+    score: float = 0.3,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Draw boxes on images (files or folders of them) and write detections.json in COCO's result format.
+
+    Image ids are 1, 2, ... in the order of ``images`` in detections.json, whose ``images`` names the files.
+    """
+    from .measure.predict import predict_images
+
+    artifact = _model(source)
+    return predict_images(artifact, images, out, runtime or _first_runtime(artifact), score, progress)
+
+
+def run(
+    recipe: str | Path,
+    *,
+    board: str = "x86-1t",
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    seconds: float | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """The whole spine: checkpoint, onnx, onnx-int8, rows and report in the folder ``out`` (``runs/<recipe>``).
+
+    A recipe that ships weights starts from them, one that does not is trained. A step is skipped when its output is
+    whole and its inputs and options did not change; ``force`` repeats every step but the training.
+    """
+    found, profile = load_recipe(recipe, list(overrides)), load_board(board)
+    out = Path(out or RUNS / found.name)
+    checkpoint = _checkpoint(found, out / "checkpoint", (), progress)
+    onnx = _export(checkpoint, profile, out / "onnx", force, progress)
+    artifacts = [checkpoint, onnx]
+    if found.quantize is not None and profile.int8_flavour is not None:
+        artifacts.append(_quantize(onnx, {"flavour": profile.int8_flavour}, None, out / "onnx-int8", force, progress))
+    key = value_sha256([[a.digest for a in artifacts], profile.model_dump(mode="json"), seconds])
+    kept = None if force else _kept_rows(out / "rows.json", key)
+    if kept is not None:
+        return kept
+    measured = _bench(artifacts, profile, None, None, seconds, progress)
+    rows = [m.row for m in measured]
+    pictures = _pictures(artifacts[-1], measured[-1], out / "pictures")
+    _write_report(rows, out, pictures)
+    _write_rows(out / "rows.json", rows, key)
+    return rows
+
+
+def zoo() -> list[dict[str, Any]]:
+    """Every shipped recipe: name, paper, classes, input size, shipped weights."""
+    return [_zoo_record(load_recipe(name)) for name in recipe_names()]
+
+
+def boards(name: str | None = None) -> list[dict[str, Any]]:
+    """The boards in short, or one of them with everything that is known of it."""
+    if name is not None:
+        return [load_board(name).model_dump(mode="json")]
+    return [
+        {"name": b.name, "title": b.title, "runtimes": list(b.runtimes), "precisions": list(b.precisions)}
+        for b in map(load_board, board_names())
+    ]
+
+
+def doctor(board: str | None = None) -> dict[str, Any]:
+    """What works on this machine, and the command that mends what does not."""
+    from .checkup import checkup
+
+    return checkup(board)
+
+
+# -- steps: each returns what is there when it is up to date ----------------------------------------------------------
+def _checkpoint(
+    source: str | Path | Recipe, place: Path | None, overrides: Sequence[str], progress: Progress | None
+) -> Artifact:
+    """The checkpoint to start from: an artifact folder, a recipe's training in runs/, or its shipped weights."""
+    if not isinstance(source, Recipe) and (Path(source) / "manifest.json").is_file():
+        return read_artifact(source, kinds=("checkpoint",))
+    recipe = source if isinstance(source, Recipe) else load_recipe(source, list(overrides))
+    place = place or RUNS / recipe.name / "checkpoint"
+    found = _fitting_checkpoint(recipe, place)
+    if found is not None:
+        return found
+    if recipe.weights is None:
+        return train(recipe.folder, overrides=overrides, out=place, progress=progress)
+    _need("train", "torch")
+    from .models.checkpoint import shipped_checkpoint
+
+    return shipped_checkpoint(recipe, place)
+
+
+def _fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
+    """The checkpoint at ``place`` if it is this recipe's network; the shipped weights win over an older copy of them."""
+    if not (place / "manifest.json").is_file():
+        return None
+    found = read_artifact(place, kinds=("checkpoint",))
+    from .models.checkpoint import checkpoint_manifest, shipped_parents
+
+    wanted = checkpoint_manifest(recipe)
+    same = all(found.manifest[k] == wanted[k] for k in ("classes", "preprocess")) and (
+        found.manifest["recipe"]["model"] == wanted["recipe"]["model"]
+    )
+    shipped = "weights" in found.manifest["parents"]
+    if same and (not shipped or found.manifest["parents"] == shipped_parents(recipe)):
+        return found
+    if shipped:
+        return None
+    raise ArtifactError(
+        f"{place}: holds a training of another network, class list or preprocessing than recipe {recipe.name}. "
+        f"Choose another --out, or remove the folder to train again."
+    )
+
+
+def _export(
+    checkpoint: Artifact, board: Board, out: Path | None, force: bool, progress: Progress | None
+) -> Artifact:
+    _need("train", "torch")
+    from .conversion.export import ExportOptions, onnx_artifact
+    from .models.checkpoint import model_of
+
+    section = checkpoint.manifest["recipe"]["export"]
+    options = ExportOptions(layout=board.input_layouts[0], top_k=section["top_k"], opset=section["opset"])
+    parents = {"checkpoint": checkpoint.digest}
+    out = Path(out or Path(checkpoint.path).parent / "onnx")
+    kept = None if force else _up_to_date(out, options.key(parents))
+    if kept is not None:
+        return kept
+    _tell(progress, "export", 0, 1)
+    artifact, _ = onnx_artifact(
+        model_of(checkpoint), checkpoint.manifest, parents, out, _golden_images(checkpoint), options
+    )
+    _tell(progress, "export", 1, 1)
+    return artifact
+
+
+def _up_to_date(out: Path, key: str) -> Artifact | None:
+    """The artifact at ``out`` if it is whole and was made from the same inputs with the same options."""
+    try:
+        found = read_artifact(out)
+    except ArtifactError:
+        return None
+    return found if found.manifest.get("key") == key else None
+
+
+def _golden_images(artifact: Artifact) -> list[Path]:
+    """Real images for comparing boxes; those that the recipe measures on, or calibrates with."""
+    from .data.calibration import load_set
+
+    recipe = artifact.manifest["recipe"]
+    name = recipe.get("evaluation") or (recipe.get("quantize") or {}).get("calibration")
+    return list(load_set(name).images[:GOLDEN_IMAGES]) if name else []
+
+
+def _measure_accuracy(artifact: Artifact, coco: CocoSet, runtime: str, progress: Progress | None) -> Metrics:
+    from .evaluation.coco import evaluate_detections
+    from .runtime.images import read_image
+    from .runtime.runner import open_runner
+
+    found = {}
+    with open_runner(artifact.path, runtime, threads=len(os.sched_getaffinity(0))) as runner:
+        for done, sample in enumerate(coco.samples, 1):
+            found[sample.image_id] = runner(read_image(sample.path))[0]
+            _tell(progress, f"mAP of {Path(artifact.path).name}", done, len(coco.samples))
+    return evaluate_detections(coco, found)
+
+
+def _bench(
+    artifacts: Sequence[Artifact],
+    board: Board,
+    runtime: str | None,
+    data: str | None,
+    seconds: float | None,
+    progress: Progress | None,
+) -> list[Measurement]:
+    from .measure.bench import BenchOptions, Target, bench_targets
+
+    shipped = next((a for a in artifacts if a.kind == "onnx"), None)
+    targets = [Target(a, name, shipped) for a in artifacts for name in _runtimes(a, board, runtime)]
+    coco = evaluation_set(artifacts[0], data)
+    options = BenchOptions(min_seconds=seconds, set_name=data or artifacts[0].manifest["recipe"].get("evaluation"))
+
+    def watch(target: Target) -> Progress | None:
+        if progress is None:
+            return None
+        return lambda phase, done, total: progress(f"{_label(target)}: {phase}", done, total)
+
+    return bench_targets(targets, board, coco, options, watch)
+
+
+def _label(target: Any) -> str:
+    return f"{target.runtime} {target.artifact.manifest.get('precision', 'fp32')}"
+
+
+def _runtimes(artifact: Artifact, board: Board, runtime: str | None) -> list[str]:
+    """The board's runtimes that load this kind of artifact and are installed; or the one that was asked for."""
+    if runtime is not None:
+        return [runtime]
+    from importlib.util import find_spec
+
+    able = ["pytorch"] if artifact.kind == "checkpoint" else [r for r in board.runtimes if r != "pytorch"]
+    modules = {"pytorch": "torch"}
+    return [r for r in able if r in board.runtimes and find_spec(modules.get(r, r)) is not None]
+
+
+def _kept_rows(file: Path, key: str) -> list[Row] | None:
+    """Rows measured before of the same artifacts with the same options."""
+    from .measure.report import read_rows
+
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8")).get("key")
+        return read_rows(file) if kept == key else None
+    except (OSError, ValueError, AttributeError, BadInput):
+        return None
+
+
+# -- looking things up ------------------------------------------------------------------------------------------------
+def _model(source: str | Path) -> Artifact:
+    """An artifact folder that can be run; or a recipe's newest artifact in runs/, or its shipped weights."""
+    if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
+        return read_artifact(source, kinds=MODEL_KINDS)
+    if str(source) not in recipe_names():
+        raise unknown_name("artifact or recipe", str(source), recipe_names(), "Make one with: edgekit run RECIPE")
+    for kind in reversed(MODEL_KINDS):
+        place = RUNS / str(source) / kind
+        if (place / "manifest.json").is_file():
+            return read_artifact(place)
+    return _checkpoint(source, None, (), None)
+
+
+def _first_runtime(artifact: Artifact) -> str:
+    return "pytorch" if artifact.kind == "checkpoint" else "onnxruntime"
+
+
+def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
+    """The annotated set to measure an artifact on: ``data`` (a named set or a COCO file), else its recipe's own."""
+    from .data.calibration import load_set
+    from .data.coco import read_coco
+
+    name = data or artifact.manifest["recipe"].get("evaluation")
+    if name is None:
+        raise BadConfig(
+            f"{artifact.path}: its recipe names no evaluation set. Give one: --data SET or --data annotations.json"
+        )
+    if not str(name).endswith(".json"):
+        return load_set(name).coco(artifact.classes)
+    file = Path(name).expanduser()
+    return read_coco(file, _images_of(file), artifact.classes)
+
+
+def _images_of(annotations: Path) -> Path:
+    """Where the images of a COCO file lie: the first of three usual folders that has the first image."""
+    folders = [annotations.parent, annotations.parent / "images", annotations.parent.parent / "images"]
+    try:
+        first = json.loads(annotations.read_text(encoding="utf-8"))["images"][0]["file_name"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return folders[0]  # the reader says what is wrong with the file
+    for folder in folders:
+        if (folder / first).is_file():
+            return folder
+    raise BadInput(
+        f"{annotations}: its first image {first!r} is in none of {', '.join(map(str, folders))}. "
+        f"Put the images into one of them."
+    )
+
+
+def _need(extra: str, module: str) -> Any:
+    """Import a module that an extra brings; MissingDependency names the pip command."""
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("edgekit"):
+            raise
+        raise MissingDependency(
+            f"{error.name} is not installed; this verb needs it. Install it: pip install 'edgekit[{extra}]'"
+        ) from error
+
+
+def _zoo_record(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "paper": recipe.paper,
+        "classes": list(recipe.classes),
+        "input": "{}x{}".format(*recipe.preprocess.size),
+        "weights": "shipped" if recipe.weights else "to be trained",
+        "measured": recipe.measured,
+    }
+
+
+def _tell(progress: Progress | None, phase: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress(phase, done, total)
