@@ -12,7 +12,9 @@ from pathlib import Path
 from .errors import Interrupted
 
 Progress = Callable[[str, int, int], None]
-_LINE_EVERY = 10.0  # seconds between two plain lines of one phase
+_LINE_EVERY = 10.0  # seconds between two plain lines of one phase, at least
+_LINES = 20  # ... and at least the phase's time so far divided by this, so that a training of hours fills no log
+_BARS = 8  # bars on the screen at once
 
 
 @contextlib.contextmanager
@@ -49,44 +51,61 @@ def _stdout_to_stderr() -> Iterator[None]:
 @contextlib.contextmanager
 def _bars() -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks = {}
 
         def show(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(phase)
-            bars.update(tasks[phase], completed=done, total=total or None)
+            name = _name(phase)
+            if name not in tasks:
+                tasks[name] = bars.add_task(phase)
+                for finished in bars.task_ids[:-_BARS]:
+                    bars.update(finished, visible=False)
+            bars.update(tasks[name], description=phase, completed=done, total=total or None)
 
         yield show
 
 
 @contextlib.contextmanager
 def _lines() -> Iterator[Progress]:
-    """A line when a phase starts and ends, and one every ten seconds between."""
+    """A line when a phase starts and ends, and some between: every ten seconds at first, ever fewer in a long phase."""
     began: dict[str, float] = {}
     shown: dict[str, float] = {}
     ended: set[str] = set()
 
     def show(phase: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        began.setdefault(phase, now)
+        now, name = time.monotonic(), _name(phase)
+        elapsed = now - began.setdefault(name, now)
         last = bool(total) and done >= total
-        if phase in ended or (now - shown.get(phase, -_LINE_EVERY) < _LINE_EVERY and not last):
+        due = name not in shown or now - shown[name] >= max(_LINE_EVERY, elapsed / _LINES)
+        if name in ended or not (due or last):
             return
-        shown[phase] = now
+        shown[name] = now
         if last:
-            ended.add(phase)
+            ended.add(name)
         count = f" {done}/{total}" if total else f" {done}" if done else ""
-        print(f"{phase}{count} ({now - began[phase]:.0f} s)", file=sys.stderr, flush=True)
+        print(f"{phase}{count} ({elapsed:.0f} s)", file=sys.stderr, flush=True)
 
     yield show
+
+
+def _name(phase: str) -> str:
+    """What stands before the first comma names the bar, what follows is detail: ``train, epoch 3/60``."""
+    return phase.partition(",")[0]

@@ -34,6 +34,19 @@ def test_lines_show_the_start_the_end_and_one_every_ten_seconds(monkeypatch, cap
     ]
 
 
+def test_a_long_phase_says_less_and_less(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with work() as progress:
+        for step in range(9000):  # two and a half hours
+            progress(f"train, epoch {step // 150 + 1}/60", step, 9000)
+            now[0] += 1.0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "train, epoch 1/60 0/9000 (0 s)"
+    assert lines[1] == "train, epoch 1/60 10/9000 (10 s)"
+    assert 60 < len(lines) < 150
+
+
 def test_bars_on_a_terminal():
     code = "from edgekit.cli.progress import work\nwith work() as p:\n    p('quantize', 2, 2)\nprint('{}')"
     parent, child = pty.openpty()
