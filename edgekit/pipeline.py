@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, Any
 from .board import Board, board_names, load_board
 from .paths import unknown_name
 from .recipe import Recipe, load_recipe, recipe_names
-from .runtime.artifact import Artifact, new_file, read_artifact, value_sha256
-from .runtime.errors import ArtifactError, BadConfig, BadInput, EdgeKitError, MissingDependency
+from .runtime.artifact import Artifact, new_file, read_artifact
+from .runtime.errors import ArtifactError, BadConfig, BadInput, MissingDependency
 
 if TYPE_CHECKING:
     from .data.coco import CocoSet
     from .evaluation.coco import Metrics
-    from .measure.bench import Measurement
+    from .measure.bench import Measurement, Target
+    from .measure.report import Picture
     from .measure.row import Row
 
 Progress = Callable[[str, int, int], None]
 
 RUNS = Path("runs")
 GOLDEN_IMAGES = 8  # real images on which lowering steps are compared box by box
+PICTURES, PICTURE_SCORE = 6, 0.3  # in a report
 MODEL_KINDS = ("checkpoint", "onnx", "onnx-int8")
 
 
@@ -99,19 +101,25 @@ def bench(
     progress: Progress | None = None,
 ) -> list[Row]:
     """Measure artifacts on a board, each on every runtime that can load it; ``out`` keeps the rows as JSON."""
-    measured = _bench([_model(source) for source in sources], load_board(board), runtime, data, seconds, progress)
+    artifacts = [_model(source) for source in sources]
+    targets = _targets(artifacts, load_board(board), runtime)
+    measured = _bench(targets, load_board(board), evaluation_set(artifacts[0], data), data, seconds, progress)
     rows = [m.row for m in measured]
     if out is not None:
-        _write_rows(out, rows)
+        from .measure.report import report_json
+
+        with new_file(out) as handle:
+            handle.write(report_json(rows))
     return rows
 
 
-def report(rows: Sequence[Path | Row], *, out: Path, progress: Progress | None = None) -> Path:
+def report(rows: Sequence[str | Path | Row], *, out: Path, progress: Progress | None = None) -> Path:
     """Write report.json, report.md and report.html of measured rows, or of files of them, into the folder ``out``."""
-    from .measure.report import read_rows, write_report
+    from .measure.report import read_report, write_report
 
-    every = [row for part in rows for row in (read_rows(part) if isinstance(part, str | Path) else [part])]
-    return write_report(every, out)
+    every = [row for part in rows for row in (read_report(part) if isinstance(part, str | Path) else [part])]
+    write_report(every, out)
+    return Path(out)
 
 
 def predict(
@@ -143,11 +151,13 @@ def run(
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """The whole spine: checkpoint, onnx, onnx-int8, rows and report in the folder ``out`` (``runs/<recipe>``).
+    """The whole spine: checkpoint, onnx, onnx-int8 and the report in the folder ``out`` (``runs/<recipe>``).
 
     A recipe that ships weights starts from them, one that does not is trained. A step is skipped when its output is
     whole and its inputs and options did not change; ``force`` repeats every step but the training.
     """
+    from .measure.report import write_report
+
     found, profile = load_recipe(recipe, list(overrides)), load_board(board)
     out = Path(out or RUNS / found.name)
     checkpoint = _checkpoint(found, out / "checkpoint", (), progress)
@@ -155,15 +165,13 @@ def run(
     artifacts = [checkpoint, onnx]
     if found.quantize is not None and profile.int8_flavour is not None:
         artifacts.append(_quantize(onnx, {"flavour": profile.int8_flavour}, None, out / "onnx-int8", force, progress))
-    key = value_sha256([[a.digest for a in artifacts], profile.model_dump(mode="json"), seconds])
-    kept = None if force else _kept_rows(out / "rows.json", key)
+    coco, targets = evaluation_set(checkpoint, None), _targets(artifacts, profile, None)
+    kept = None if force or seconds else _kept_rows(out / "report.json", targets, profile, coco)
     if kept is not None:
         return kept
-    measured = _bench(artifacts, profile, None, None, seconds, progress)
+    measured = _bench(targets, profile, coco, None, seconds, progress)
     rows = [m.row for m in measured]
-    pictures = _pictures(artifacts[-1], measured[-1], out / "pictures")
-    _write_report(rows, out, pictures)
-    _write_rows(out / "rows.json", rows, key)
+    write_report(rows, out, _pictures(measured, coco), title=f"{found.name} on {profile.title}")
     return rows
 
 
@@ -231,9 +239,7 @@ def _fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
     )
 
 
-def _export(
-    checkpoint: Artifact, board: Board, out: Path | None, force: bool, progress: Progress | None
-) -> Artifact:
+def _export(checkpoint: Artifact, board: Board, out: Path | None, force: bool, progress: Progress | None) -> Artifact:
     _need("train", "torch")
     from .conversion.export import ExportOptions, onnx_artifact
     from .models.checkpoint import model_of
@@ -284,30 +290,35 @@ def _measure_accuracy(artifact: Artifact, coco: CocoSet, runtime: str, progress:
     return evaluate_detections(coco, found)
 
 
+def _targets(artifacts: Sequence[Artifact], board: Board, runtime: str | None) -> list[Target]:
+    """Every artifact on every runtime of the board that loads it; GOPS are those of the FP32 graph that ships."""
+    from .measure.bench import Target
+
+    shipped = next((a for a in artifacts if a.kind == "onnx"), None)
+    return [Target(a, name, shipped) for a in artifacts for name in _runtimes(a, board, runtime)]
+
+
 def _bench(
-    artifacts: Sequence[Artifact],
+    targets: Sequence[Target],
     board: Board,
-    runtime: str | None,
+    coco: CocoSet,
     data: str | None,
     seconds: float | None,
     progress: Progress | None,
 ) -> list[Measurement]:
-    from .measure.bench import BenchOptions, Target, bench_targets
+    from .measure.bench import BenchOptions, bench_targets
 
-    shipped = next((a for a in artifacts if a.kind == "onnx"), None)
-    targets = [Target(a, name, shipped) for a in artifacts for name in _runtimes(a, board, runtime)]
-    coco = evaluation_set(artifacts[0], data)
-    options = BenchOptions(min_seconds=seconds, set_name=data or artifacts[0].manifest["recipe"].get("evaluation"))
+    name = data or targets[0].artifact.manifest["recipe"].get("evaluation")
 
     def watch(target: Target) -> Progress | None:
         if progress is None:
             return None
         return lambda phase, done, total: progress(f"{_label(target)}: {phase}", done, total)
 
-    return bench_targets(targets, board, coco, options, watch)
+    return bench_targets(targets, board, coco, BenchOptions(min_seconds=seconds, set_name=name), watch)
 
 
-def _label(target: Any) -> str:
+def _label(target: Target) -> str:
     return f"{target.runtime} {target.artifact.manifest.get('precision', 'fp32')}"
 
 
@@ -322,15 +333,37 @@ def _runtimes(artifact: Artifact, board: Board, runtime: str | None) -> list[str
     return [r for r in able if r in board.runtimes and find_spec(modules.get(r, r)) is not None]
 
 
-def _kept_rows(file: Path, key: str) -> list[Row] | None:
-    """Rows measured before of the same artifacts with the same options."""
-    from .measure.report import read_rows
+def _kept_rows(file: Path, targets: Sequence[Target], board: Board, coco: CocoSet) -> list[Row] | None:
+    """The rows of a report of the same artifacts in the same runtimes, on the same board and evaluation images."""
+    from .measure.report import read_report
 
     try:
-        kept = json.loads(file.read_text(encoding="utf-8")).get("key")
-        return read_rows(file) if kept == key else None
-    except (OSError, ValueError, AttributeError, BadInput):
+        rows = list(read_report(file))
+    except BadInput:
         return None
+    wanted = [(t.artifact.digest, t.runtime, board.name, coco.digest()) for t in targets]
+    found = [(r.artifact, r.runtime, r.board, r.accuracy.set_digest if r.accuracy else None) for r in rows]
+    return rows if found == wanted else None
+
+
+def _pictures(measured: Sequence[Measurement], coco: CocoSet) -> list[Picture]:
+    """The images with the most boxes, as the last measured row sees them."""
+    from .measure.draw import draw_detections
+    from .measure.report import Picture
+    from .runtime.images import read_image
+
+    seen = next((m for m in reversed(measured) if m.detections), None)
+    if seen is None:
+        return []
+    samples = sorted(coco.samples, key=lambda s: -len(s.boxes))[:PICTURES]
+    return [
+        Picture(
+            sample.path.stem,
+            f"{sample.path.name}, {seen.row.runtime} {seen.row.precision}, boxes from score {PICTURE_SCORE:g} on",
+            draw_detections(read_image(sample.path), seen.detections[sample.image_id], coco.classes, PICTURE_SCORE),
+        )
+        for sample in samples
+    ]
 
 
 # -- looking things up ------------------------------------------------------------------------------------------------
