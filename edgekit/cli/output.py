@@ -6,7 +6,10 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _WIDE = 200  # columns when stdout is a file or a pipe: a table there must not be folded
 
@@ -76,20 +79,26 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def show_table(records: Iterable[Mapping[str, Any]], columns: Mapping[str, str], title: str = "") -> None:
+def show_table(records: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
     """A table; ``columns`` maps a record's key to its heading. A column that is empty everywhere is left out."""
-    from rich.console import Console
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     rows = [{key: cell(record.get(key)) for key in columns} for record in records]
     shown = [key for key in columns if any(row[key] != "-" for row in rows)]
-    table = Table(title=title or None, title_justify="left", highlight=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, highlight=False)
     for key in shown:
         table.add_column(columns[key], overflow="fold")
     for row in rows:
         table.add_row(*(escape(row[key]) for key in shown))
-    width = None if sys.stdout.isatty() else _WIDE
-    Console(width=width).print(table)
+    stdout_console().print(table)
+
+
+def stdout_console() -> Console:
+    """Where tables go: as wide as the terminal, or as a table needs in a file or a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _WIDE)
 
 
 def show_records(records: Sequence[Mapping[str, Any]]) -> None:

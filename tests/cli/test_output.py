@@ -73,7 +73,7 @@ def test_run_prints_the_table_and_the_files_to_open(pipeline, tmp_path, row, cap
     pipeline.results["run"] = [row]
     main(["run", "r", "--out", str(tmp_path)])
     out = capsys.readouterr().out
-    for word in ("GOPS/frame", "ms/frame p50", "the-model", "12.35", "noisy; another process used the core"):
+    for word in ("GOPS/frame", "ms/frame p50", "the-model", "12.35", "noisy", "another process used the core"):
         assert word in out
     assert out.splitlines()[-3:] == [str(tmp_path / n) for n in ("report.html", "report.md", "pictures/street.jpg")]
 
