@@ -181,6 +181,7 @@ def _take_place(folder, path):
             os.rename(folder, path)
         except OSError:
             os.rename(old, path)
+            os.rmdir(aside)
             raise
         shutil.rmtree(aside, ignore_errors=True)
 

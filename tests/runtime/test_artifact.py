@@ -1,0 +1,221 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from edgekit.runtime import artifact as module
+from edgekit.runtime.artifact import file_sha256, new_artifact, new_file, read_artifact, value_sha256
+from edgekit.runtime.errors import ArtifactError
+
+MANIFEST = {"classes": ["car"], "category_ids": [1], "preprocess": {"size": [96, 64]}}
+
+
+def make(path, content=b"weights", **manifest):
+    with new_artifact(path, "checkpoint", dict(MANIFEST, **manifest)) as folder:
+        Path(folder, "weights.bin").write_bytes(content)
+    return path
+
+
+def content_of(path):
+    return (path / "weights.bin").read_bytes()
+
+
+def leftovers(folder):
+    return sorted(p.name for p in folder.iterdir() if p.name.startswith("."))
+
+
+def test_write_and_read(tmp_path):
+    found = read_artifact(make(tmp_path / "a", note="x"))
+    assert (found.kind, found.classes, found.manifest["note"]) == ("checkpoint", ["car"], "x")
+    assert found.preprocess.size == (96, 64)
+    assert found.file("weights.bin") == str(tmp_path / "a" / "weights.bin")
+    record = found.manifest["payload"]["weights.bin"]
+    assert record == {"sha256": file_sha256(found.file("weights.bin")), "bytes": 7}
+    assert leftovers(tmp_path) == []
+
+
+def test_the_digest_is_of_content_and_meaning(tmp_path):
+    first, same = read_artifact(make(tmp_path / "a")), read_artifact(make(tmp_path / "b"))
+    assert first.digest == same.digest
+    assert first.digest != read_artifact(make(tmp_path / "c", b"other")).digest
+    assert first.digest != read_artifact(make(tmp_path / "d", note="x")).digest
+    assert value_sha256({"a": 1, "b": 2}) == value_sha256({"b": 2, "a": 1})
+
+
+def test_replaces_whole(tmp_path):
+    make(tmp_path / "a")
+    make(tmp_path / "a", b"newer")
+    assert content_of(tmp_path / "a") == b"newer"
+    assert leftovers(tmp_path) == []
+
+
+def test_replaces_where_the_system_cannot_exchange(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_exchange", lambda a, b: False)
+    make(tmp_path / "a")
+    make(tmp_path / "a", b"newer")
+    assert content_of(tmp_path / "a") == b"newer"
+    assert leftovers(tmp_path) == []
+
+
+def test_the_old_one_comes_back_when_the_second_rename_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_exchange", lambda a, b: False)
+    make(tmp_path / "a")
+    rename = os.rename
+
+    def failing(source, target):
+        if target == str(tmp_path / "a") and not source.endswith("/old"):
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="No space"):
+        make(tmp_path / "a", b"newer")
+    assert content_of(tmp_path / "a") == b"weights"
+    assert leftovers(tmp_path) == []
+
+
+def fail_after(step, error):
+    step()
+    raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, ValueError])
+def test_a_failure_leaves_the_old_one(error, tmp_path):
+    make(tmp_path / "a")
+    with pytest.raises(error), new_artifact(tmp_path / "a", "checkpoint", MANIFEST) as folder:
+        fail_after(lambda: Path(folder, "weights.bin").write_bytes(b"half"), error)
+    assert content_of(tmp_path / "a") == b"weights"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_full_disk_leaves_the_old_ones(tmp_path, monkeypatch):
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    make(tmp_path / "a")
+    (tmp_path / "report.json").write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        make(tmp_path / "a", b"newer")
+    with pytest.raises(OSError, match="No space"), new_file(tmp_path / "report.json") as handle:
+        handle.write("new")
+    assert content_of(tmp_path / "a") == b"weights"
+    assert (tmp_path / "report.json").read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_killed_process_leaves_the_old_one(tmp_path):
+    make(tmp_path / "a")
+    code = f"""
+        import os, signal
+        from edgekit.runtime.artifact import new_artifact
+        with new_artifact({str(tmp_path / "a")!r}, "checkpoint", {MANIFEST!r}) as folder:
+            open(folder + "/weights.bin", "w").write("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)]).returncode == -signal.SIGKILL
+    assert content_of(tmp_path / "a") == b"weights"
+    read_artifact(tmp_path / "a")
+
+
+def test_will_not_replace_what_is_no_artifact(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ArtifactError, match="not an artifact; it will not be replaced"):
+        make(tmp_path / "home")
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
+    assert leftovers(tmp_path) == []
+
+
+def test_writes_through_a_link(tmp_path):
+    make(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    make(tmp_path / "link", b"newer")
+    assert (tmp_path / "link").is_symlink()
+    assert content_of(tmp_path / "real") == b"newer"
+    assert leftovers(tmp_path) == []
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "a").mkdir()
+    make(tmp_path / "a")
+    assert read_artifact(tmp_path / "a").kind == "checkpoint"
+
+
+def test_payload_must_be_plain_files(tmp_path):
+    with pytest.raises(ValueError, match="plain files"), new_artifact(tmp_path / "a", "onnx", MANIFEST) as folder:
+        os.mkdir(f"{folder}/sub")
+    assert not (tmp_path / "a").exists()
+
+
+def edit(path, change):
+    manifest = json.loads((path / "manifest.json").read_text())
+    change(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+DAMAGE = {
+    "no folder": (lambda a: a.rename(a.parent / "elsewhere"), "no such folder.*edgekit export"),
+    "no manifest": (lambda a: (a / "manifest.json").unlink(), "no manifest.json in it"),
+    "changed payload": (lambda a: (a / "weights.bin").write_bytes(b"Weights"), "weights.bin: SHA-256 is"),
+    "payload gone": (lambda a: (a / "weights.bin").unlink(), "weights.bin: listed in the manifest but missing"),
+    "manifest cut short": (lambda a: (a / "manifest.json").write_text('{"kind": "on'), "not a valid manifest"),
+    "manifest is binary": (lambda a: (a / "manifest.json").write_bytes(b"\xff\xfe\x00"), "not a valid manifest"),
+    "manifest is a list": (lambda a: (a / "manifest.json").write_text("[]"), "not a valid manifest"),
+    "payload is a list": (lambda a: edit(a, lambda m: m.update(payload=["x"])), "not a valid manifest"),
+    "no hash": (lambda a: edit(a, lambda m: m["payload"]["weights.bin"].pop("sha256")), "not a valid manifest"),
+    "hash is a number": (lambda a: edit(a, lambda m: m["payload"]["weights.bin"].update(sha256=1)), "not a valid"),
+    "kind is a number": (lambda a: edit(a, lambda m: m.update(kind=3)), "not a valid manifest"),
+    "no classes": (lambda a: edit(a, lambda m: m.pop("classes")), "not a valid manifest"),
+    "path out of it": (lambda a: edit(a, lambda m: m["payload"].update({"../x": {"sha256": ""}})), "leaves the folder"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_reading_tells_what_is_wrong_and_where(case, tmp_path):
+    damage, message = DAMAGE[case]
+    damage(make(tmp_path / "a"))
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read_artifact(tmp_path / "a")
+    assert str(tmp_path / "a") in str(caught.value)
+
+
+def test_another_kind_and_another_payload(tmp_path):
+    with pytest.raises(ArtifactError, match="kind 'checkpoint', needed 'onnx' or 'onnx-int8'"):
+        read_artifact(make(tmp_path / "a"), kinds=("onnx", "onnx-int8"))
+    with pytest.raises(ArtifactError, match=r"no payload 'model.onnx' \(it has: weights.bin\)"):
+        read_artifact(tmp_path / "a").file("model.onnx")
+
+
+@pytest.mark.parametrize("preprocess", [{"size": [96, 64], "mode": "crop"}, {"size": 3}, {}, {"siz": [1, 1]}, None])
+def test_a_wrong_preprocess_is_told(preprocess, tmp_path):
+    found = read_artifact(make(tmp_path / "a", preprocess=preprocess))
+    with pytest.raises(ArtifactError, match="the manifest's preprocess is wrong"):
+        _ = found.preprocess
+
+
+# -- single files -----------------------------------------------------------------------------------------------------
+def test_new_file_writes_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "sub" / "report.json"
+    with new_file(path) as handle:
+        handle.write("é")
+    assert path.read_text(encoding="utf-8") == "é"
+    with pytest.raises(OSError), new_file(path) as handle:
+        fail_after(lambda: handle.write("half"), OSError)
+    assert path.read_text(encoding="utf-8") == "é"
+    assert leftovers(path.parent) == []
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_new_file_keeps_the_suffix_and_takes_bytes(tmp_path):
+    with new_file(tmp_path / "a.png", "wb") as handle:
+        beside = [p for p in tmp_path.iterdir() if p.name.startswith(".a.")]
+        assert [p.suffix for p in beside] == [".png"]
+        handle.write(b"\x89PNG")
+    assert (tmp_path / "a.png").read_bytes() == b"\x89PNG"

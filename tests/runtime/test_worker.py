@@ -1,0 +1,218 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from edgekit.runtime import worker
+from edgekit.runtime.errors import BadConfig
+from edgekit.runtime.runner import open_runner
+
+COMMAND = [sys.executable, "-m", "edgekit.runtime.worker"]
+
+
+def run(job, result, **more):
+    return subprocess.run([*COMMAND, str(job), str(result)], capture_output=True, text=True, **more)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, onnx, image_paths):
+    """One real measurement: (result, progress lines)."""
+    folder = tmp_path_factory.mktemp("worker")
+    core = max(os.sched_getaffinity(0))
+    job = {"artifact": onnx.path, "images": image_paths, "core": core, "warmup": 3, "min_seconds": 0.2, "min_count": 7}
+    (folder / "job.json").write_text(json.dumps(dict(job, timed_images=4)))
+    done = run(folder / "job.json", folder / "result.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return json.loads((folder / "result.json").read_text()), lines
+
+
+def test_the_result_says_what_was_measured(measured, onnx):
+    result, _ = measured
+    assert result["artifact"] == {"path": onnx.path, "kind": "onnx", "digest": onnx.digest}
+    assert result["layout"] == "nhwc_uint8"
+    assert result["session"]["library"] == "onnxruntime"
+    assert result["preprocess"] == onnx.preprocess.to_dict()
+    assert result["cores"] == [max(os.sched_getaffinity(0))] == result["machine_before"]["affinity"]
+    assert result["machine_after"]["cpu"] == result["machine_before"]["cpu"]
+
+
+def test_latencies_add_up(measured):
+    result, _ = measured
+    latency, timed = result["latency_ms"], result["timed"]
+    assert {name: len(values) for name, values in latency.items()} == dict.fromkeys(
+        ("preprocess", "inference", "postprocess", "total"), timed["count"]
+    )
+    spans = np.array([latency[n] for n in ("preprocess", "inference", "postprocess")])
+    np.testing.assert_allclose(spans.sum(0), latency["total"], rtol=1e-9)
+    assert spans.min() > 0
+    # nothing but the runs fills the loop
+    assert 0.5 * timed["wall_seconds"] < sum(latency["total"]) / 1e3 <= timed["wall_seconds"]
+
+
+def test_the_minima_are_kept_and_the_warm_up_apart(measured):
+    result, _ = measured
+    assert result["timed"]["count"] >= 7
+    assert result["timed"]["wall_seconds"] >= 0.2
+    assert result["timed"]["images"] == len(result["decode_ms"]) == 4
+    assert len(result["warmup_ms"]) == 3
+    assert result["first_ms"]["total"] > 0
+    assert result["load_seconds"] > 0
+
+
+def test_process_facts(measured):
+    result, _ = measured
+    assert 0 < result["timed"]["cpu_over_wall"] < 1.1  # one pinned thread
+    assert result["timed"]["involuntary_switches"] >= 0
+    memory = result["peak_rss_bytes"]
+    assert 20e6 < memory["loaded"] <= memory["timed"] <= memory["end"] < 350e6
+
+
+def test_detections_of_every_image_are_the_runners(measured, onnx, images, image_paths):
+    result, _ = measured
+    assert [d["image"] for d in result["detections"]] == image_paths
+    with open_runner(onnx.path) as runner:
+        for image, record in zip(images, result["detections"], strict=True):
+            assert (record["height"], record["width"]) == image.shape[:2]
+            expected, _ = runner(image)
+            np.testing.assert_array_equal(record["scores"], expected.scores)
+            np.testing.assert_array_equal(record["boxes"], expected.boxes)
+            np.testing.assert_array_equal(record["class_ids"], expected.class_ids)
+
+
+def test_progress_lines(measured):
+    _, lines = measured
+    assert all(set(line) == {"phase", "done", "total"} for line in lines)
+    phases = list(dict.fromkeys(line["phase"] for line in lines))
+    assert phases == ["load", "warm-up", "timed", "accuracy"]
+    for phase in phases:
+        last = [line for line in lines if line["phase"] == phase][-1]
+        assert last["done"] == last["total"]
+    assert len(lines) < 30  # at most two a second, however fast the runs
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "pytorch"])
+def test_the_other_runtimes(runtime, write_job, checkpoint, onnx):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    job, result = write_job(runtime=runtime, artifact=checkpoint.path if runtime == "pytorch" else onnx.path)
+    done = run(job, result)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(result.read_text())
+    assert found["session"]["library"] == runtime
+    assert found["session"]["precision"] == "fp32"
+    assert found["timed"]["cpu_over_wall"] < 1.1
+    assert len(found["detections"]) == 6
+    assert found["cores"] == sorted(os.sched_getaffinity(0))  # core null: not pinned
+
+
+def test_the_score_threshold_of_the_job(write_job):
+    job, result = write_job(score_threshold=0.5)
+    assert run(job, result).returncode == 0
+    found = json.loads(result.read_text())
+    assert found["postprocess"]["score_threshold"] == 0.5
+    scores = np.concatenate([d["scores"] for d in found["detections"]])
+    assert len(scores) > 0
+    assert scores.min() >= 0.5
+
+
+def test_memory_does_not_grow_with_the_images(write_job, image_paths):
+    """Sixty images, of which one stays decoded."""
+    peaks = []
+    for count in (1, 10):
+        job, result = write_job(images=image_paths * count, timed_images=1)
+        assert run(job, result).returncode == 0
+        peaks.append(json.loads(result.read_text())["peak_rss_bytes"]["end"])
+    assert peaks[1] - peaks[0] < 4e6  # ten times six detections, but not the 24 MB of pictures
+
+
+def test_thread_counts_are_set_before_numpy_loads():
+    code = """if True:
+        import os, sys
+        from edgekit.runtime import worker
+        assert not {"numpy", "cv2", "onnxruntime"} & set(sys.modules), sys.modules
+        worker.prepare({"threads": 1, "core": None})
+        assert not {"numpy", "cv2", "onnxruntime"} & set(sys.modules), sys.modules
+        print([os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")])
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "8"}
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment) == "['1', '1', '1']\n"
+
+
+# -- mistakes of the user ---------------------------------------------------------------------------------------------
+MISTAKES = {
+    "no artifact": ({"artifact": "/nowhere/at-all"}, "ArtifactError", "/nowhere/at-all: not an artifact"),
+    "no image": ({"images": ["/nowhere/a.jpg"]}, "BadInput", "/nowhere/a.jpg"),
+    "runtime": ({"runtime": "onnxrt"}, "BadConfig", "did you mean onnxruntime"),
+    "core": ({"core": 4096}, "BadConfig", "core: 4096 is not usable here"),
+    "wrong kind": ({"runtime": "pytorch"}, "ArtifactError", "runtime pytorch loads checkpoint"),
+    "threshold": ({"score_threshold": 7}, "ArtifactError", "score_threshold: expected 0..1, got 7"),
+    "keys": ({"artefact": "x", "warmup": -1}, "BadConfig", "unknown key 'artefact'; warmup: expected"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_go_into_the_result(case, write_job):
+    change, kind, message = MISTAKES[case]
+    job, result = write_job(**change)
+    done = run(job, result)
+    assert (done.returncode, done.stderr) == (2, "")
+    found = json.loads(result.read_text())
+    assert sorted(found) == ["error", "type"]
+    assert found["type"] == kind
+    assert message in found["error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read the job: No such file"),
+        ('{"artifact": ', "not valid JSON"),
+        ("[]", "must be an object, found list"),
+        ("{}", "artifact is missing; images is missing"),
+        ('{"artifact": "a", "images": []}', "images: expected a list of at least one path"),
+        ('{"artifact": "a", "images": "b.jpg"}', "images: expected a list"),
+        ('{"artifact": "a", "images": ["b"], "threads": 0}', "threads: expected a number from 1, got 0"),
+        ('{"artifact": "a", "images": ["b"], "min_count": 1.5}', "min_count: expected"),
+        ('{"artifact": "a", "images": ["b"], "min_seconds": "3"}', "min_seconds: expected"),
+        ('{"artifact": "a", "images": ["b"], "core": true}', "core: expected a whole number from 0 or null"),
+        ('{"artifact": "a", "images": ["b"], "timed_images": 0}', "timed_images: expected a whole number from 1"),
+    ],
+)
+def test_read_job_tells_what_is_wrong(text, message, tmp_path):
+    path = tmp_path / "job.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(BadConfig, match=message):
+        worker.read_job(str(path))
+
+
+def test_read_job_fills_in_the_defaults(tmp_path):
+    (tmp_path / "job.json").write_text('{"artifact": "a", "images": ["b"]}')
+    assert worker.read_job(str(tmp_path / "job.json")) == dict(worker.JOB, artifact="a", images=["b"])
+
+
+def test_usage():
+    done = subprocess.run(COMMAND, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "usage:" in done.stderr
+
+
+def test_ctrl_c_leaves_no_result_and_no_traceback(write_job):
+    job, result = write_job(min_seconds=60)
+    process = subprocess.Popen(
+        [*COMMAND, str(job), str(result)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if '"timed"' in line:
+            break
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (130, "")
+    assert [p.name for p in result.parent.iterdir()] == ["job.json"]
