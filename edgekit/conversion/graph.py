@@ -232,3 +232,71 @@ def _set_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
     kept = list(nodes)
     del model.graph.node[:]
     model.graph.node.extend(kept)
+
+
+# -- which part of the graph is what ----------------------------------------------------------------------------------
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+def name_nodes(model: ModelProto) -> None:
+    """Give every node a name of its own; some exporters leave them empty, and quantization addresses nodes by name."""
+    seen: set[str] = set()
+    for index, node in enumerate(model.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.name or node.op_type}_{index}"
+        seen.add(node.name)
+
+
+def layer_name(node: NodeProto) -> str:
+    """How users call a layer: its PyTorch module, or the node's own name where it has none."""
+    return module_of(node.name) or node.name
+
+
+def weighted_layers(model: ModelProto) -> list[NodeProto]:
+    """Convolutions and matrix products that have weights, in the order of the graph."""
+    values = constants(model)
+    return [n for n in model.graph.node if n.op_type in WEIGHTED and any(name in values for name in n.input)]
+
+
+def last_layers(model: ModelProto) -> list[NodeProto]:
+    """The weighted layers that no other one follows: the ends of the head. What comes after them is the decode."""
+    before = _names_before_layers(model)
+    return [node for node in weighted_layers(model) if node.name not in before]
+
+
+def inner_nodes(model: ModelProto) -> set[str]:
+    """Names of the weighted layers and of everything between them: not the input's preparation, not the decode."""
+    layers = {node.name for node in weighted_layers(model)}
+    return layers | (_names_before_layers(model) & _names_after_layers(model))
+
+
+def _names_before_layers(model: ModelProto) -> set[str]:
+    """Nodes from which a weighted layer can be reached."""
+    layers = {node.name for node in weighted_layers(model)}
+    wanted: set[str] = set()
+    before: set[str] = set()
+    for node in reversed(model.graph.node):
+        feeds = bool(wanted.intersection(node.output))
+        if feeds:
+            before.add(node.name)
+        if feeds or node.name in layers:
+            wanted.update(node.input)
+    return before
+
+
+def _names_after_layers(model: ModelProto) -> set[str]:
+    """Nodes that a weighted layer can reach."""
+    layers = {node.name for node in weighted_layers(model)}
+    reached: set[str] = set()
+    after: set[str] = set()
+    for node in model.graph.node:
+        if reached.intersection(node.input):
+            after.add(node.name)
+        if node.name in after or node.name in layers:
+            reached.update(node.output)
+    return after
+
+
+def matches(layer: str, names: Iterable[str]) -> bool:
+    """Is ``layer`` one of ``names``, or inside one of them? ``head`` covers ``head.size.2``."""
+    return any(layer == name or layer.startswith(f"{name}.") for name in names)

@@ -1,0 +1,195 @@
+"""Activation ranges for INT8: real images through the float network, kept in a cache that is keyed by content.
+
+The ranges belong to the float graph, so one calibration serves every flavour and every choice of float layers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..runtime.artifact import file_sha256, new_file, value_sha256
+from ..runtime.errors import BadConfig, BadInput
+from ..runtime.preprocess import Preprocess
+from .child import Progress, run_in_child
+from .compare import Array, network_input
+
+METHODS = ("minmax", "entropy", "percentile")
+# Operators whose inputs and outputs may be quantized, by any flavour.
+CALIBRATED = (
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Concat", "Split", "Resize", "Transpose", "Reshape"),
+    *("Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "MaxPool", "AveragePool", "GlobalAveragePool"),
+)
+Ranges: TypeAlias = dict[str, tuple[float, float]]
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """ranges: tensor of the float graph -> (lowest, highest); digest: of everything they depend on.
+
+    images: SHA-256 of each image; cached: whether they came from the cache; notes: what a user should know about that.
+    """
+
+    ranges: Ranges
+    digest: str
+    images: tuple[str, ...]
+    cached: bool
+    notes: tuple[str, ...] = ()
+
+
+def cache_folder() -> Path:
+    """``$EDGEKIT_CACHE``, or ``~/.cache/edgekit``."""
+    named = os.environ.get("EDGEKIT_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "edgekit"
+
+
+def calibrate(
+    model: str | Path,
+    images: Sequence[str | Path],
+    preprocess: Preprocess,
+    layout: str,
+    method: str = "minmax",
+    progress: Progress | None = None,
+) -> Calibration:
+    """Ranges of the activations of an ONNX file over real images.
+
+    method: "minmax" (extremes), "percentile" (99.999 % of the values) or "entropy" (least information lost, KL)
+    progress: (images done, all images)
+    Raises BadInput for an empty set, an image that cannot be read or a network that yields NaN; BadConfig for a method.
+    """
+    if method not in METHODS:
+        raise BadConfig(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if not images:
+        raise BadInput(
+            "the calibration set is empty: INT8 needs real images to find its ranges. "
+            "Name a set (edgekit quantize --calibration dhaka-eval) or a folder of images."
+        )
+    facts = _facts(model, images, preprocess, layout, method)
+    digest = value_sha256(facts)
+    file = cache_folder() / "calibration" / f"{digest}.json"
+    ranges, notes = _recall(file, facts)
+    if ranges is not None:
+        return Calibration(ranges, digest, tuple(facts["images"]), cached=True, notes=notes)
+    request = {
+        "model": str(model),
+        "images": [str(path) for path in images],
+        "preprocess": preprocess.to_dict(),
+        "layout": layout,
+        "method": method,
+    }
+    child = "edgekit.conversion.calibrate:collect_ranges"
+    found = run_in_child(child, request, "calibrate", model, progress or _silent)
+    ranges = {name: (low, high) for name, (low, high) in sorted(found.items())}
+    _check(ranges, model)
+    notes += _remember(file, facts, ranges)
+    return Calibration(ranges, digest, tuple(facts["images"]), cached=False, notes=notes)
+
+
+def _silent(done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def _facts(
+    model: str | Path, images: Sequence[str | Path], preprocess: Preprocess, layout: str, method: str
+) -> dict[str, Any]:
+    """Everything that the ranges depend on; file names are not among it."""
+    missing = [str(path) for path in images if not Path(path).is_file()]
+    if missing:
+        raise BadInput(f"calibration images are missing: {', '.join(missing[:5])}{' ...' if missing[5:] else ''}")
+    return {
+        "format": _FORMAT,
+        "model": file_sha256(model),
+        "images": [file_sha256(path) for path in images],
+        "preprocess": preprocess.digest(),
+        "layout": layout,
+        "method": method,
+    }
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+def _recall(file: Path, facts: Mapping[str, Any]) -> tuple[Ranges | None, tuple[str, ...]]:
+    """The ranges kept in ``file``. One that is damaged or belongs to something else is named and made again."""
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        ranges = {name: (float(low), float(high)) for name, (low, high) in kept["ranges"].items()}
+        good = kept["facts"] == dict(facts) and bool(ranges) and all(map(_finite, ranges.values()))
+    except FileNotFoundError:
+        return None, ()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        good = False
+    if not good:
+        return None, (f"calibration cache {file} was damaged; calibrated again",)
+    return ranges, ()
+
+
+def _remember(file: Path, facts: Mapping[str, Any], ranges: Ranges) -> tuple[str, ...]:
+    try:
+        with new_file(file) as handle:
+            json.dump({"facts": dict(facts), "ranges": ranges}, handle, indent=1)
+    except OSError as error:  # a read-only home is no reason to fail
+        return (f"calibration cache {file} could not be written ({error.strerror}); the next run calibrates again",)
+    return ()
+
+
+def _finite(pair: tuple[float, float]) -> bool:
+    return all(map(math.isfinite, pair)) and pair[0] <= pair[1]
+
+
+def _check(ranges: Ranges, model: str | Path) -> None:
+    wrong = [name for name, pair in ranges.items() if not _finite(pair)]
+    if wrong:
+        raise BadInput(f"{model}: the network yields NaN or infinity at {wrong[0]}; check its weights")
+
+
+# -- the child's side -------------------------------------------------------------------------------------------------
+def collect_ranges(
+    model: str,
+    images: Sequence[str],
+    preprocess: Mapping[str, Any],
+    layout: str,
+    method: str,
+    progress: Progress,
+) -> dict[str, list[float]]:
+    """One image at a time through ONNX Runtime's calibrator, which would otherwise keep all activations in memory."""
+    from onnxruntime.quantization import CalibrationMethod, create_calibrator
+
+    value = Preprocess.from_dict(preprocess)
+    kind = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}[method]
+    with tempfile.TemporaryDirectory() as folder:
+        calibrator = create_calibrator(
+            model,
+            list(CALIBRATED),
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=CalibrationMethod[kind],
+            extra_options={"symmetric": False},
+        )
+        for done, path in enumerate(images):
+            progress(done, len(images))
+            calibrator.collect_data(_reader(network_input(path, value, layout)))
+        progress(len(images), len(images))
+        found = calibrator.compute_data()
+    return {name: [float(np.asarray(part).item()) for part in tensor.range_value] for name, tensor in found.items()}
+
+
+def _reader(image: Array) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class OneImage(CalibrationDataReader):
+        """The calibrator's interface over a single input."""
+
+        def __init__(self) -> None:
+            self.left: Iterator[dict[str, Array]] = iter([{"image": image}])
+
+        def get_next(self) -> dict[str, Array] | None:
+            return next(self.left, None)
+
+    return OneImage()
