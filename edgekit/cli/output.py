@@ -64,7 +64,7 @@ def show_artifact(artifact: Any, as_json: bool, then: str) -> None:
 
 def cell(value: Any) -> str:
     """One value as a person reads it."""
-    if value is None:
+    if value is None or value in ("", [], (), {}):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -72,8 +72,6 @@ def cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
-    if value == "" or value == []:
-        return "-"
     if isinstance(value, list | tuple):
         return ", ".join(cell(v) for v in value)
     return str(value)

@@ -148,6 +148,7 @@ def test_plain(value, expected):
         (None, "-"),
         ("", "-"),
         ([], "-"),
+        ({}, "-"),
         (True, "yes"),
         (False, "no"),
         (0, "0"),
