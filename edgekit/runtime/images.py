@@ -32,7 +32,7 @@ def read_image(path):
     Raises BadInput naming the file when it is missing, empty, not an image, cut short or damaged. cv2 alone would fill
     the missing part of a JPEG with grey and say nothing.
     """
-    data = _read(path)
+    data = read_bytes(path)
     check_whole(path, data)
     try:
         with _decoder_complaints() as complaints:
@@ -40,17 +40,19 @@ def read_image(path):
     except cv2.error as error:
         raise BadInput("{}: cannot be decoded ({}). Replace the file.".format(path, _one_line(error))) from error
     if image is None:
-        raise BadInput("{}: not a readable image (damaged, or of an unknown format). Replace the file.".format(path))
+        raise BadInput("{}: not a readable image (corrupt, or of an unknown format). Replace the file.".format(path))
     if complaints:
-        raise BadInput("{}: the image is damaged ({}). Replace the file.".format(path, complaints[0]))
+        raise BadInput("{}: corrupt image ({}). Replace the file.".format(path, complaints[0]))
     return image
 
 
 def check_whole(path, data):
     """BadInput when the bytes of a JPEG, PNG, WebP or BMP end too early; ``path`` is for the message only."""
-    for signature, whole in _WHOLE.items():
+    for signature, (name, whole) in _WHOLE.items():
         if data.startswith(signature) and not whole(data):
-            raise BadInput("{}: the image is cut short ({} bytes). Replace the file.".format(path, len(data)))
+            raise BadInput(
+                "{}: truncated {} ({} bytes, its end is missing). Replace the file.".format(path, name, len(data))
+            )
 
 
 def jpeg_segments(data):
@@ -74,14 +76,17 @@ def jpeg_segments(data):
         yield marker, start + 2, at
 
 
-def _read(path):
+def read_bytes(path, size=-1):
+    """The first ``size`` bytes of an image file, or all. BadInput naming it when it is missing, unreadable or empty."""
     try:
         with open(str(path), "rb") as handle:
-            data = handle.read()
+            data = handle.read(size)
+    except FileNotFoundError as error:
+        raise BadInput("{}: no such image file".format(path)) from error
     except OSError as error:
-        raise BadInput("{}: cannot read the image ({}).".format(path, error.strerror)) from error
+        raise BadInput("{}: cannot be read ({})".format(path, error.strerror)) from error
     except ValueError as error:  # a NUL in the name
-        raise BadInput("{!r}: cannot read the image ({}).".format(path, error)) from error
+        raise BadInput("{!r}: cannot be read ({})".format(path, error)) from error
     if not data:
         raise BadInput("{}: the image file is empty. Replace the file.".format(path))
     return data
@@ -110,10 +115,10 @@ def _bmp_whole(data):
 
 
 _WHOLE = {
-    b"\xff\xd8\xff": _jpeg_whole,
-    b"\x89PNG\r\n\x1a\n": _png_whole,
-    b"RIFF": _webp_whole,
-    b"BM": _bmp_whole,
+    b"\xff\xd8": ("JPEG", _jpeg_whole),
+    b"\x89PNG\r\n\x1a\n": ("PNG", _png_whole),
+    b"RIFF": ("WebP", _webp_whole),
+    b"BM": ("BMP", _bmp_whole),
 }
 
 

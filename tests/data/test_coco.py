@@ -429,7 +429,7 @@ BAD_IMAGES = {
     "progressive half": (WHOLE["progressive"][: len(WHOLE["progressive"]) // 2], "truncated"),
     "png half": (_PNG[: len(_PNG) // 2], "truncated PNG"),
     "png flipped": (_PNG[:500] + bytes([_PNG[500] ^ 255]) + _PNG[501:], "corrupt|not a readable image"),
-    "bmp half": (encoded(".bmp", COLOUR)[:2000], "not a readable image"),
+    "bmp half": (encoded(".bmp", COLOUR)[:2000], "truncated BMP"),
 }
 
 
@@ -464,7 +464,7 @@ def test_stderr_of_others_passes_and_its_absence_is_no_trouble(tmp_path):
     path.write_bytes(_jpeg())
     code = (
         "import os, sys, threading, pathlib\n"
-        "from edgekit.data.imagefile import _decoder_complaints, read_image\n"
+        "from edgekit.runtime.images import _decoder_complaints, read_image\n"
         "with _decoder_complaints() as found:\n"
         "    os.write(2, b'a word of another thread\\nCorrupt JPEG data: bad Huffman code\\n')\n"
         "assert found == ['Corrupt JPEG data: bad Huffman code'], found\n"

@@ -16,7 +16,7 @@ import edgekit.runtime
 
 ROOT = Path(edgekit.__file__).resolve().parents[1]
 MODULES = sorted(m.name for m in pkgutil.walk_packages(edgekit.runtime.__path__, "edgekit.runtime."))
-PREPARE = "tests/runtime/make_python36_env.sh .venv36; export EDGEKIT_PYTHON36=.venv36/bin/python"
+PREPARE = "tests/runtime/make_python36_env.sh .venv-python36; export EDGEKIT_PYTHON36=.venv-python36/bin/python"
 
 BARE = """
 import importlib, sys
