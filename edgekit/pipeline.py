@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,7 +218,7 @@ def _checkpoint(
 
 
 def _fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
-    """The checkpoint at ``place`` if it is this recipe's network; the shipped weights win over an older copy of them."""
+    """The checkpoint at ``place`` if it is this recipe's network; shipped weights win over an older copy of them."""
     if not (place / "manifest.json").is_file():
         return None
     found = read_artifact(place, kinds=("checkpoint",))
@@ -257,6 +257,38 @@ def _export(checkpoint: Artifact, board: Board, out: Path | None, force: bool, p
     )
     _tell(progress, "export", 1, 1)
     return artifact
+
+
+def _quantize(
+    onnx: Artifact,
+    wishes: Mapping[str, Any],
+    evaluation: str | None,
+    out: Path | None,
+    force: bool,
+    progress: Progress | None,
+) -> Artifact:
+    """``wishes``: calibration, flavour, method, max_drop; what is missing or None comes from the recipe."""
+    from .conversion.quantize import QuantizeOptions
+    from .conversion.quantize import quantize as lower
+    from .data.calibration import load_set
+
+    recipe = onnx.manifest["recipe"]
+    given = {**(recipe.get("quantize") or {}), **{k: v for k, v in wishes.items() if v is not None}}
+    name = given.pop("calibration", None)
+    if name is None:
+        raise BadConfig(f"{onnx.path}: its recipe names no calibration set. Give one: --calibration SET or FOLDER")
+    images, options = load_set(name), QuantizeOptions(**given)
+    coco = evaluation_set(onnx, evaluation)
+    parents = {"onnx": onnx.digest, "calibration": images.digest, "evaluation": coco.digest()}
+    out = Path(out or f"{onnx.path.rstrip('/')}-int8")
+    kept = None if force else _up_to_date(out, options.key(parents))
+    if kept is not None:
+        return kept
+
+    def measure(artifact: Artifact) -> dict[str, Any]:
+        return _measure_accuracy(artifact, coco, "onnxruntime", progress).to_dict()
+
+    return lower(onnx, images.images, parents, out, options, measure, progress)
 
 
 def _up_to_date(out: Path, key: str) -> Artifact | None:
