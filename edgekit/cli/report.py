@@ -17,7 +17,9 @@ edgekit report runs/demo/rows.json other/rows.json --out report
 
 
 def report(
-    rows: Annotated[list[Path], typer.Argument(metavar="ROWS", help="Files of rows that edgekit bench wrote.")],
+    rows: Annotated[
+        list[Path], typer.Argument(metavar="ROWS", help="Files that edgekit bench wrote, or report.json of others.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for report.json, report.md and report.html.")],
     json: options.Json = False,
 ) -> None:

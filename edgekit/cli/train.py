@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -35,6 +36,10 @@ def train(
     """
     from edgekit import pipeline
 
+    first = os.environ.get("RANK", "0") == "0"  # torchrun starts one process per device; one of them speaks
     with work(out, "the last finished epoch is kept; repeat the command with --resume to go on from it") as progress:
-        artifact = pipeline.train(recipe, overrides=overrides or [], out=out, resume=resume, progress=progress)
-    show_artifact(artifact, json, "edgekit export {path}")
+        artifact = pipeline.train(
+            recipe, overrides=overrides or [], out=out, resume=resume, progress=progress if first else None
+        )
+    if first:
+        show_artifact(artifact, json, "edgekit export {path}")

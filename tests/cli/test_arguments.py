@@ -63,6 +63,14 @@ def test_arguments_reach_the_pipeline(line, args, kwargs, pipeline, capsys):
     assert got == kwargs
 
 
+@pytest.mark.parametrize(("rank", "speaks"), [("0", True), ("1", False)])
+def test_of_several_training_processes_one_speaks(rank, speaks, pipeline, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", rank)
+    assert main(["train", "r"]) == 0
+    assert (pipeline.calls[0][2]["progress"] is not None) == speaks
+    assert bool(capsys.readouterr().out) == speaks
+
+
 @pytest.mark.parametrize(
     ("line", "args"), [("zoo", ()), ("boards", (None,)), ("boards x86", ("x86",)), ("doctor --board x86", ("x86",))]
 )
