@@ -8,6 +8,8 @@ PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/d
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# some pinned versions need 3.11; on 3.10 pip chooses
+PINS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
 DEMO := runs/demo
 RECIPE := mobile-centernet-w16-dhaka
 BOARD := x86-1t
@@ -49,10 +51,10 @@ clean:
 
 # The stamp is newer than pyproject.toml and constraints.txt when the environment holds what they ask for.
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 10) or sys.exit(f"EdgeKit needs Python 3.10 or later; $(PYTHON) is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 10) or sys.exit("EdgeKit needs Python 3.10 or later; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.11 ..." % v)'
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV): a few minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -c constraints.txt --index-url $(TORCH_INDEX) torch)
-	$(BIN)/python -m pip install -c constraints.txt torch -e '.[train,openvino,dev]'
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install $(PINS) --index-url $(TORCH_INDEX) torch)
+	$(BIN)/python -m pip install $(PINS) torch -e '.[train,openvino,dev]'
 	@touch $@

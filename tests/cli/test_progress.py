@@ -121,7 +121,7 @@ def test_a_stopped_verb_leaves_the_previous_artifact_whole(sent, code, said, tmp
     )
     assert "waiting" in process.stderr.readline()
     process.send_signal(sent)
-    err = process.communicate(timeout=30)[1]
+    err = process.communicate(timeout=300)[1]
     assert process.returncode == code
     assert said in err
     assert "Traceback" not in err
