@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from torch import Tensor, nn
 
+Activation: TypeAlias = Callable[[], nn.Module]
 
-def conv_bn(cin: int, cout: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """Bias-free convolution with "same" padding, batch normalisation and, unless told otherwise, ReLU."""
+
+def relu_inplace() -> nn.Module:
+    return nn.ReLU(inplace=True)
+
+
+def conv_bn(
+    cin: int,
+    cout: int,
+    kernel: int,
+    stride: int = 1,
+    relu: bool = True,
+    groups: int = 1,
+    activation: Activation = relu_inplace,
+) -> nn.Sequential:
+    """Bias-free convolution with "same" padding, batch normalisation and, unless ``relu`` is False, an activation."""
     layers: list[nn.Module] = [
-        nn.Conv2d(cin, cout, kernel, stride, padding=kernel // 2, bias=False),
+        nn.Conv2d(cin, cout, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(cout, momentum=0.1),
     ]
     if relu:
-        layers.append(nn.ReLU(inplace=True))
+        layers.append(activation())
     return nn.Sequential(*layers)
 
 
