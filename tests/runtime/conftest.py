@@ -107,7 +107,7 @@ def write_job(tmp_path, onnx, image_paths):
 @pytest.fixture(scope="session")
 def int8(onnx, images, tmp_path_factory):
     """The network with every convolution in INT8 (u8 activations, s8 weights), calibrated on four pictures."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
         def __init__(self):
@@ -125,6 +125,8 @@ def int8(onnx, images, tmp_path_factory):
             Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
             op_types_to_quantize=["Conv"],
         )
     return read_artifact(path)
