@@ -12,6 +12,7 @@ from ..runtime.errors import BadInput
 from ..runtime.timing import P90_NEEDS, summary
 
 NOT_MEASURED = "not measured"
+SYMBOLS = {"valid": "●", "noisy": "▲", "throttled": "▲", "perf-only": "◆", "simulated": "◇", NOT_MEASURED: "✕"}
 Status = Literal["valid", "noisy", "throttled", "perf-only", "simulated", "not measured"]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -208,12 +209,13 @@ class Row(Record):
 
 
 class Column(NamedTuple):
-    """One column of the competition table: header, raw value, how it is printed, and what it means."""
+    """One column of the competition table: header, raw value, how it is printed, what it means, which end is better."""
 
     header: str
     value: Callable[[Row], str | float | None]
     style: str
     meaning: str
+    better: Literal["high", "low"] | None = None
 
     def text(self, row: Row) -> str:
         value = self.value(row)
@@ -236,18 +238,21 @@ COLUMNS = (
         "{:.1f}",
         "mean over the classes of the average precision at IoU 0.5, in percent (COCO evaluation), from the detections "
         "of this very file in this runner",
+        "high",
     ),
     Column(
         "mAP",
         lambda r: r.accuracy.map * 100 if r.accuracy else None,
         "{:.1f}",
         "the same averaged over IoU 0.50, 0.55, ... 0.95, in percent: COCO's AP",
+        "high",
     ),
     Column(
         "model size (MB)",
         lambda r: r.model_size_mb,
         "{:.2f}",
         "bytes of the file that the board loads / 1,000,000 (MiB, / 1,048,576, is among the details)",
+        "low",
     ),
     Column(
         "GOPS/frame",
@@ -255,6 +260,7 @@ COLUMNS = (
         "{:.2f}",
         "operations per frame / 1e9, counted on the ONNX graph that ships; one multiply-accumulate (MAC) is two "
         "operations, so GOPS = 2 x GMAC",
+        "low",
     ),
     Column(
         "ms/frame p50",
@@ -262,18 +268,21 @@ COLUMNS = (
         "{:.2f}",
         "end to end, from the decoded uint8 image to the boxes: the latency that half of the timed frames do not "
         "exceed; batch 1, the next frame starts when the last one is finished",
+        "low",
     ),
     Column(
         "p90",
         lambda r: r.latency.p90 if r.latency else None,
         "{:.2f}",
         f"the latency in ms that 90 % of the timed frames do not exceed; shown from {P90_NEEDS} frames on",
+        "low",
     ),
     Column(
         "fps",
         lambda r: r.latency.fps if r.latency else None,
         "{:.1f}",
         "frames per second over the whole timed run, its slow frames included: 1000 / mean ms",
+        "high",
     ),
     Column(
         "params",
@@ -281,8 +290,11 @@ COLUMNS = (
         "{:,}",
         "learnable parameters of the network as it was trained, batch normalisation included; for an imported ONNX "
         "file, the weights in its graph",
+        "low",
     ),
 )
+
+NUMERIC = frozenset(column.header for column in COLUMNS[4:])
 
 
 def table_cells(rows: Sequence[Row]) -> list[list[str]]:

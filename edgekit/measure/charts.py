@@ -1,0 +1,235 @@
+"""Small SVG drawings for the report, as text.
+
+Horizontal places are percentages and everything else is pixels, so a drawing fills its box at any width while letters
+and lines keep their size. Colours come from the page's style sheet by class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup, escape
+
+BAR_HEIGHT = 22
+PLOT_HEIGHT = 300
+STRIP_HEIGHT = 72
+CHIP = 10  # radius of a numbered point
+NARROW = 300  # pixels of plot width on a phone; where points do not collide there they do not anywhere
+BINS = 48
+MOST_POINTS = 600  # a longer timeline is drawn as the span between the lowest and highest frame of each piece
+
+
+class Point(NamedTuple):
+    """A numbered point of a scatter plot. style: its class in the style sheet; title: shown on hover and read aloud."""
+
+    x: float
+    y: float
+    number: int
+    style: str
+    title: str
+
+
+class Axis(NamedTuple):
+    """A range that starts and ends on a round number, and the round numbers in it."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    def share(self, value: float) -> float:
+        """Place of a value on the axis, in percent."""
+        return 100 * (value - self.low) / (self.high - self.low)
+
+
+def nice_axis(low: float, high: float, count: int = 5) -> Axis:
+    """The smallest axis with steps of 1, 2 or 5 times a power of ten that holds low..high in about ``count`` steps."""
+    high = high if high > low else low + max(abs(low), 1.0) * 0.1
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * f for f in (1, 2, 5, 10) if power * f >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = tuple(round(i * step, 10) for i in range(first, last + 1))
+    return Axis(ticks[0], ticks[-1], ticks)
+
+
+def pareto(points: Sequence[Point]) -> list[Point]:
+    """The points, by x, that no other beats: one that is at most as slow (x), as accurate (y), and better in one."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.x, -p.y)):
+        if not front or point.y > front[-1].y:
+            front.append(point)
+    return front
+
+
+def latency_bar(p50: float, p90: float | None, limit: float, style: str) -> Markup:
+    """A bar to p50 with a whisker to p90, where ``limit`` ms is the full width."""
+    middle = BAR_HEIGHT / 2
+    parts = [_rect(0, 3, 100 * p50 / limit, BAR_HEIGHT - 6, style, 3)]
+    label = f"p50 {p50:.2f} ms"
+    if p90 is not None:
+        label += f", p90 {p90:.2f} ms"
+        parts.append(_line(100 * p50 / limit, middle, 100 * p90 / limit, middle, "whisker"))
+        parts.append(_line(100 * p90 / limit, middle - 6, 100 * p90 / limit, middle + 6, "whisker"))
+    return _svg(BAR_HEIGHT, label, parts)
+
+
+def stacked_bar(shares: Sequence[tuple[str, float]]) -> Markup:
+    """Parts of a whole, side by side. shares: (name, any amount >= 0); the n-th has the class ``span-n``."""
+    total = sum(amount for _, amount in shares) or 1.0
+    parts, x = [], 0.0
+    for number, (name, amount) in enumerate(shares):
+        width = 100 * amount / total
+        parts.append(_rect(x, 3, width, BAR_HEIGHT - 6, f"span-{number}", 0, f"{name} {width:.1f} %"))
+        x += width
+    return _svg(BAR_HEIGHT, ", ".join(f"{name} {100 * amount / total:.1f} %" for name, amount in shares), parts)
+
+
+def scatter(points: Sequence[Point], y_digits: int = 0) -> Markup:
+    """Points over a grid, x from 0, with the Pareto front (small x, large y) as a staircase; the others are hollow."""
+    x_axis = nice_axis(0, max(p.x for p in points))
+    ys = [p.y for p in points]
+    spread = max(max(ys) - min(ys), 1.0)
+    front = pareto(points)
+    y_axis = nice_axis(max(0.0, min(ys) - 0.35 * spread), max(ys) + 0.35 * spread)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return x_axis.share(x), PLOT_HEIGHT * (1 - y_axis.share(y) / 100)
+
+    parts = [*_grid(x_axis, y_axis, y_digits), *_staircase([place(p.x, p.y) for p in front])]
+    taken: list[tuple[float, float]] = []
+    for point in points:
+        x, y = place(point.x, point.y)
+        parts.append(_chip(point, x, y, _free_offset(x, y, taken), point in front))
+    return _svg(PLOT_HEIGHT, "accuracy over latency: " + "; ".join(p.title for p in points), parts, "plot")
+
+
+def _grid(x_axis: Axis, y_axis: Axis, y_digits: int) -> list[Markup]:
+    parts = []
+    for value in y_axis.ticks:
+        y = PLOT_HEIGHT * (1 - y_axis.share(value) / 100)
+        parts += [_line(0, y, 100, y, "grid"), _text(0, y + 4, f"{value:.{_digits(y_axis, y_digits)}f}", "end", -8)]
+    for value in x_axis.ticks:
+        x = x_axis.share(value)
+        parts += [_line(x, PLOT_HEIGHT, x, PLOT_HEIGHT + 5, "grid"), _text(x, PLOT_HEIGHT + 19, f"{value:g}", "middle")]
+    return parts
+
+
+def _digits(axis: Axis, least: int) -> int:
+    return max(least, -math.floor(math.log10(axis.ticks[1] - axis.ticks[0]) + 1e-9))
+
+
+def _staircase(front: Sequence[tuple[float, float]]) -> list[Markup]:
+    parts = []
+    for (x1, y1), (x2, y2) in zip(front, [*front[1:], (100.0, front[-1][1])], strict=True):
+        parts += [_line(x1, y1, x2, y1, "front"), _line(x2, y1, x2, y2, "front")]
+    return parts
+
+
+def _free_offset(x: float, y: float, taken: list[tuple[float, float]]) -> tuple[float, float]:
+    """Pixels by which a chip moves from its point so that it covers no other chip; remembers where it lies."""
+    at = x / 100 * NARROW
+    rings = [(0.0, 0.0)] + [(r * math.cos(a), r * math.sin(a)) for r in (24, 46, 68) for a in np.pi * np.array(_ANGLES)]
+    for dx, dy in rings:
+        spot = (at + dx, y + dy)
+        inside = CHIP <= spot[1] <= PLOT_HEIGHT - CHIP and CHIP <= spot[0] <= NARROW
+        if inside and all(math.dist(spot, other) >= 2 * CHIP + 2 for other in taken):
+            taken.append(spot)
+            return float(dx), float(dy)
+    taken.append((at, y))
+    return 0.0, 0.0
+
+
+_ANGLES = (-0.5, 0.5, -0.25, -0.75, 0.25, 0.75, 0.0, 1.0)  # of pi, clockwise from the right; first above, then below
+
+
+def _chip(point: Point, x: float, y: float, offset: tuple[float, float], on_front: bool) -> Markup:
+    dx, dy = offset
+    kind = "point" if on_front else "point behind"
+    leader = Markup('<line class="leader" x1="0" y1="0" x2="{:.1f}" y2="{:.1f}"/>').format(dx, dy) if dx or dy else ""
+    dot = Markup('<circle class="{} dot" r="4"/>').format(point.style) if dx or dy else ""
+    return Markup(
+        '<svg x="{:.3f}%" y="{:.1f}" overflow="visible"><g class="{}"><title>{}</title>{}{}'
+        '<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"/><text class="on" x="{:.1f}" y="{:.1f}">{}</text></g></svg>'
+    ).format(x, y, kind, point.title, leader, dot, point.style, dx, dy, CHIP, dx, dy + 4, point.number)
+
+
+def timeline(samples: Sequence[float], p50: float) -> Markup:
+    """Every frame's latency in order, from 0 to the slowest, with p50 as a dashed line."""
+    top = max(samples)
+    ys = 100 * (1 - np.asarray(samples, np.float64) / top)
+    if len(ys) <= MOST_POINTS:
+        shape = '<polyline class="trace" points="{}"/>'
+        places = [(1000 * i / max(1, len(ys) - 1), y) for i, y in enumerate(ys)]
+    else:
+        shape = '<polygon class="envelope" points="{}"/>'
+        pieces = np.array_split(ys, MOST_POINTS)
+        xs = np.linspace(0, 1000, MOST_POINTS)
+        upper, lower = [p.min() for p in pieces], [p.max() for p in pieces]
+        places = [*zip(xs, upper, strict=True), *zip(xs[::-1], lower[::-1], strict=True)]
+    path = Markup(shape).format(" ".join(f"{x:.1f},{y:.2f}" for x, y in places))
+    stretched = Markup(
+        '<svg width="100%" height="{}" viewBox="0 0 1000 100" preserveAspectRatio="none" overflow="visible">{}</svg>'
+    ).format(STRIP_HEIGHT, path)
+    y50 = STRIP_HEIGHT * (1 - p50 / top)
+    label = f"latency of {len(samples)} frames in order, slowest {top:.2f} ms"
+    base = _line(0, STRIP_HEIGHT, 100, STRIP_HEIGHT, "axis")
+    return _svg(STRIP_HEIGHT, label, [stretched, _line(0, y50, 100, y50, "median"), base])
+
+
+class Histogram(NamedTuple):
+    """svg, its range in ms, and how many frames were slower than the range; those are in the last bar."""
+
+    svg: Markup
+    low: float
+    high: float
+    beyond: int
+
+
+def histogram(samples: Sequence[float], p50: float, p90: float | None) -> Histogram:
+    """How often each latency came. Rare slow frames stand in a bar of their own, so that the rest can be seen."""
+    values = np.asarray(samples, np.float64)
+    tail = float(np.percentile(values, 90))
+    low, high = float(values.min()), float(min(values.max(), max(tail + 2 * (tail - p50), 1.05 * p50)))
+    high = high if high > low else low + max(low, 1e-3) * 0.01
+    counts, _ = np.histogram(values[values <= high], bins=BINS - 1, range=(low, high))
+    beyond = int((values > high).sum())
+    heights = STRIP_HEIGHT * np.append(counts, beyond) / max(counts.max(), beyond, 1)
+    parts = [
+        _rect(100 * i / BINS, STRIP_HEIGHT - h, 94 / BINS, h, "beyond" if i == BINS - 1 else "bin")
+        for i, h in enumerate(heights)
+        if h > 0
+    ]
+    for value, style in ((p50, "median"), (p90, "p90")):
+        if value is not None and value <= high:
+            x = 100 * (BINS - 1) / BINS * (value - low) / (high - low)
+            parts.append(_line(x, 0, x, STRIP_HEIGHT, style))
+    parts.append(_line(0, STRIP_HEIGHT, 100, STRIP_HEIGHT, "axis"))
+    label = f"histogram of {len(samples)} frames from {low:.2f} to {high:.2f} ms, {beyond} slower"
+    return Histogram(_svg(STRIP_HEIGHT, label, parts), low, high, beyond)
+
+
+# -- elements: x in percent, y in pixels ------------------------------------------------------------------------------
+def _svg(height: float, label: str, parts: Sequence[Markup], style: str = "") -> Markup:
+    return Markup(
+        '<svg class="chart {}" width="100%" height="{}" overflow="visible" role="img" aria-label="{}">{}</svg>'
+    ).format(style, height, label, Markup("").join(parts))
+
+
+def _rect(x: float, y: float, width: float, height: float, style: str, radius: int = 0, title: str = "") -> Markup:
+    inner = Markup("<title>{}</title>").format(title) if title else ""
+    return Markup('<rect class="{}" x="{:.3f}%" y="{:.1f}" width="{:.3f}%" height="{:.1f}" rx="{}">{}</rect>').format(
+        style, x, y, width, height, radius, inner
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    return Markup('<line class="{}" x1="{:.3f}%" y1="{:.1f}" x2="{:.3f}%" y2="{:.1f}"/>').format(style, x1, y1, x2, y2)
+
+
+def _text(x: float, y: float, text: str, anchor: str, dx: int = 0) -> Markup:
+    return Markup('<text class="tick" x="{:.3f}%" y="{:.1f}" dx="{}" text-anchor="{}">{}</text>').format(
+        x, y, dx, anchor, escape(text)
+    )

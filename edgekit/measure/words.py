@@ -1,0 +1,207 @@
+"""What a report says in words and facts, the same in every rendering. Pure functions of rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ..runtime.timing import P99_NEEDS
+from .row import NOT_MEASURED, Row
+
+_MOVING = {"load_average": "load average (1 min)", "frequency_mhz": "frequency (MHz)"}  # facts that change meanwhile
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """A short name for each row, with only those of model, board, runtime and precision in which the rows differ."""
+    shared_model = len({row.model for row in rows}) == 1
+    shared_board = len({row.board for row in rows}) == 1
+    parts = [
+        ["" if shared_model else row.model, "" if shared_board else row.board, f"{row.runtime} {row.precision}"]
+        for row in rows
+    ]
+    return [" · ".join(filter(None, part)) for part in parts]
+
+
+def findings(rows: Sequence[Row]) -> list[str]:
+    """The report in a few sentences: the fastest row, what INT8 brought, and how many rows can be trusted."""
+    timed = [row for row in rows if row.latency]
+    said = []
+    if timed:
+        name, best = min(zip(labels(rows), rows, strict=True), key=lambda item: _p50(item[1]))
+        said.append(f"Fastest: {name}, {speed(best)}{map_text(best)}.")
+    said += [text for row in timed if (text := _against_fp32(row, timed))]
+    doubtful = [f"row {n} is {row.verdict.status}" for n, row in enumerate(rows, 1) if row.verdict.status != "valid"]
+    said.append(
+        f"{len(rows) - len(doubtful)} of {len(rows)} rows are valid; {', '.join(doubtful)}."
+        if doubtful
+        else "Every row is valid: nothing disturbed the runs, and each has its accuracy."
+    )
+    return said
+
+
+def _p50(row: Row) -> float:
+    return row.latency.p50 if row.latency else float("inf")
+
+
+def speed(row: Row) -> str:
+    """Milliseconds per frame at p50, and frames per second."""
+    return f"{row.latency.p50:.2f} ms per frame ({row.latency.fps:.1f} fps)" if row.latency else NOT_MEASURED
+
+
+def map_text(row: Row) -> str:
+    """The rest of a sentence; empty when the accuracy is not known."""
+    return f", mAP@0.5 {100 * row.accuracy.map50:.1f} %" if row.accuracy else ""
+
+
+def _against_fp32(row: Row, timed: Sequence[Row]) -> str | None:
+    """What a lower precision brought against FP32 of the same model in the same runtime, if both were timed."""
+    same = [
+        r
+        for r in timed
+        if r.precision == "fp32" and (r.recipe, r.board, r.runtime) == (row.recipe, row.board, row.runtime)
+    ]
+    if row.precision == "fp32" or not same or not row.latency or not same[0].latency:
+        return None
+    base = same[0]
+    parts = [f"{base.latency.p50 / row.latency.p50:.2f} x as fast" if base.latency else ""]
+    if row.accuracy and base.accuracy:
+        parts.append(f"mAP@0.5 {100 * (row.accuracy.map50 - base.accuracy.map50):+.1f} points".replace("-", "\u2212"))
+    parts.append(f"file {row.model_file.bytes / base.model_file.bytes:.2f} x the size")
+    return f"{row.precision.upper()} against FP32 in {row.runtime}: {', '.join(parts)}."
+
+
+def verdict_text(row: Row) -> str:
+    """``valid``, or the status with its reasons."""
+    status, reasons = row.verdict.status, row.verdict.reasons
+    return f"{status}: {'; '.join(reasons)}" if reasons else status
+
+
+def subtitle(rows: Sequence[Row]) -> str:
+    """Boards, processors and days of the measurement."""
+    processors = dict.fromkeys(str(row.machine.get("before", {}).get("cpu", "unknown processor")) for row in rows)
+    known = [name for name in processors if name != "unknown processor"] or ["unknown processor"]
+    days = sorted({row.started[:10] for row in rows if row.started})
+    when = [f"measured {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else "")] if days else []
+    return " · ".join([*dict.fromkeys(row.board for row in rows), *known, *when])
+
+
+def conditions(rows: Sequence[Row]) -> list[str]:
+    """What the numbers were measured on: input, evaluation set, frames, warm-up."""
+    inputs = dict.fromkeys(f"{r.input.width} x {r.input.height} ({r.input.layout})" for r in rows)
+    sets = dict.fromkeys(
+        f"{r.accuracy.set}, {r.accuracy.images} images (digest {r.accuracy.set_digest[:12]})"
+        for r in rows
+        if r.accuracy
+    )
+    counts = [r.latency.count for r in rows if r.latency]
+    frames = [f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"] if counts else []
+    warmups = sorted({r.process.warmup for r in rows})
+    return [
+        f"Input: {'; '.join(inputs)} pixels, batch 1.",
+        f"Evaluation set: {'; '.join(sets) or NOT_MEASURED}.",
+        *(f"Percentiles over {n} frames a row, none left out." for n in frames),
+        f"Warm-up: {' or '.join(map(str, warmups))} frames before the timed ones, kept apart.",
+    ]
+
+
+def facts(row: Row) -> list[tuple[str, str]]:
+    """Everything of a row that is not in the table, as (name, value with its unit)."""
+    return [*run_facts(row), *file_facts(row)]
+
+
+def run_facts(row: Row) -> list[tuple[str, str]]:
+    """How the timed part went."""
+    return [*_latency_facts(row), *_process_facts(row)]
+
+
+def _latency_facts(row: Row) -> list[tuple[str, str]]:
+    latency = row.latency
+    if latency is None:
+        return [(name, NOT_MEASURED) for name in ("frames timed", "mean ± std", "min", "p99", "max")]
+    return [
+        ("frames timed", str(latency.count)),
+        ("mean ± std", f"{latency.mean:.2f} ± {latency.std:.2f} ms"),
+        ("min", f"{latency.min:.2f} ms"),
+        ("p99", f"n < {P99_NEEDS}" if latency.p99 is None else f"{latency.p99:.2f} ms"),
+        ("max", f"{latency.max:.2f} ms"),
+    ]
+
+
+def _process_facts(row: Row) -> list[tuple[str, str]]:
+    process = row.process
+    return [
+        ("first frame (cold)", _show(process.cold_ms, "{:.2f} ms")),
+        ("load", _show(process.load_seconds, "{:.2f} s")),
+        ("peak memory (RSS)", _show(process.peak_rss_mb, "{:.1f} MB")),
+        ("CPU time / wall time", _show(process.cpu_over_wall, "{:.3f}")),
+    ]
+
+
+def file_facts(row: Row) -> list[tuple[str, str]]:
+    """What was run, and the lesser conditions of the run."""
+    process, counted = row.process, row.complexity
+    return [
+        ("timed for", _show(process.seconds, "{:.1f} s")),
+        ("images in the loop", _show(process.images, "{}")),
+        ("decoding an image file", _show(process.decode_ms, "{:.2f} ms")),
+        ("threads", str(process.threads)),
+        ("core", "not pinned" if process.core is None else str(process.core)),
+        ("involuntary switches", _show(process.involuntary_switches, "{}")),
+        ("cores busy with others", _show(process.other_load, "{:.2f}")),
+        ("runtime version", row.runtime_version or "unknown"),
+        ("model file", row.model_file.name),
+        ("its size", f"{row.model_size_mb:.2f} MB = {row.model_size_mib:.2f} MiB"),
+        ("its SHA-256", row.model_file.sha256[:16]),
+        ("artifact", row.artifact[:16]),
+        ("MACs", f"{counted.macs:,}" if counted else NOT_MEASURED),
+        ("weights in the graph", f"{counted.parameters:,}" if counted else NOT_MEASURED),
+        ("measured", (row.started or "unknown").replace("T", " ").replace("+00:00", " UTC")),
+    ]
+
+
+def _show(value: float | None, style: str) -> str:
+    return NOT_MEASURED if value is None else style.format(value)
+
+
+class Machine(NamedTuple):
+    """Rows that ran on one machine, and what it is. facts: (name, value)."""
+
+    numbers: tuple[int, ...]
+    facts: tuple[tuple[str, str], ...]
+
+
+def machines(rows: Sequence[Row]) -> list[Machine]:
+    """The rows' machines, each once. What moves while it runs (load, frequency) is given as the range over its rows."""
+    groups: dict[str, list[int]] = {}
+    for number, row in enumerate(rows, 1):
+        if "before" in row.machine:
+            groups.setdefault(json.dumps(_fixed(row), sort_keys=True), []).append(number)
+    return [
+        Machine(tuple(numbers), (*_flat(_fixed(rows[numbers[0] - 1])), *_moving([rows[n - 1] for n in numbers])))
+        for numbers in groups.values()
+    ]
+
+
+def _fixed(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in row.machine["before"].items() if name not in _MOVING}
+
+
+def _flat(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, list):
+            text = ", ".join(map(str, value))
+        elif isinstance(value, dict):
+            text = "; ".join(f"{k}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in value.items())
+        else:
+            text = str(value) if not isinstance(value, bool) else "yes" if value else "no"
+        yield name.replace("_mb", " (MB)").replace("_", " "), text or "none"
+
+
+def _moving(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    for name, label in _MOVING.items():
+        seen = [m[name] for row in rows for m in row.machine.values() if name in m]
+        numbers = [v[0] if isinstance(v, list) else v for v in seen]
+        known = [float(v) for v in numbers if isinstance(v, int | float)]
+        ends = dict.fromkeys(f"{v:g}" for v in (min(known), max(known))) if known else ["unknown"]
+        yield label, " to ".join(ends)

@@ -1,0 +1,389 @@
+import json
+import math
+from html.parser import HTMLParser
+
+import jsonschema
+import numpy as np
+import pytest
+from rich.console import Console
+
+from edgekit.measure.charts import Point, histogram, latency_bar, nice_axis, pareto, scatter, timeline
+from edgekit.measure.report import (
+    Picture,
+    TerminalTable,
+    markdown_table,
+    read_report,
+    render_html,
+    render_markdown,
+    report_json,
+    report_schema,
+    terminal_verdicts,
+    write_report,
+)
+from edgekit.measure.row import Latency
+from edgekit.measure.words import findings, labels, machines
+from edgekit.runtime.errors import BadInput
+
+from .test_row import HEADERS, make_row
+
+PICTURE = Picture("first", 'a "first" <picture>', np.full((480, 1200, 3), 90, np.uint8))
+
+
+def timed(ms, count=100, **changes):
+    """A row whose frames all took ``ms``."""
+    latency = Latency.from_samples([ms] * count)
+    return make_row(latency=latency.model_dump(), samples=[ms] * count, **changes)
+
+
+def unmeasured(**changes):
+    reason = "bench of model.onnx was killed by SIGSEGV"
+    verdict = {"status": "not measured", "reasons": [reason]}
+    return make_row(latency=None, accuracy=None, samples=[], spans={}, verdict=verdict, **changes)
+
+
+def accuracy(map50):
+    return {**make_row().accuracy.model_dump(), "map50": map50}
+
+
+MACHINE = {
+    "cpu": "Toy <CPU> | 9000",
+    "cores": 2,
+    "virtual": True,
+    "governor": "unknown",
+    "load_average": [0.5, 0.1, 0.1],
+}
+ROWS = [
+    timed(100.0, precision="fp32", accuracy=accuracy(0.45), machine={"before": MACHINE, "after": MACHINE}),
+    timed(40.0, model_file={"name": "model.onnx", "bytes": 1_250_000, "sha256": "b" * 64}),
+    timed(20.0, 20, runtime="openvino", accuracy=None, complexity=None, verdict={"status": "perf-only"}),
+    unmeasured(runtime="tensorrt"),
+]
+
+
+class Page(HTMLParser):
+    """What a page holds: its tags, that they close in order, its text, and its attributes."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "hr", "input"})
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.text, self.attributes, self.faults = [], [], [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(tag)
+
+    def handle_data(self, data):
+        if data.strip():
+            self.text.append((self.open[-1] if self.open else "", data.strip()))
+
+
+def page_of(rows, *pictures):
+    return Page(render_html(rows, pictures))
+
+
+@pytest.mark.parametrize(
+    "rows", [ROWS, ROWS[:1], ROWS[3:], [timed(5.0, 1)]], ids=["mixed", "one", "unmeasured", "a frame"]
+)
+def test_the_page_is_well_formed_and_fetches_nothing(rows):
+    html = render_html(rows, [PICTURE])
+    page = Page(html)
+    assert (page.faults, page.open) == ([], [])
+    assert "http://" not in html
+    assert "https://" not in html
+    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
+    fetched = [v for _, name, v in page.attributes if name in ("src", "href", "srcset", "poster", "action")]
+    assert fetched
+    assert all(value.startswith("data:image/jpeg;base64,") for value in fetched)
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_the_page_has_the_table_with_exactly_the_columns():
+    page = page_of(ROWS)
+    start = next(i for i, (tag, text) in enumerate(page.text) if (tag, text) == ("th", "model"))
+    assert [text for tag, text in page.text[start : start + 12] if tag == "th"] == HEADERS
+    labels_of_cells = [v for tag, name, v in page.attributes if (tag, name) == ("td", "data-label")]
+    assert labels_of_cells == HEADERS * len(ROWS)
+
+
+def test_the_page_defines_every_column_and_both_schemes():
+    html = render_html(ROWS)
+    for header in HEADERS:
+        assert f"<dt>{header}</dt>" in html
+    assert "prefers-color-scheme: dark" in html
+    assert 'name="viewport"' in html
+
+
+def test_what_comes_from_rows_and_pictures_is_escaped():
+    evil = '<script>alert("x")</script>'
+    rows = [timed(5.0, model=evil, machine={"before": {"cpu": evil}}, verdict={"status": "noisy", "reasons": [evil]})]
+    html = render_html(rows, [Picture("p", evil, PICTURE.image)], title=evil)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 5
+
+
+def test_pictures_in_the_page_are_small_enough():
+    import base64
+
+    import cv2
+
+    page = page_of(ROWS, PICTURE)
+    ((_, _, uri),) = [a for a in page.attributes if a[0] == "img" and a[1] == "src"]
+    data = np.frombuffer(base64.b64decode(uri.partition(",")[2]), np.uint8)
+    assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (384, 960, 3)
+    assert ("img", "alt", PICTURE.title) in page.attributes
+
+
+def test_bold_marks_the_best_of_each_column_that_differs():
+    page = page_of([timed(10.0, model="a"), timed(20.0, model="b")])
+    best = [(tag, value) for tag, name, value in page.attributes if name == "class" and "best" in value.split()]
+    assert len(best) == 3  # p50, p90 and fps of the first; the rest is the same in both
+
+
+def test_report_json_fits_its_schema_and_reads_back(tmp_path):
+    files = write_report(ROWS, tmp_path / "new", [PICTURE])
+    values = json.loads(files.json.read_text())
+    jsonschema.Draft202012Validator.check_schema(report_schema())
+    jsonschema.validate(values, report_schema(), cls=jsonschema.Draft202012Validator)
+    assert (values["format"], values["version"]) == ("edgekit-report", 1)
+    assert [list(line) for line in values["table"]] == [HEADERS] * 4
+    assert values["table"][0]["fps"] == pytest.approx(10.0)
+    assert values["table"][3]["ms/frame p50"] is None
+    assert read_report(files.json) == tuple(ROWS)
+
+
+def test_the_schema_refuses_what_is_no_report():
+    values = json.loads(report_json(ROWS))
+    for damage in ({"version": 2}, {"rows": [{}]}, {"more": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**values, **damage}, report_schema())
+
+
+def test_every_file_is_written_and_only_those(tmp_path):
+    files = write_report(ROWS, tmp_path, [PICTURE])
+    written = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert written == ["pictures/first.jpg", "report.html", "report.json", "report.md"]
+    assert files.pictures == (tmp_path / "pictures" / "first.jpg",)
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path):
+    first, second = write_report(ROWS, tmp_path / "a", [PICTURE]), write_report(ROWS, tmp_path / "b", [PICTURE])
+    for name in ("json", "markdown", "html"):
+        assert getattr(first, name).read_bytes() == getattr(second, name).read_bytes()
+
+
+def test_no_rows_no_report(tmp_path):
+    with pytest.raises(BadInput, match="no measured row"):
+        write_report([], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": "edgekit-report", "version": 2}', "\udcff"])
+def test_a_damaged_report_is_refused_by_name(tmp_path, text):
+    file = tmp_path / "report.json"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(BadInput, match=r"report\.json"):
+        read_report(file)
+
+
+def test_a_missing_report_is_refused_by_name(tmp_path):
+    with pytest.raises(BadInput, match=r"gone\.json: cannot read"):
+        read_report(tmp_path / "gone.json")
+
+
+# -- Markdown and terminal --------------------------------------------------------------------------------------------
+def test_markdown_table_exactly():
+    assert markdown_table([make_row(), unmeasured(model="a|b")]) == "\n".join(
+        [
+            "| " + " | ".join(HEADERS) + " |",
+            "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            "| toynet | x86-1t | onnxruntime | int8 | 44.6 | 23.4 | 2.50 | 12.34 | 50.50 | 90.10 | 19.8 | 1,616,366 |",
+            "| a\\|b | x86-1t | onnxruntime | int8 | not measured | not measured | 2.50 | 12.34 | not measured "
+            "| not measured | not measured | 1,616,366 |",
+        ]
+    )
+
+
+def test_markdown_says_everything_that_the_page_says():
+    text = render_markdown(ROWS, [PICTURE])
+    for part in (
+        "SIGSEGV",
+        "Toy <CPU> \\| 9000",
+        "2 x GMAC",
+        "mean ± std",
+        "pictures/first.jpg",
+        "10 frames before",
+        "perf-only",
+    ):
+        assert part in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in tables)
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_terminal_table_shows_every_cell_at_any_width(width):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(TerminalTable(ROWS))
+    text = console.export_text()
+    console.file.close()
+    assert "…" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    for header in HEADERS:
+        assert header in text
+    for cell in ("onnxruntime", "openvino", "tensorrt", "100.00", "1,616,366"):
+        assert cell in text
+    first = text.splitlines()[0].split("  ")
+    assert (len(text.splitlines()) == 1 + len(ROWS)) == (width == 200), first
+
+
+def test_terminal_verdicts_name_each_row():
+    lines = terminal_verdicts(ROWS).plain.splitlines()
+    assert lines[0] == "● onnxruntime fp32: valid"
+    assert lines[3] == "✕ tensorrt int8: not measured: bench of model.onnx was killed by SIGSEGV"
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+def test_findings_compare_int8_with_fp32_of_the_same_runtime():
+    assert findings(ROWS) == [
+        "Fastest: openvino int8, 20.00 ms per frame (50.0 fps).",
+        "INT8 against FP32 in onnxruntime: 2.50 x as fast, mAP@0.5 −0.4 points, file 0.50 x the size.",
+        "2 of 4 rows are valid; row 3 is perf-only, row 4 is not measured.",
+    ]
+
+
+def test_findings_of_nothing_measured():
+    assert findings([unmeasured()]) == ["0 of 1 rows are valid; row 1 is not measured."]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([{}, {"runtime": "openvino"}], ["onnxruntime int8", "openvino int8"]),
+        ([{}, {"model": "other"}], ["toynet · onnxruntime int8", "other · onnxruntime int8"]),
+        ([{}, {"board": "x86"}], ["x86-1t · onnxruntime int8", "x86 · onnxruntime int8"]),
+    ],
+)
+def test_labels_name_what_differs(changes, expected):
+    assert labels([make_row(**change) for change in changes]) == expected
+
+
+def test_machines_are_told_once_with_the_range_of_what_moves():
+    busy = {**MACHINE, "load_average": [2.5, 1, 1]}
+    rows = [
+        timed(1.0, machine={"before": MACHINE, "after": busy}),
+        timed(1.0, machine={"before": busy, "after": busy}),
+        timed(1.0, machine={"before": {**MACHINE, "cpu": "other"}, "after": MACHINE}),
+        timed(1.0),
+    ]
+    first, second = machines(rows)
+    assert (first.numbers, second.numbers) == ((1, 2), (3,))
+    facts = dict(first.facts)
+    assert facts["cpu"] == "Toy <CPU> | 9000"
+    assert (facts["virtual"], facts["governor"], facts["load average (1 min)"]) == ("yes", "unknown", "0.5 to 2.5")
+
+
+# -- charts -----------------------------------------------------------------------------------------------------------
+def point(x, y, number=1):
+    return Point(x, y, number, "p-fp32", f"point {number}")
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([(10, 40), (20, 50), (30, 45)], [1, 2]),
+        ([(10, 40), (10, 50)], [2]),
+        ([(10, 50), (20, 50)], [1]),
+        ([(30, 60), (20, 50), (10, 40)], [3, 2, 1]),
+        ([(10, 40)], [1]),
+    ],
+)
+def test_pareto_front_by_hand(points, front):
+    assert [p.number for p in pareto([point(x, y, n) for n, (x, y) in enumerate(points, 1)])] == front
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0, 100, (0, 20, 40, 60, 80, 100)),
+        (0, 153.9, (0, 50, 100, 150, 200)),
+        (43.8, 44.7, (43.8, 44.0, 44.2, 44.4, 44.6, 44.8)),
+        (0, 0.07, (0, 0.02, 0.04, 0.06, 0.08)),
+        (5, 5, (5, 5.1, 5.2, 5.3, 5.4, 5.5)),
+        (0, 0, (0, 0.02, 0.04, 0.06, 0.08, 0.1)),
+    ],
+)
+def test_axes_are_round_and_hold_their_range(low, high, ticks):
+    axis = nice_axis(low, high)
+    assert axis.ticks == pytest.approx(ticks)
+    assert axis.low <= low
+    assert axis.high >= high
+    assert (axis.share(axis.low), axis.share(axis.high)) == (0, 100)
+
+
+def test_the_bar_is_as_long_as_its_latency():
+    svg = latency_bar(25.0, 40.0, 100.0, "p-int8")
+    assert '<rect class="p-int8" x="0.000%"' in svg
+    assert 'width="25.000%"' in svg
+    assert 'x2="40.000%"' in svg
+    assert "whisker" not in latency_bar(25.0, None, 100.0, "p-int8")
+
+
+def test_points_that_coincide_have_chips_that_do_not():
+    html = scatter([point(50, 44, n) for n in range(1, 7)])
+    page = Page(html)
+    centres = [(float(dict(a)["cx"]), float(dict(a)["cy"])) for a in _elements(html, "circle") if "cx" in dict(a)]
+    assert len(centres) == 6
+    assert min(math.dist(a, b) for i, a in enumerate(centres) for b in centres[:i]) >= 20
+    assert page.faults == []
+
+
+def _elements(html, wanted):
+    found = []
+
+    class Collect(HTMLParser):
+        def handle_startendtag(self, tag, attrs):
+            if tag == wanted:
+                found.append(attrs)
+
+    Collect().feed(html)
+    return found
+
+
+def test_the_histogram_counts_every_frame():
+    samples = [10.0] * 50 + [10.4] * 49 + [90.0]
+    drawn = histogram(samples, 10.0, 10.4)
+    assert drawn.beyond == 1
+    assert drawn.low == 10.0
+    assert drawn.high == pytest.approx(11.2)  # p90 + 2 x (p90 - p50)
+    assert "100 frames" in drawn.svg
+    assert "beyond" in drawn.svg
+
+
+@pytest.mark.parametrize("count", [1, 2, 600, 601, 5000])
+def test_timelines_of_any_length(count):
+    samples = [10.0] * count
+    samples[count // 2] = 50.0
+    svg = timeline(samples, 10.0)
+    assert Page(svg).faults == []
+    places = svg.split('points="')[1].split('"')[0].split()
+    ys = [float(p.split(",")[1]) for p in places]
+    assert min(ys) == 0  # the slowest frame touches the top, however many there are
+    assert len(places) <= 1200
+
+
+def test_equal_samples_draw():
+    assert "1 frames" in histogram([5.0], 5.0, None).svg
+    assert "slowest 5.00 ms" in timeline([5.0], 5.0)
