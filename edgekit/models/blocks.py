@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 Activation: TypeAlias = Callable[[], nn.Module]
@@ -12,6 +13,27 @@ Activation: TypeAlias = Callable[[], nn.Module]
 
 def relu_inplace() -> nn.Module:
     return nn.ReLU(inplace=True)
+
+
+def leaky() -> nn.Module:
+    """Darknet's leaky ReLU, slope 0.1."""
+    return nn.LeakyReLU(0.1, inplace=True)
+
+
+def swish() -> nn.Module:
+    """x * sigmoid(x) (Ramachandran et al. 2017; Elfving et al. 2018)."""
+    return nn.SiLU(inplace=True)
+
+
+# Activations that a recipe may name.
+ACTIVATIONS: Mapping[str, Activation] = {"relu": relu_inplace, "leaky": leaky, "swish": swish}
+
+
+def activation_named(name: str) -> Activation:
+    """Raises ValueError for a name that ACTIVATIONS does not have."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
 
 
 def conv_bn(
@@ -56,3 +78,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.body(x) + self.shortcut(x))
+
+
+def partial_add(x: Tensor, other: Tensor) -> Tensor:
+    """Add only the channels that both maps have; the result is as wide as ``x`` (PRN, Wang et al. 2019, fig. 1)."""
+    common = min(x.shape[1], other.shape[1])
+    total = x[:, :common] + other[:, :common]
+    return total if common == x.shape[1] else torch.cat([total, x[:, common:]], dim=1)
