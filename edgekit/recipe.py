@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +15,8 @@ from .paths import share, unknown_name
 from .runtime.errors import BadConfig
 from .runtime.preprocess import Preprocess
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -26,7 +27,16 @@ def _divisible(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
+def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError(f"expected [lowest, highest], got [{limits[0]}, {limits[1]}]")
+    return limits
+
+
 Size = Annotated[tuple[Count, Count], AfterValidator(_divisible)]  # width, height in pixels
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+# one line: the header of a weights file lists the names line by line
+Name = Annotated[str, Field(min_length=1, pattern=r"^[^\r\n]+$")]
 
 
 class ModelSection(Section):
@@ -68,14 +78,19 @@ class AugmentSection(Section):
     """
 
     flip: Probability = 0.5
-    scale: tuple[Positive, Positive] = (0.6, 1.4)
+    scale: Range = (0.6, 1.4)
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.4
     crop: Size | None = None
 
 
 class LossSection(Section):
-    """Mobile CenterNet eq. 3-7. ``balanced: false`` gives CenterNet's own focal loss (all class weights 1)."""
+    """Mobile CenterNet eq. 3-7. ``balanced: false`` gives CenterNet's own focal loss (all class weights 1).
+
+    l1_mean: what eq. 5 and 6 divide by: "components", 2N, as in the code that the published lambdas come from, or
+        "objects", N as printed
+    radius: of the Gaussians of eq. 2: as CenterNet's code computes it, or by CornerNet's definition; about 3 to 1
+    """
 
     alpha: Positive = 2.0
     beta: Positive = 4.0
@@ -84,9 +99,8 @@ class LossSection(Section):
     max_weight: Annotated[float, Field(ge=1)] = 10.0
     size: NonNegative = 0.1
     offset: NonNegative = 1.0
-    l1_mean: Literal["components", "objects"] = (
-        "components"  # 2N (the published lambdas come from there) or N as printed
-    )
+    l1_mean: Literal["components", "objects"] = "components"
+    radius: Literal["centernet", "cornernet"] = "centernet"
 
 
 class ScheduleSection(Section):
@@ -99,7 +113,13 @@ class ScheduleSection(Section):
 
 
 class TrainSection(Section):
-    """The paper's schedule is the default: Adam 1e-3, /10 at epochs 45 and 55, 60 epochs."""
+    """The paper's schedule is the default: Adam 1e-3, /10 at epochs 45 and 55, 60 epochs.
+
+    batch_size: images per process. precision: "auto" is mixed fp16 on a GPU and fp32 on a CPU.
+    freeze_norm: batch normalisation keeps the statistics it starts with: for fine-tuning in small batches
+    validate_every: epochs between two validations; the last epoch is always validated
+    init: a checkpoint artifact or a .safetensors file to start from
+    """
 
     epochs: Count = 60
     batch_size: Count = 8
@@ -107,13 +127,14 @@ class TrainSection(Section):
     weight_decay: NonNegative = 0.0
     schedule: ScheduleSection = ScheduleSection()
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
-    clip_norm: NonNegative = 35.0
+    clip_norm: NonNegative = 35.0  # of all gradients together; 0 for no clipping
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
+    freeze_norm: bool = False
     workers: Annotated[int, Field(ge=0)] = 1
     seed: int = 0
     validate_every: Count = 5
-    init: str | None = None  # a checkpoint artifact or a .safetensors file to start from
+    init: str | None = None
 
 
 class TeacherSection(Section):
@@ -124,11 +145,14 @@ class TeacherSection(Section):
 
 
 class DistillationSection(Section):
-    """Mobile CenterNet eq. 8-11. A weight of 0 switches a term off."""
+    """Mobile CenterNet eq. 8-11. A weight of 0 switches a term off.
+
+    divergence, direction: eq. 8 leaves open what the KL of two sigmoid maps is; see ``training.distillation``
+    """
 
     pixel: NonNegative = 0.1
     pair: NonNegative = 10.0
-    divergence: Literal["bernoulli", "softmax"] = "bernoulli"  # open reading of eq. 8 on sigmoid maps
+    divergence: Literal["bernoulli", "softmax"] = "bernoulli"
     direction: Literal["student-teacher", "teacher-student"] = "student-teacher"
 
 
@@ -153,7 +177,7 @@ class Recipe(Section):
     name: str
     description: str = ""
     paper: str = ""
-    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    classes: Annotated[tuple[Name, ...], Field(min_length=1)]
     model: ModelSection
     preprocess: PreprocessSection
     data: DataSection | None = None
@@ -171,8 +195,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes: a name appears twice")
+        twice = [name for name, count in Counter(self.classes).items() if count > 1]
+        if twice:
+            raise ValueError(f"classes: {', '.join(twice)} appears twice")
+        crop, full = self.augment.crop, self.preprocess.size
+        if crop and (crop[0] > full[0] or crop[1] > full[1]):
+            raise ValueError(f"augment.crop {crop[0]}x{crop[1]} is larger than preprocess.size {full[0]}x{full[1]}")
         if (self.teacher is None) != (self.distillation is None):
             raise ValueError("teacher and distillation go together: give both or neither")
         return self

@@ -5,14 +5,16 @@ So an epoch is the same whether the training was interrupted before it or not, a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..runtime.errors import EdgeKitError
 from ..runtime.images import read_image
 from ..runtime.preprocess import Placement, Preprocess
 from .augment import Augment, Boxes
@@ -73,12 +75,39 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.length // step * self.batch if self.shuffle else len(range(self.rank, self.length, self.world))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch
         order = np.arange(self.length)
         if self.shuffle:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+            np.random.default_rng((self.seed, epoch)).shuffle(order)
             order = order[: self.length // (self.batch * self.world) * self.batch * self.world]
         for index in order[self.rank :: self.world]:
-            yield self.epoch, int(index)
+            yield epoch, int(index)
+
+
+class WatchedLoader(DataLoader[Any]):
+    """A DataLoader that counts, in ``waited``, the seconds for which its user waited for a batch.
+
+    It begins an epoch when the first batch is asked for. A DataLoader with workers begins when its iterator is made,
+    and Lightning makes that of a resumed training before it tells the sampler which epoch it is.
+    """
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        began = time.perf_counter()
+        try:
+            for batch in super().__iter__():
+                self.waited += time.perf_counter() - began
+                yield batch
+                began = time.perf_counter()
+        except EdgeKitError as error:
+            raise _without_traceback(error) from error
+
+
+def _without_traceback(error: EdgeKitError) -> EdgeKitError:
+    """The error as it was raised: one from a loader's worker arrives with its traceback as text before the message."""
+    name = type(error).__name__
+    return type(error)(str(error).rpartition(f"{name}: ")[2].strip())
 
 
 def stack_canvases(items: Sequence[Item]) -> Tensor:

@@ -80,6 +80,7 @@ def save_weights(model: nn.Module, file: Path, classes: Sequence[str]) -> None:
     """All tensors as contiguous safetensors, with the class list in the header."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     safetensors.torch.save_file(state, file, metadata={"classes": "\n".join(classes)})
+    file.chmod(0o644)  # safetensors lets nobody else read it
 
 
 def checkpoint_manifest(recipe: Recipe, category_ids: Sequence[int] | None = None) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import copy
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage(nn.Module):
-    """A shadow copy of ``model``: after step n every float becomes d * shadow + (1 - d) * model.
+    """A shadow copy of ``model``: after optimiser step n = 0, 1, ... every float is d * shadow + (1 - d) * model.
 
     d = min(decay, (1 + n) / (10 + n)), so that early steps are not dragged by the initial weights. Batch-norm
     statistics are averaged too; integer buffers are copied. decay = 0 follows the model exactly.
@@ -35,7 +36,7 @@ class WeightAverage(nn.Module):
                 sources.append(theirs[name].detach())
             else:
                 value.copy_(theirs[name])
-        torch._foreach_lerp_(shadows, sources, 1 - decay)
+        get_ema_multi_avg_fn(decay)(shadows, sources, None)
         self.steps += 1
 
     def train(self, mode: bool = True) -> WeightAverage:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..data.coco import CocoSet, read_coco
 from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file, write_checkpoint
 from ..models.detector import Detector
 from ..models.zoo import build
 from ..recipe import Recipe, TeacherSection, load_recipe
-from ..runtime.artifact import Artifact, read_artifact
-from ..runtime.errors import ArtifactError, BadConfig, BadInput
-from .module import DetectionData, DetectorModule
+from ..runtime.artifact import Artifact, file_sha256, read_artifact
+from ..runtime.errors import BadConfig, BadInput
+from .batches import DetectionData
+from .module import DetectorModule
+from .resume import RESUME, Start, WholeFiles, begin
+from .watch import DataWait, MetricsTable, Progress, Report, without_remarks
 
-Progress = Callable[[str, int, int], None]
-RESUME = "resume.ckpt"
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # ours -> Lightning's
 
 
 def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | None = None) -> Artifact:
@@ -31,23 +36,24 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
 
     The artifact is renewed at every validation, so an interrupted training leaves the newest validated weights.
     resume: go on from the last finished epoch; the weights are then those of a training that was never interrupted.
+    progress: called with ("train", steps done, steps in all)
+
+    Under torchrun every process calls it; the first one writes. Raises EdgeKitError for what a user can mend, and
+    KeyboardInterrupt for Ctrl-C, after which ``resume`` works.
     """
     work = out.with_name(out.name + "-training")
+    devices, nodes = _processes(os.environ)
     train, val = training_sets(recipe)
-    lightning.seed_everything(recipe.train.seed, verbose=False)
-    model = build(recipe.model.name, len(recipe.classes), recipe.model.options)
-    if recipe.train.init:
-        load_weights(model, weights_file(recipe.resolve(recipe.train.init)), recipe.classes)
-    teacher = _teacher(recipe.teacher, recipe) if recipe.teacher else None
-    module = DetectorModule(recipe, model, train.class_counts().tolist(), val, teacher)
-    publish = Publish(recipe, train, out)
-    trainer = _trainer(recipe, work, [publish, DataWait(), *([Report(progress)] if progress else [])])
-    trainer.fit(
-        module, datamodule=DetectionData(recipe, train, val), ckpt_path=_resume_file(work, resume), weights_only=True
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    publish.write(trainer, module)
+    data = DetectionData(recipe, train, val, devices * nodes)
+    model, teacher, parents = _networks(recipe)
+    with without_remarks(), _interruptible():
+        start = begin(work, recipe, devices * nodes, resume, writer=os.environ.get("RANK", "0") == "0")
+        module = DetectorModule(recipe, model, train.class_counts().tolist(), data.steps_per_epoch, val, teacher)
+        publish = Publish(recipe, data, {"train": train.digest(), **parents}, out)
+        callbacks = [publish, DataWait(), *([Report(progress)] if progress else [])]
+        trainer = _trainer(recipe, work, start, callbacks, devices, nodes)
+        trainer.fit(module, datamodule=data, ckpt_path=start.file, weights_only=True)
+        publish.finish(trainer, module)
     return read_artifact(out, kinds=("checkpoint",))
 
 
@@ -64,111 +70,150 @@ def training_sets(recipe: Recipe) -> tuple[CocoSet, CocoSet | None]:
     images = root / recipe.data.images
     train = read_coco(root / recipe.data.train, images, recipe.classes)
     val = read_coco(root / recipe.data.val, images, recipe.classes) if recipe.data.val else None
+    for coco in (train, val):
+        if coco is not None and not coco.class_counts().any():
+            raise BadInput(
+                f"{coco.annotations}: no box of {', '.join(recipe.classes)} in it; nothing to learn or measure"
+            )
     return train, val
 
 
-def _trainer(recipe: Recipe, work: Path, callbacks: list[Callback]) -> lightning.Trainer:
+# -- networks ---------------------------------------------------------------------------------------------------------
+def _networks(recipe: Recipe) -> tuple[Detector, Detector | None, dict[str, str]]:
+    """The network to train, its teacher if it has one, and the hashes of the weights that were read, by role."""
+    lightning.seed_everything(recipe.train.seed, verbose=False)
+    model = build(recipe.model.name, len(recipe.classes), recipe.model.options)
+    parents = {}
+    if recipe.train.init:
+        file = weights_file(recipe.resolve(recipe.train.init))
+        load_weights(model, file, recipe.classes)
+        parents["init"] = file_sha256(file)
+    if recipe.teacher is None:
+        return model, None, parents
+    teacher, parents["teacher"] = _teacher(recipe.teacher, recipe)
+    return model, teacher, parents
+
+
+def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
+    beside = student.folder / section.recipe
+    recipe = load_recipe(beside if beside.exists() else section.recipe)
+    for what, theirs, ours in (
+        ("classes", recipe.classes, student.classes),
+        ("preprocess.colour", recipe.preprocess.colour, student.preprocess.colour),
+        ("preprocess.mean", recipe.preprocess.mean, student.preprocess.mean),
+        ("preprocess.std", recipe.preprocess.std, student.preprocess.std),
+    ):
+        if theirs != ours:
+            raise BadConfig(
+                f"teacher {recipe.name} and student {student.name} see the same input and must agree on {what}: "
+                f"{theirs} against {ours}"
+            )
+    model = build(recipe.model.name, len(recipe.classes), recipe.model.options)
+    path = student.resolve(section.weights)
+    if not path.exists():
+        raise BadInput(
+            f"{path}: no such weights of the teacher. Train it: edgekit train {section.recipe}; or say where they are: "
+            f"edgekit train {student.name} teacher.weights=CHECKPOINT"
+        )
+    file = weights_file(path)
+    load_weights(model, file, student.classes)
+    return model, file_sha256(file)
+
+
+# -- Lightning --------------------------------------------------------------------------------------------------------
+def _processes(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Processes on this machine, and machines, as torchrun says; without it, one process."""
+    if not torch.distributed.is_torchelastic_launched():
+        return 1, 1
+    here = int(environment["LOCAL_WORLD_SIZE"])
+    return here, int(environment["WORLD_SIZE"]) // here
+
+
+def _trainer(
+    recipe: Recipe, work: Path, start: Start, callbacks: list[Callback], devices: int, nodes: int
+) -> lightning.Trainer:
     train = recipe.train
     gpu = torch.cuda.is_available()
-    precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "auto": "16-mixed" if gpu else "32-true"}
-    keep = ModelCheckpoint(
-        dirpath=work, filename=Path(RESUME).stem, save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the average is
-    warnings.filterwarnings("ignore", message=".*isn't.*necessary.*|.*Checkpoint directory.*exists")
+    precision = ("fp16" if gpu else "fp32") if train.precision == "auto" else train.precision
+    keep = ModelCheckpoint(work, Path(RESUME).stem, save_on_train_epoch_end=True, enable_version_counter=False)
     return lightning.Trainer(
         accelerator="gpu" if gpu else "cpu",
-        devices="auto" if gpu else 1,
-        precision=precision[train.precision],  # type: ignore[arg-type]
+        devices=devices,
+        num_nodes=nodes,
+        precision=PRECISIONS[precision],  # type: ignore[arg-type]
         max_epochs=train.epochs,
         gradient_clip_val=train.clip_norm or None,
         check_val_every_n_epoch=train.validate_every,
         num_sanity_val_steps=0,
-        sync_batchnorm=gpu,
+        sync_batchnorm=gpu,  # a CPU has none
         use_distributed_sampler=False,  # EpochSampler splits the epoch itself
         enable_progress_bar=not any(isinstance(c, Report) for c in callbacks),
-        logger=[CSVLogger(work, name="", version=""), TensorBoardLogger(work, name="", version="")],
-        callbacks=[*callbacks, keep],
         enable_model_summary=False,
-        log_every_n_steps=20,
+        logger=[
+            MetricsTable(work / "metrics.csv", start.step),
+            TensorBoardLogger(work, name="", version="", purge_step=start.step or None),
+        ],
+        log_every_n_steps=1,  # metrics are logged by epoch
+        callbacks=[*callbacks, keep],
+        plugins=[WholeFiles()],
     )
 
 
-def _resume_file(work: Path, resume: bool) -> Path | None:
-    file = work / RESUME
-    if not resume:
-        return None
-    if not file.is_file():
-        raise ArtifactError(f"{file}: nothing to resume from. Start the training without --resume.")
-    return file
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, SIGTERM ends with its exit code.
 
-
-def _teacher(section: TeacherSection, student: Recipe) -> Detector:
-    recipe = load_recipe(section.recipe)
-    if recipe.classes != student.classes:
-        raise BadConfig(
-            f"teacher {recipe.name} knows the classes {', '.join(recipe.classes)}; "
-            f"its student {student.name} needs {', '.join(student.classes)}"
-        )
-    model = build(recipe.model.name, len(recipe.classes), recipe.model.options)
-    load_weights(model, weights_file(student.resolve(section.weights)), student.classes)
-    return model
+    Lightning makes SystemExit(1) of the one and leaves further Ctrl-C ignored, and SystemExit(0) of the other.
+    """
+    own = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SIGTERMException as error:
+        raise SystemExit(128 + signal.SIGTERM) from error
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if own:
+            signal.signal(signal.SIGINT, handler)
 
 
 class Publish(Callback):
     """Writes the averaged weights as a checkpoint artifact at every validation."""
 
-    def __init__(self, recipe: Recipe, train: CocoSet, out: Path) -> None:
-        self.recipe, self.train_set, self.out = recipe, train, out
+    def __init__(self, recipe: Recipe, data: DetectionData, parents: Mapping[str, str], out: Path) -> None:
+        self.recipe, self.data, self.parents, self.out = recipe, data, dict(parents), out
+        self._published = -1  # steps behind the weights that were published last
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, DetectorModule)
-        if not trainer.sanity_checking:
-            self.write(trainer, module)
+        self._write(trainer, module)
 
-    def write(self, trainer: lightning.Trainer, module: DetectorModule) -> None:
+    def finish(self, trainer: lightning.Trainer, module: DetectorModule) -> None:
+        """Publish the last weights, with metrics of their own, unless the last epoch was validated."""
+        if self._published != int(module.average.steps):
+            if self.data.val is None:
+                self._write(trainer, module)
+            else:
+                trainer.validate(module, datamodule=self.data, verbose=False)
+        trainer.strategy.barrier("published")  # nobody reads before it is written
+
+    def _write(self, trainer: lightning.Trainer, module: DetectorModule) -> None:
+        steps = self._published = int(module.average.steps)
         if not trainer.is_global_zero:
             return
-        metrics = {
-            k.removeprefix("val/"): round(float(v), 6) for k, v in trainer.callback_metrics.items() if "val/" in k
-        }
-        manifest = checkpoint_manifest(self.recipe, self.train_set.category_ids)
+        manifest = checkpoint_manifest(self.recipe, self.data.train.category_ids)
         manifest["metrics"] = {
-            **metrics,
-            "epochs": int(module.average.steps) // max(1, int(trainer.num_training_batches)),
-            "steps": trainer.global_step,
+            **self._metrics(trainer),
+            "epochs": steps // self.data.steps_per_epoch,
+            "steps": steps,
         }
-        manifest["parents"] = {"train": self.train_set.digest()}
+        manifest["parents"] = self.parents
         write_checkpoint(self.out, module.average.model, manifest)
 
-
-# -- watching --------------------------------------------------------------------------------------------------------
-class DataWait(Callback):
-    """Logs which share of an epoch the step waited for the loader; under 5 % is the goal."""
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self._start = self._last = time.perf_counter()
-        self._waited = 0.0
-
-    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        self._waited += time.perf_counter() - self._last
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        self._last = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        seconds = time.perf_counter() - self._start
-        module.log("train/data_wait", self._waited / seconds, rank_zero_only=True)
-        module.log("train/seconds", seconds, rank_zero_only=True)
-
-
-class Report(Callback):
-    """Forwards steps to a progress callback."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        total = int(trainer.estimated_stepping_batches)
-        self._progress(f"train, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.global_step, total)
+    def _metrics(self, trainer: lightning.Trainer) -> dict[str, Any]:
+        prefix = "val/"
+        measured = trainer.callback_metrics.items()
+        return {k.removeprefix(prefix): round(float(v), 6) for k, v in measured if k.startswith(prefix)}

@@ -31,10 +31,11 @@ def class_weights(counts: Sequence[int] | Tensor, gamma: float = 0.75, max_weigh
     """Weight of each class by its number of labelled boxes M_c: 1 for the most frequent, W for the rarest (eq. 4).
 
     r_c = M_max / M_c;  w_c = (W - 1) / (r_max^gamma - 1) * (r_c^gamma - 1) + 1
-    A class without a box counts as one box. All weights are 1 when every class is equally frequent.
+    A class without a box has no r_c. It weighs 1 and stays out of M_min, where it would press the weights of classes
+    that are merely rare down to 1. All weights are 1 when the classes are equally frequent.
     """
-    boxes = torch.as_tensor(counts, dtype=torch.float64).clamp(min=1)
-    ratio = (boxes.max() / boxes) ** gamma
+    boxes = torch.as_tensor(counts, dtype=torch.float64)
+    ratio = torch.where(boxes > 0, (boxes.max() / boxes) ** gamma, 1.0)
     if ratio.max() == 1:
         return torch.ones(len(boxes))
     return ((max_weight - 1) / (ratio.max() - 1) * (ratio - 1) + 1).float()
@@ -91,7 +92,7 @@ class DetectionLoss(torch.nn.Module):
     def forward(self, maps: CenterMaps, batch: CenterBatch, objects: Tensor) -> dict[str, Tensor]:
         """The named terms, unweighted by the lambdas, and their weighted sum under ``loss``.
 
-        objects: N, a scalar; at least 1
+        objects: N, a scalar; the caller sees to it that it is not 0
         """
         focal = category_balanced_focal(maps.heatmap, batch.heatmap, self.weights, batch.weight, self.alpha, self.beta)
         terms = {

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+Radius = Literal["centernet", "cornernet"]
 
 
 @dataclass(frozen=True)
 class CenterTargets:
     """Targets of one image at the output stride R.
 
-    heatmap: float32 [C, H', W'], eq. 2
+    heatmap: float32 [C, H', W'], eq. 2; exactly 1 at the centre pixel of every object, less elsewhere
     centres: int64 [M, 2], row and column of each object's centre pixel
     size: float32 [M, 2], width and height in units of R
     offset: float32 [M, 2], x and y of p/R - floor(p/R), eq. 5
-    weight: float32 [H', W'], 0 where an ignored box lies, 1 elsewhere
+    weight: float32 [H', W'], 0 where an ignored box lies, 1 elsewhere and at every centre pixel
     """
 
     heatmap: np.ndarray
@@ -26,29 +29,40 @@ class CenterTargets:
     weight: np.ndarray
 
 
-def gaussian_radius(height: float, width: float, min_iou: float = 0.7) -> float:
-    """How far both corners of a box may move and still overlap it with at least ``min_iou`` (CornerNet, section 3.1).
+def gaussian_radius(height: float, width: float, min_iou: float = 0.7, reading: Radius = "centernet") -> float:
+    """How far the corners of a box may move, on each axis, for the paper's "object size-adaptive" deviation.
 
-    The smallest of the three cases: both corners outwards, both inwards, one each. The quadratics are those of the
-    overlap condition; CornerNet's released code solves two of them with a wrong denominator, which the field kept:
-    so do we, because the published loss weights belong to it.
+    "cornernet": CornerNet's definition (section 3.1 there), solved exactly. It is the smallest of three roots: both
+        corners outwards, both inwards, or both the same way. Any box whose corners stay within it overlaps the given
+        one by at least ``min_iou``.
+    "centernet": what CenterNet's code computes, and so what the published weights of its losses belong to. It comes
+        from CornerNet's first release, which solved the quadratics with a wrong denominator and, in two of three cases,
+        for the wrong root; of its three values the smallest is always 4 min_iou times the exact outward one. So it is
+        about three times as wide and promises nothing: with corners that far inside, a square keeps an IoU of only 0.2.
     """
-    cases = (
-        (1.0, height + width, width * height * (1 - min_iou) / (1 + min_iou)),
-        (4.0, 2 * (height + width), (1 - min_iou) * width * height),
-        (4 * min_iou, -2 * min_iou * (height + width), (min_iou - 1) * width * height),
-    )
-    (_, b1, c1), (a2, b2, c2), (a3, b3, c3) = cases
-    r1 = (b1 + math.sqrt(max(b1 * b1 - 4 * c1, 0.0))) / 2
-    r2 = (b2 + math.sqrt(max(b2 * b2 - 4 * a2 * c2, 0.0))) / 2
-    r3 = (b3 + math.sqrt(max(b3 * b3 - 4 * a3 * c3, 0.0))) / 2
-    return min(r1, r2, r3)
+    total, area = height + width, height * width
+    outwards = math.sqrt((min_iou * total) ** 2 + 4 * min_iou * (1 - min_iou) * area) - min_iou * total
+    if reading == "centernet":
+        return outwards
+    inwards = (total - math.sqrt(total**2 - 4 * (1 - min_iou) * area)) / 4
+    shifted = (total - math.sqrt(total**2 - 4 * (1 - min_iou) / (1 + min_iou) * area)) / 2
+    return min(outwards / (4 * min_iou), inwards, shifted)
 
 
 def center_targets(
-    boxes: np.ndarray, labels: np.ndarray, ignore: np.ndarray, classes: int, size: tuple[int, int], stride: int = 4
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    ignore: np.ndarray,
+    classes: int,
+    size: tuple[int, int],
+    stride: int = 4,
+    radius: Radius = "centernet",
 ) -> CenterTargets:
-    """Targets for boxes [M, 4] (xyxy, input pixels), labels [M], ignore [M]; ``size`` is the input's width, height."""
+    """Targets for boxes [M, 4] (xyxy, input pixels), labels [M], ignore [M]; ``size`` is the input's width, height.
+
+    An ignored box is neither an object nor background, for any class: its pixels weigh 0 in the focal loss. The centre
+    pixel of an object that lies in it counts all the same.
+    """
     width, height = size[0] // stride, size[1] // stride
     heatmap = np.zeros((classes, height, width), np.float32)
     weight = np.ones((height, width), np.float32)
@@ -56,12 +70,11 @@ def center_targets(
         weight[max(int(y1), 0) : math.ceil(y2), max(int(x1), 0) : math.ceil(x2)] = 0
     kept = boxes[~ignore] / stride
     wh = kept[:, 2:] - kept[:, :2]
-    points = (kept[:, :2] + kept[:, 2:]) / 2
+    points = (kept[:, :2] + kept[:, 2:]) / 2  # eq. 1, whose second component is misprinted
     cells = np.clip(np.floor(points).astype(np.int64), 0, (width - 1, height - 1))
     for (x, y), (w, h), label in zip(cells, wh, labels[~ignore], strict=True):
-        radius = max(0, int(gaussian_radius(math.ceil(h), math.ceil(w))))
-        draw_gaussian(heatmap[label], int(x), int(y), radius)
-        weight[y, x] = 1  # an object inside an ignored region is still an object
+        draw_gaussian(heatmap[label], int(x), int(y), int(gaussian_radius(math.ceil(h), math.ceil(w), reading=radius)))
+        weight[y, x] = 1
     return CenterTargets(
         heatmap, cells[:, ::-1].copy(), wh.astype(np.float32), (points - cells).astype(np.float32), weight
     )

@@ -1,0 +1,129 @@
+"""Going on after an interruption: the resume file, whole at any moment, and what must be as it was."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from pydantic import ValidationError
+
+from ..recipe import Recipe
+from ..runtime.artifact import new_file
+from ..runtime.errors import ArtifactError, BadConfig
+
+RESUME = "resume.ckpt"
+STAMP = "edgekit"  # our entry in Lightning's checkpoint
+# What may differ between the training that was interrupted and the one that goes on. Everything else would make it
+# another training: some of it (the learning rate) Lightning would even ignore, since its state holds the old value.
+MAY_CHANGE = (
+    *("name", "description", "paper", "data.root", "data.images", "export", "quantize", "evaluation"),
+    *("train.epochs", "train.workers", "train.validate_every", "train.init", "teacher"),
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training begins. file: to resume from, or None; step: optimiser steps that it has behind it."""
+
+    file: Path | None = None
+    step: int = 0
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Lightning's resume file, renamed into its place once it is on the disk: the old one or the new one, never half.
+
+    Lightning's own way writes to the system's temporary folder and copies from there.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with new_file(path, "wb") as handle:
+            handle.write(buffer.getbuffer())
+
+
+def stamp(recipe: Recipe, world: int) -> dict[str, Any]:
+    """What the resume file says about the training it belongs to."""
+    return {"recipe": recipe.model_dump(mode="json"), "world": world}
+
+
+def begin(work: Path, recipe: Recipe, world: int, resume: bool, writer: bool) -> Start:
+    """Make ready the folder ``work`` of logs and resume file.
+
+    A new training moves the folder of an earlier one to ``<work>.previous``, so that neither its resume file nor its
+    logs are taken for the new one's. writer: whether this process does so; in a distributed training one does.
+    Raises ArtifactError or BadConfig when there is nothing to resume, or it belongs to another training.
+    """
+    file = work / RESUME
+    if resume and not work.is_dir():
+        raise ArtifactError(f"{file}: nothing to resume from. Start the training without --resume.")
+    if writer:
+        _clear(work, keep=resume)
+    if not resume or not file.is_file():  # interrupted in its first epoch
+        return Start()
+    content = _read(file)
+    _check_same(file, content.get(STAMP), recipe, world)
+    return Start(file, int(content["global_step"]))
+
+
+def _clear(work: Path, keep: bool) -> None:
+    previous = work.with_name(work.name + ".previous")
+    if work.is_dir() and not keep:
+        shutil.rmtree(previous, ignore_errors=True)
+        work.rename(previous)
+    for half in work.glob(f".{Path(RESUME).stem}.*"):  # of a process that was killed while it wrote
+        half.unlink()
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ArtifactError(
+            f"{file}: not a readable resume file ({reason}). Start again without --resume; the weights of the last "
+            f"validation can be the start: train.init=CHECKPOINT"
+        ) from error
+    if not isinstance(content, dict) or not {"state_dict", "global_step", "optimizer_states"} <= content.keys():
+        raise ArtifactError(f"{file}: not a training's resume file. Start again without --resume.")
+    return content
+
+
+def _check_same(file: Path, then: dict[str, Any] | None, recipe: Recipe, world: int) -> None:
+    if then is None:
+        return
+    try:
+        old = Recipe.model_validate(then["recipe"])
+    except ValidationError as error:
+        raise ArtifactError(f"{file}: written by another version of EdgeKit. Start again without --resume.") from error
+    before, now = _flat(old.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+    differences = [
+        f"  {key}: was {before.get(key)}, now {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not _may_change(key)
+    ]
+    if then["world"] != world:
+        differences.append(f"  processes: was {then['world']}, now {world}")
+    if differences:
+        raise BadConfig(
+            f"{file}: belongs to a training with other settings:\n" + "\n".join(differences) + "\nResume it with the "
+            "old ones, or start a new training; train.init=CHECKPOINT lets that begin with trained weights."
+        )
+
+
+def _may_change(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in MAY_CHANGE)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
