@@ -51,6 +51,7 @@ def test_goals(script, goal, at_most, met):
     assert found["met"] is met
 
 
+@pytest.mark.slow
 def test_it_runs(onnx, int8, tmp_path):
     command = [sys.executable, SCRIPT, "--fp32", onnx.path, "--int8", int8.path, "--rounds", "3"]
     done = subprocess.run([*command, "--out", tmp_path / "out.json"], capture_output=True, text=True)

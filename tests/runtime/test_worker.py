@@ -213,6 +213,6 @@ def test_ctrl_c_leaves_no_result_and_no_traceback(write_job):
             break
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
     assert [p.name for p in result.parent.iterdir()] == ["job.json"]
