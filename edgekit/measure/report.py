@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from pydantic import ValidationError
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -138,7 +139,7 @@ def render_markdown(rows: Sequence[Row], pictures: Sequence[Picture] = (), title
         "\n".join(f"- **{column.header}**: {column.meaning}" for column in COLUMNS),
     ]
     if pictures:
-        parts += ["## Pictures", "\n\n".join(f"![{_cell(p.title)}](pictures/{p.name}.jpg)" for p in pictures)]
+        parts += ["## Pictures", "\n\n".join(f"![{_cell(p.title)}](pictures/{quote(p.name)}.jpg)" for p in pictures)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..runtime.timing import P99_NEEDS
 from .row import NOT_MEASURED, Row
 
+_PER_ROW = ("affinity", "smt_siblings")  # facts of the core that a row was pinned to, not of the machine
 _MOVING = {"load_average": "load average (1 min)", "frequency_mhz": "frequency (MHz)"}  # facts that change meanwhile
 
 
@@ -29,7 +30,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
     said = []
     if timed:
         name, best = min(zip(labels(rows), rows, strict=True), key=lambda item: _p50(item[1]))
-        said.append(f"Fastest: {name}, {speed(best)}{map_text(best)}.")
+        said.append(f"Fastest: {name}, {speed(best)}{map_text(best)}{_caution(best)}.")
     said += [text for row in timed if (text := _against_fp32(row, timed))]
     doubtful = [f"row {n} is {row.verdict.status}" for n, row in enumerate(rows, 1) if row.verdict.status != "valid"]
     said.append(
@@ -38,6 +39,12 @@ def findings(rows: Sequence[Row]) -> list[str]:
         else "Every row is valid: nothing disturbed the runs, and each has its accuracy."
     )
     return said
+
+
+def _caution(*rows: Row) -> str:
+    """What a sentence about rows that cannot be trusted must say."""
+    noisy = any(row.verdict.status in ("noisy", "throttled") for row in rows)
+    return "; measured on a disturbed machine, so do not rely on it" if noisy else ""
 
 
 def _p50(row: Row) -> float:
@@ -68,7 +75,7 @@ def _against_fp32(row: Row, timed: Sequence[Row]) -> str | None:
     if row.accuracy and base.accuracy:
         parts.append(f"mAP@0.5 {100 * (row.accuracy.map50 - base.accuracy.map50):+.1f} points".replace("-", "\u2212"))
     parts.append(f"file {row.model_file.bytes / base.model_file.bytes:.2f} x the size")
-    return f"{row.precision.upper()} against FP32 in {row.runtime}: {', '.join(parts)}."
+    return f"{row.precision.upper()} against FP32 in {row.runtime}: {', '.join(parts)}{_caution(row, base)}."
 
 
 def verdict_text(row: Row) -> str:
@@ -147,6 +154,7 @@ def file_facts(row: Row) -> list[tuple[str, str]]:
         ("decoding an image file", _show(process.decode_ms, "{:.2f} ms")),
         ("threads", str(process.threads)),
         ("core", "not pinned" if process.core is None else str(process.core)),
+        ("its SMT siblings", _siblings(row)),
         ("involuntary switches", _show(process.involuntary_switches, "{}")),
         ("cores busy with others", _show(process.other_load, "{:.2f}")),
         ("runtime version", row.runtime_version or "unknown"),
@@ -158,6 +166,13 @@ def file_facts(row: Row) -> list[tuple[str, str]]:
         ("weights in the graph", f"{counted.parameters:,}" if counted else NOT_MEASURED),
         ("measured", (row.started or "unknown").replace("T", " ").replace("+00:00", " UTC")),
     ]
+
+
+def _siblings(row: Row) -> str:
+    known = row.machine.get("before", {}).get("smt_siblings", "unknown")
+    cores = known.get(str(row.process.core)) if isinstance(known, dict) else None
+    others = [str(core) for core in cores or [] if core != row.process.core] if isinstance(cores, list) else None
+    return "unknown" if others is None else ", ".join(others) or "none"
 
 
 def _show(value: float | None, style: str) -> str:
@@ -184,7 +199,7 @@ def machines(rows: Sequence[Row]) -> list[Machine]:
 
 
 def _fixed(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in row.machine["before"].items() if name not in _MOVING}
+    return {name: value for name, value in row.machine["before"].items() if name not in (*_MOVING, *_PER_ROW)}
 
 
 def _flat(values: dict[str, Any]) -> Iterator[tuple[str, str]]:

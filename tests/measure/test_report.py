@@ -21,7 +21,7 @@ from edgekit.measure.report import (
     write_report,
 )
 from edgekit.measure.row import Latency
-from edgekit.measure.words import findings, labels, machines
+from edgekit.measure.words import file_facts, findings, labels, machines
 from edgekit.runtime.errors import BadInput
 
 from .test_row import HEADERS, make_row
@@ -229,6 +229,7 @@ def test_markdown_says_everything_that_the_page_says():
         "perf-only",
     ):
         assert part in text
+    assert "(pictures/a%20b.jpg)" in render_markdown(ROWS, [PICTURE._replace(name="a b")])
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in tables)
 
@@ -264,6 +265,13 @@ def test_findings_compare_int8_with_fp32_of_the_same_runtime():
     ]
 
 
+def test_findings_about_noisy_rows_warn():
+    noisy = timed(40.0, verdict={"status": "noisy", "reasons": ["p90 is 2 x p50"]})
+    said = findings([ROWS[0], noisy])
+    assert all("disturbed machine" in text for text in said[:2])
+    assert said[2] == "1 of 2 rows are valid; row 2 is noisy."
+
+
 def test_findings_of_nothing_measured():
     assert findings([unmeasured()]) == ["0 of 1 rows are valid; row 1 is not measured."]
 
@@ -281,7 +289,7 @@ def test_labels_name_what_differs(changes, expected):
 
 
 def test_machines_are_told_once_with_the_range_of_what_moves():
-    busy = {**MACHINE, "load_average": [2.5, 1, 1]}
+    busy = {**MACHINE, "load_average": [2.5, 1, 1], "affinity": [1], "smt_siblings": {"1": [0, 1]}}
     rows = [
         timed(1.0, machine={"before": MACHINE, "after": busy}),
         timed(1.0, machine={"before": busy, "after": busy}),
@@ -293,6 +301,8 @@ def test_machines_are_told_once_with_the_range_of_what_moves():
     facts = dict(first.facts)
     assert facts["cpu"] == "Toy <CPU> | 9000"
     assert (facts["virtual"], facts["governor"], facts["load average (1 min)"]) == ("yes", "unknown", "0.5 to 2.5")
+    assert dict(file_facts(rows[0]))["its SMT siblings"] == "unknown"
+    assert dict(file_facts(rows[1]))["its SMT siblings"] == "0"
 
 
 # -- charts -----------------------------------------------------------------------------------------------------------
