@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from edgekit.conversion.compare import NOTHING, Comparison, compare_outputs, compare_with_torch
+
+RNG = np.random.default_rng(0)
+BOXES = RNG.uniform(0, 100, (1, 6, 4)).astype(np.float32)
+SCORES = np.float32([[[0.9, 0], [0.8, 0], [0, 0.7], [0.3, 0], [0.2, 0], [0, 0.1]]])
+
+
+def changed(array, index, by):
+    out = array.copy()
+    out[index] += by
+    return out
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "unpaired"),
+    [
+        (BOXES, SCORES, 0),
+        (BOXES + 0.09, SCORES + 9e-5, 0),
+        (changed(BOXES, (0, 2, 1), 0.2), SCORES, 1),
+        (BOXES, changed(SCORES, (0, 1, 0), 2e-4), 1),
+        (BOXES, changed(SCORES, (0, 1, 1), 0.5), 1),
+        (BOXES[:, ::-1], SCORES[:, ::-1], 0),
+        (BOXES[:, [0, 0, 2, 3, 4, 5]], SCORES[:, [0, 0, 2, 3, 4, 5]], 1),
+        (np.full_like(BOXES, np.nan), SCORES, 5),
+    ],
+    ids=["same", "within tolerance", "box", "score", "score of another class", "order", "one twice", "nan"],
+)
+def test_boxes_are_paired_one_to_one(boxes, scores, unpaired):
+    found = compare_outputs((BOXES, SCORES), (boxes, scores))
+    assert found.unpaired == unpaired
+    assert found.same == (unpaired == 0)
+
+
+def test_the_worst_difference_is_told():
+    found = compare_outputs((BOXES, SCORES), (changed(BOXES, (0, 3, 2), 5), changed(SCORES, (0, 0, 0), 5e-5)))
+    assert found.unpaired == 1
+    assert found.worst_box == pytest.approx(5, abs=1e-4)
+    assert "1 have no partner" in str(found)
+    assert found.worst_score == pytest.approx(5e-5, rel=0.01)
+
+
+def test_a_tie_at_the_border_of_the_top_k_is_no_alarm():
+    """Two peaks of one score, and room for one: either may be kept."""
+    other = BOXES.copy()
+    other[0, 5] = [1, 2, 3, 4]
+    found = compare_outputs((BOXES, SCORES), (other, changed(SCORES, (0, 5, 1), 5e-5)))
+    assert found.same
+    assert found.ties == 1
+
+
+def test_a_missing_box_above_the_border_is_an_alarm():
+    other = BOXES.copy()
+    other[0, 4] = [1, 2, 3, 4]
+    assert compare_outputs((BOXES, SCORES), (other, SCORES)).unpaired == 1
+
+
+def test_near_twins_are_told_apart():
+    """The first box could take either partner; only one choice leaves one for the second."""
+    boxes = np.float32([[[0, 0, 10, 10], [0.1, 0, 10, 10]]])
+    found = np.float32([[[0.05, 0, 10, 10], [-0.05, 0, 10, 10]]])
+    scores = np.float32([[[0.5], [0.5]]])
+    assert compare_outputs((boxes, scores), (found, scores)).same
+
+
+def test_every_image_of_a_batch_counts():
+    two = (np.concatenate([BOXES, BOXES]), np.concatenate([SCORES, SCORES]))
+    other = (changed(two[0], (1, 0, 0), 1), two[1])
+    found = compare_outputs(two, other)
+    assert (found.boxes, found.unpaired) == (12, 1)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"\[1, 6, 4\].*\[1, 5, 4\]"):
+        compare_outputs((BOXES, SCORES), (BOXES[:, :5], SCORES[:, :5]))
+
+
+def test_comparisons_add_up():
+    one, two = Comparison(3, 0.1, 0.0, 0, 1), Comparison(4, 0.0, 0.2, 2, 0)
+    assert NOTHING + one + two == Comparison(7, 0.1, 0.2, 2, 1)
+
+
+def test_a_changed_network_is_noticed(detect, pixels, photos, preprocess):
+    def other(image):
+        boxes, scores = detect(image)
+        return boxes + np.float32([0.2, 0, 0, 0]), scores
+
+    assert not compare_with_torch(other, pixels.file("model.onnx"), photos[:1], preprocess, "nhwc_uint8").same

@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgekit.measure.complexity import complexity
+from edgekit.models.zoo import build
+from edgekit.runtime.errors import BadInput
+from tests.conversion.graphs import graph
+
+X = {"x": ("float", [1, 4, 10, 8])}
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(*arguments, **more) -> Path:
+        path = tmp_path / "model.onnx"
+        onnx.save(graph(*arguments, **more), path)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("node", "weights", "output", "macs", "parameters"),
+    [
+        (("Conv", {"pads": [1] * 4}), [(6, 4, 3, 3), (6,)], [1, 6, 10, 8], 10 * 8 * 6 * 4 * 9, 6 * 4 * 9 + 6),
+        (("Conv", {"strides": [2, 2]}), [(6, 4, 1, 1)], [1, 6, 5, 4], 5 * 4 * 6 * 4, 24),
+        (("Conv", {"group": 4, "pads": [1] * 4}), [(4, 1, 3, 3)], [1, 4, 10, 8], 10 * 8 * 4 * 9, 36),
+        (("ConvTranspose", {"strides": [2, 2]}), [(4, 6, 2, 2), (6,)], [1, 6, 20, 16], 10 * 8 * 4 * 6 * 4, 102),
+        (("MatMul", {}), [(8, 5)], [1, 4, 10, 5], 4 * 10 * 8 * 5, 40),
+        (("PRelu", {}), [(4, 1, 1)], [1, 4, 10, 8], 0, 4),
+        (("Add", {}), [(1, 4, 10, 8)], [1, 4, 10, 8], 0, 0),
+    ],
+    ids=["conv", "strided conv without bias", "depthwise", "transposed", "matmul", "prelu", "a grid is no parameter"],
+)
+def test_operators(save, node, weights, output, macs, parameters):
+    names = [f"w{k}" for k in range(len(weights))]
+    constants = {name: ones(*shape) for name, shape in zip(names, weights, strict=True)}
+    path = save([(node[0], ["x", *names], ["y"], node[1])], X, {"y": ("float", output)}, constants)
+    found = complexity(path)
+    assert (found.macs, found.parameters) == (macs, parameters)
+    assert found.gops == 2 * macs / 1e9
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_gemm(save, transposed):
+    nodes = [("Gemm", ["a", "w", "b"], ["y"], {"transA": transposed})]
+    shape = [7, 3] if transposed else [3, 7]
+    found = complexity(save(nodes, {"a": ("float", shape)}, {"y": ("float", [3, 5])}, {"w": ones(7, 5), "b": ones(5)}))
+    assert (found.macs, found.parameters) == (3 * 7 * 5, 40)
+
+
+def test_products_of_activations_have_no_parameters_and_linear_biases_have(save):
+    nodes = [
+        ("MatMul", ["x", "w"], ["l"], {}),
+        ("Add", ["b", "l"], ["k"], {}),
+        ("Transpose", ["k"], ["t"], {"perm": [0, 1, 3, 2]}),
+        ("MatMul", ["k", "t"], ["y"], {}),
+    ]
+    found = complexity(save(nodes, X, {"y": ("float", [1, 4, 10, 10])}, {"w": ones(8, 5), "b": ones(5)}))
+    assert found.macs == 4 * 10 * 8 * 5 + 4 * 10 * 5 * 10
+    assert found.parameters == 45
+    assert [(layer.kind, layer.macs, layer.parameters) for layer in found.layers] == [
+        ("MatMul", 1600, 40),
+        ("Add", 0, 5),
+        ("MatMul", 2000, 0),
+    ]
+
+
+def test_shared_weights_count_once_and_work_twice(save):
+    nodes = [("Conv", ["x", "w"], ["a"], {}), ("Conv", ["a", "w"], ["y"], {})]
+    found = complexity(save(nodes, X, {"y": ("float", [1, 4, 10, 8])}, {"w": ones(4, 4, 1, 1)}))
+    assert (found.macs, found.parameters) == (2 * 80 * 16, 16)
+
+
+def test_quantized_weights_are_looked_through(save):
+    nodes = [
+        ("QuantizeLinear", ["x", "s", "z"], ["q"], {}),
+        ("DequantizeLinear", ["q", "s", "z"], ["d"], {}),
+        ("DequantizeLinear", ["w", "ws", "wz"], ["wd"], {"axis": 0}),
+        ("DequantizeLinear", ["b", "ws", "bz"], ["bd"], {"axis": 0}),
+        ("Conv", ["d", "wd", "bd"], ["y"], {}),
+    ]
+    constants = {
+        "s": np.float32(0.1),
+        "z": np.uint8(3),
+        "w": np.ones((6, 4, 1, 1), np.int8),
+        "ws": ones(6),
+        "wz": np.zeros(6, np.int8),
+        "b": np.ones(6, np.int32),
+        "bz": np.zeros(6, np.int32),
+    }
+    found = complexity(save(nodes, X, {"y": ("float", [1, 6, 10, 8])}, constants))
+    assert (found.macs, found.parameters) == (80 * 24, 30)
+
+
+def test_a_symbolic_batch_counts_as_one(save):
+    path = save([("Conv", ["x", "w"], ["y"], {})], X, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    assert complexity(path).macs == 80 * 24
+
+
+@pytest.mark.parametrize("content", [None, b"not onnx"])
+def test_bad_files_are_named(content, tmp_path):
+    path = tmp_path / "model.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"model\.onnx"):
+        complexity(path)
+
+
+def test_pytorchs_own_counter_agrees(tmp_path):
+    """Within 0.5 %: the student with 10 classes, at a 15th of the pixels."""
+    from edgekit.conversion.export import ExportOptions, export_onnx
+    from edgekit.runtime.preprocess import Preprocess
+
+    torch.manual_seed(0)
+    model = build("mobile-centernet", 10).eval()
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype == torch.float32:
+            tensor.data.uniform_(0.5, 1.5)  # no two biases are equal
+    path = export_onnx(model, Preprocess((128, 96)), ExportOptions(layout="nchw_float"), tmp_path / "model.onnx")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 96, 128))
+    found = complexity(path)
+    assert found.macs == pytest.approx(counter.get_total_flops() / 2, rel=0.005)
+    assert found.macs * 15 == 5_604_433_920  # at 576 x 320: 5.604 GMAC, 11.21 GOPS
+    learnable = sum(p.numel() for p in model.parameters())
+    normalised = sum(m.num_features for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert learnable == 1_616_366
+    assert found.parameters == learnable - normalised  # folding leaves one bias of each scale and shift
