@@ -183,10 +183,13 @@ def own_biases(model: ModelProto) -> None:
         weight, bias = node.input[1:3]
         if bias not in tensors or owner.setdefault(bias, weight) == weight:
             continue
-        tensor = model.graph.initializer.add()
-        tensor.CopyFrom(tensors[bias])
-        tensor.name = f"{weight}.bias"
-        node.input[2] = tensor.name
+        name = f"{weight}.bias"
+        if name not in owner:  # a convolution that is applied twice has one weight and one bias
+            tensor = model.graph.initializer.add()
+            tensor.CopyFrom(tensors[bias])
+            tensor.name = name
+            owner[name] = weight
+        node.input[2] = name
 
 
 def share_constants(model: ModelProto) -> None:

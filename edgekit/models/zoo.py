@@ -9,9 +9,12 @@ from typing import Any
 from ..runtime.errors import BadConfig
 from .detector import Detector
 from .mobile_centernet import MobileCenterNet
+from .ssd import lightweight_ssd, mobilenet_ssd
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "mobile-centernet": MobileCenterNet,
+    "lightweight-ssd": lightweight_ssd,
+    "mobilenet-ssd": mobilenet_ssd,
 }
 
 

@@ -1,0 +1,51 @@
+"""CFPN, the circle feature pyramid of Lightweight SSD (Guo et al. 2021, section 3.3, fig. 5b)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..blocks import conv_bn
+from .fpn import FPN, resize_to
+
+
+def halve(x: Tensor) -> Tensor:
+    """Maximum of 3x3 with stride 2; fits every pair of levels (38 -> 19 -> 10 -> 5 -> 3)."""
+    return F.max_pool2d(x, 3, stride=2, padding=1)
+
+
+class CFPN(FPN):
+    """The circle of eq. 4 and 5, walked through once.
+
+    As printed the equations have no beginning: P6_mid needs P7_out, P7_out needs P6_out, and P6_out needs P5_mid, which
+    needs P6_out. So the outputs that eq. 4 feeds back are made from the middle maps alone, with the same convolutions:
+
+    top-down, i = 7 ... 3:   mid_7 = in_7,   mid_i = in_i + up(mid_{i+1}) + F_i(up(Conv_{i+1}(mid_{i+1})))
+    bottom-up, i = 3 ... 7:  out_3 = Conv_3(mid_3),   out_i = Conv_i(mid_i + down(mid_{i-1})),
+                             out_7 = Conv_7(mid_7 + down(out_6))
+
+    F_i is a linear 1x1 on each of the four feedback paths; it is the reading that gives the paper's 4.86 M parameters.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int = 256) -> None:
+        super().__init__(channels, strides, width)
+        self.feedback = nn.ModuleList(conv_bn(width, width, 1, relu=False) for _ in channels[1:])
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        middle = self._top_down(maps)
+        outputs = [self.output[0](middle[0])]
+        for i in range(1, len(middle)):
+            finer = outputs[-1] if i == len(middle) - 1 else middle[i - 1]
+            outputs.append(self.output[i](middle[i] + halve(finer)))
+        return tuple(outputs)
+
+    def _top_down(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """P_mid of eq. 4, fine to coarse."""
+        middle = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
+        for i in reversed(range(len(middle) - 1)):
+            coarser = middle[i + 1]
+            returned = resize_to(self.output[i + 1](coarser), middle[i])
+            middle[i] = middle[i] + resize_to(coarser, middle[i]) + self.feedback[i](returned)
+        return middle
