@@ -82,6 +82,7 @@ class Bottleneck(nn.Module):
 
 def partial_add(x: Tensor, other: Tensor) -> Tensor:
     """Add only the channels that both maps have; the result is as wide as ``x`` (PRN, Wang et al. 2019, fig. 1)."""
-    common = min(x.shape[1], other.shape[1])
-    total = x[:, :common] + other[:, :common]
-    return total if common == x.shape[1] else torch.cat([total, x[:, common:]], dim=1)
+    own, foreign = x.shape[1], other.shape[1]
+    if own <= foreign:
+        return x + (other if own == foreign else other[:, :own])
+    return torch.cat([x[:, :foreign] + other, x[:, foreign:]], dim=1)
