@@ -1,0 +1,216 @@
+"""The spine as a user walks it: a small recipe with real images, every verb, and what is kept, skipped and refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import edgekit
+from edgekit.data.calibration import load_set
+from edgekit.models.checkpoint import save_weights
+from edgekit.models.zoo import build
+from edgekit.recipe import load_recipe
+from edgekit.runtime.artifact import read_artifact
+from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
+
+CLASSES = ("vehicle", "scooter", "bicycle")
+RECIPE = {
+    "name": "tiny",
+    "classes": list(CLASSES),
+    "model": {"name": "mobile-centernet"},
+    "preprocess": {"size": [128, 96]},
+    # a random network finds nothing, so INT8 has nothing to lose; the gate itself is tested with the quantizer
+    "quantize": {"calibration": "dhaka-calib", "max_drop": 100},
+    "evaluation": "dhaka-eval",
+}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe folder that ships weights: a random network with distinct peaks."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(3)
+    model = build("mobile-centernet", len(CLASSES))
+    with torch.no_grad():
+        model.head.heatmap[2].weight.mul_(400)
+        model.head.size[2].bias.fill_(8)
+    save_weights(model, folder / "weights.safetensors", CLASSES)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spine(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "spine"
+    rows = edgekit.run(recipe, out=out, seconds=0.1)
+    assert [(r.runtime, r.precision) for r in rows] == [
+        ("pytorch", "fp32"),
+        ("onnxruntime", "fp32"),
+        ("openvino", "fp32"),
+        ("onnxruntime", "int8"),
+        ("openvino", "int8"),
+    ]
+    return out
+
+
+def test_the_spine_leaves_artifacts_a_report_and_pictures(spine: Path) -> None:
+    assert [read_artifact(spine / k).kind for k in ("checkpoint", "onnx", "onnx-int8")] == [
+        "checkpoint",
+        "onnx",
+        "onnx-int8",
+    ]
+    report = json.loads((spine / "report.json").read_text())
+    assert len(report["rows"]) == 5
+    assert "| model | board | runtime | precision | mAP@0.5 | mAP |" in (spine / "report.md").read_text()
+    page = (spine / "report.html").read_text()
+    assert "http://" not in page
+    assert "https://" not in page
+    pictures = list((spine / "pictures").glob("*.jpg"))
+    assert pictures
+    assert all(cv2.imread(str(p)) is not None for p in pictures)
+
+
+def test_every_row_was_measured_on_the_file_that_it_names(spine: Path) -> None:
+    rows = json.loads((spine / "report.json").read_text())["rows"]
+    files = [read_artifact(spine / k) for k in ("checkpoint", "onnx", "onnx-int8")]
+    shas = [next(iter(a.manifest["payload"].values()))["sha256"] for a in files]
+    assert [r["model_file"]["sha256"] for r in rows] == [shas[0], shas[1], shas[1], shas[2], shas[2]]
+    assert all(r["accuracy"]["images"] == len(load_set("dhaka-eval")) for r in rows)
+    # FP32 is the same network in three libraries: the same detections, so the same accuracy
+    fp32 = [r["accuracy"]["map50"] for r in rows[:3]]
+    assert max(fp32) - min(fp32) < 0.002
+
+
+def test_a_second_run_skips_what_is_up_to_date(recipe: Path, spine: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in spine.rglob("*") if p.is_file()}
+    rows = edgekit.run(recipe, out=spine)
+    assert len(rows) == 5
+    assert {p: p.stat().st_mtime_ns for p in spine.rglob("*") if p.is_file()} == before
+
+
+def test_a_damaged_payload_is_made_again(recipe: Path, spine: Path) -> None:
+    model = spine / "onnx" / "model.onnx"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:1000])
+    with pytest.raises(ArtifactError, match=r"model\.onnx.*SHA-256"):
+        edgekit.evaluate(spine / "onnx")
+    edgekit.run(recipe, out=spine)
+    assert model.read_bytes() == whole  # the same inputs give the same file
+
+
+def test_changed_weights_change_everything_after_them(recipe: Path, spine: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "spine", tmp_path / "recipe"
+    shutil.copytree(spine, out)
+    shutil.copytree(recipe, other)
+    model = build("mobile-centernet", len(CLASSES))
+    save_weights(model, other / "weights.safetensors", CLASSES)
+    checkpoint, onnx = (read_artifact(out / k).digest for k in ("checkpoint", "onnx"))
+    edgekit.export(other, out=out / "onnx")  # looks in runs/, finds nothing, takes the shipped weights
+    assert read_artifact(out / "onnx").digest != onnx
+    assert read_artifact(out / "checkpoint").digest == checkpoint
+
+
+def test_evaluate_agrees_with_the_row_of_the_report(spine: Path) -> None:
+    rows = json.loads((spine / "report.json").read_text())["rows"]
+    metrics = edgekit.evaluate(spine / "onnx", runtime="onnxruntime")
+    assert metrics.map50 == pytest.approx(rows[1]["accuracy"]["map50"], abs=1e-9)
+
+
+def test_evaluate_takes_a_coco_file(spine: Path) -> None:
+    annotations = load_set("dhaka-eval").annotations
+    assert edgekit.evaluate(spine / "onnx", data=str(annotations)) == edgekit.evaluate(spine / "onnx")
+
+
+def test_predict_writes_pictures_and_coco_json(spine: Path, tmp_path: Path) -> None:
+    images = list(load_set("dhaka-eval").images[:3])
+    summary = edgekit.predict(spine / "onnx-int8", images, out=tmp_path / "boxes", score=0.1)
+    found = json.loads((tmp_path / "boxes" / "detections.json").read_text())
+    assert [r["id"] for r in found["images"]] == [1, 2, 3]
+    assert summary["boxes"] == len(found["annotations"]) > 0
+    for annotation in found["annotations"]:
+        image = found["images"][annotation["image_id"] - 1]
+        x, y, w, h = annotation["bbox"]
+        assert annotation["score"] >= 0.1
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= image["width"] + 0.01
+        assert y + h <= image["height"] + 0.01
+    for image, picture in zip(images, summary["pictures"], strict=True):
+        drawn, plain = cv2.imread(picture), cv2.imread(str(image))
+        assert drawn.shape == plain.shape
+        assert np.abs(drawn.astype(int) - plain).max() > 60  # something was drawn
+
+
+def test_report_joins_files_of_rows(spine: Path, tmp_path: Path) -> None:
+    place = edgekit.report([spine / "report.json", spine / "report.json"], out=tmp_path / "both")
+    assert len(json.loads((place / "report.json").read_text())["rows"]) == 10
+
+
+def test_bench_writes_its_rows(spine: Path, tmp_path: Path) -> None:
+    rows = edgekit.bench([spine / "onnx"], runtime="onnxruntime", seconds=0.1, out=tmp_path / "rows.json")
+    assert len(rows) == 1
+    edgekit.report([tmp_path / "rows.json"], out=tmp_path / "report")
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda s: edgekit.run("mobile-centernet-w16-dakha"), BadConfig, "mobile-centernet-w16-dhaka"),
+        (lambda s: edgekit.run("mobile-centernet-w16-dhaka", board="x86-1"), BadConfig, "x86-1t"),
+        (lambda s: edgekit.export(s / "onnx"), ArtifactError, "needed 'checkpoint'"),
+        (lambda s: edgekit.quantize(s / "checkpoint"), ArtifactError, "needed 'onnx'"),
+        (lambda s: edgekit.quantize(s / "onnx", calibration="dhaka-kalib"), BadConfig, "dhaka-calib"),
+        (lambda s: edgekit.quantize(s / "onnx", flavour="trt"), BadConfig, "nchw_float"),
+        (lambda s: edgekit.evaluate(s / "nothing"), BadConfig, "no artifact or recipe"),
+        (lambda s: edgekit.evaluate(s / "onnx", runtime="openvyno"), BadConfig, "openvino"),
+        (lambda s: edgekit.evaluate(s / "onnx", data="nothing.json"), BadInput, r"nothing\.json"),
+        (lambda s: edgekit.bench([s / "onnx"], runtime="tensorrt8"), BoardLacks, "has no runtime 'tensorrt8'"),
+        (lambda s: edgekit.predict(s / "onnx", [s / "no.jpg"], out=s / "p"), BadInput, r"no\.jpg"),
+        (lambda s: edgekit.report([s / "onnx" / "manifest.json"], out=s / "r"), BadInput, r"manifest\.json"),
+    ],
+)
+def test_mistakes_are_told(spine: Path, call, error, match) -> None:
+    with pytest.raises(error, match=match):
+        call(spine)
+
+
+def test_an_empty_calibration_folder_is_refused(spine: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="no images"):
+        edgekit.quantize(spine / "onnx", calibration=str(tmp_path / "empty"), out=tmp_path / "int8")
+    assert not (tmp_path / "int8").exists()
+
+
+def test_weights_of_other_classes_are_refused(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "recipe"
+    shutil.copytree(recipe, folder)
+    values = yaml.safe_load((folder / "recipe.yaml").read_text())
+    values["classes"] = ["car", "bus", "bike"]
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(BadInput, match=r"weights\.safetensors.*vehicle, scooter, bicycle.*car, bus, bike"):
+        edgekit.run(folder, out=tmp_path / "out")
+
+
+def test_a_cut_weights_file_is_named(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "recipe"
+    shutil.copytree(recipe, folder)
+    file = folder / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(BadInput, match=r"weights\.safetensors"):
+        edgekit.run(folder, out=tmp_path / "out")
+
+
+def test_zoo_and_boards_list_what_ships() -> None:
+    names = [r["name"] for r in edgekit.zoo()]
+    assert "mobile-centernet-w16-dhaka" in names
+    assert all(load_recipe(n).name == n for n in names)
+    assert "x86-1t" in [b["name"] for b in edgekit.boards()]
+    assert edgekit.boards("x86-1t")[0]["threads"] == 1
