@@ -24,10 +24,12 @@ class Boxes(NamedTuple):
 
 @dataclass(frozen=True)
 class Augment:
-    """flip: probability of mirroring. scale: range of zoom, log-uniform (2 doubles the objects).
-    shift: the window's centre moves by up to this share of the image. colour: strength of jitter, 0 for none.
+    """What may happen to a training image, and how strongly.
+
+    flip: probability of mirroring. scale: range of zoom, log-uniform (2 doubles the objects)
+    shift: the window's centre moves by up to this share of the image. colour: strength of jitter, 0 for none
     view: share of the image's width and height that a window shows at zoom 1; under 1 when training on crops that are
-    smaller than the network's input.
+        smaller than the network's input
     """
 
     flip: float = 0.5
@@ -57,8 +59,8 @@ class Augment:
 def window(image: np.ndarray, boxes: Boxes, left: int, top: int, width: int, height: int) -> tuple[np.ndarray, Boxes]:
     """Cut a window out of an image; what lies outside the image is grey. Boxes are clipped to the window.
 
-    A box whose centre leaves the window, or that keeps less than MIN_VISIBLE of its area, becomes ignored; one that
-    leaves it wholly is dropped.
+    A box that keeps less than MIN_VISIBLE of its area becomes ignored; one that keeps less than a pixel of its width or
+    height is dropped.
     """
     h, w = image.shape[:2]
     out = np.full((height, width, 3), 114, np.uint8)
