@@ -104,12 +104,18 @@ def octaves(
 
 
 def map_shapes(network: nn.Module, size: Size) -> list[tuple[int, int]]:
-    """Height and width of every map that ``network`` makes of an image of ``size``; nothing is computed."""
+    """Height and width of every map that ``network`` makes of an image of ``size``; nothing is computed.
+
+    Raises ValueError for a size that is too small for the network.
+    """
     training = network.training
     weights = {name: value.to("meta") for name, value in [*network.named_parameters(), *network.named_buffers()]}
     network.eval()  # batch statistics of a 1x1 map do not exist
     try:
         maps = functional_call(network, weights, (torch.empty(1, 3, size[1], size[0], device="meta"),))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"size: the network cannot work on {size[0]}x{size[1]} pixels ({reason})") from error
     finally:
         network.train(training)
     return [(int(one.shape[-2]), int(one.shape[-1])) for one in maps]

@@ -1,37 +1,42 @@
-"""Single-shot detectors: a backbone, a neck and an SSD head, each one a free choice."""
+"""Single-shot detectors: a backbone, a neck and an anchor head, each one a free choice."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
 from .anchors import AnchorMaps
 from .backbones.mblitenet import mblitenet
 from .backbones.mobilenet import MobileNetV1, mobilenet_v2, mobilenet_v3_large, relu6
+from .backbones.peleenet import PeleeNet
+from .backbones.tinydsod import DDBNet
 from .blocks import relu_inplace
 from .detector import Detector
 from .heads.anchor import Activation, decode_anchor_maps
-from .heads.ssd import PREDICTORS, SSDHead, last_convolutions
-from .layouts import Layout, Size, anchors_on, map_shapes, tensorflow_ssd
+from .heads.ssd import PREDICTORS, SharedSSDHead, SSDHead, last_convolutions
+from .layouts import (
+    SSD300_RATIOS,
+    SSD300_SCALES,
+    Layout,
+    Size,
+    anchors_on,
+    map_shapes,
+    octaves,
+    ssd_paper,
+    tensorflow_ssd,
+)
 from .necks.cfpn import CFPN
-from .necks.fpn import FPN
+from .necks.dfpn import DFPN
+from .necks.fpn import FPN, FPNLite
+from .necks.pelee import PeleeNeck
 from .necks.ssd import TENSORFLOW_EXTRAS, Extra, SSDExtras
 
 
-class Pyramid(Protocol):
-    """What a backbone and a neck tell about their maps."""
-
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
 class SSD(Detector):
-    """SSD (Liu et al. 2016) on the maps that ``features`` makes of the image, high resolution first.
+    """SSD (Liu et al. 2016): an anchor head on the maps that ``features`` makes of the image, high resolution first.
 
-    features: backbone and neck, an ``nn.Sequential``; its last part has ``channels``
-    layout: the boxes of a cell, level by level;  size: width and height of the input, in pixels
-    predictor: one of PREDICTORS;  activation: of the class scores, see ``decode_anchor_maps``
+    activation: of the class scores, see ``decode_anchor_maps``
     candidates: how many anchors, best first, leave the graph for NMS on the host; None: all of them
     """
 
@@ -39,21 +44,15 @@ class SSD(Detector):
 
     def __init__(
         self,
-        classes: int,
-        features: nn.Sequential,
-        layout: Layout,
-        size: Size,
-        predictor: str = "1x1",
+        features: nn.Module,
+        head: SSDHead | SharedSSDHead,
         activation: Activation = "softmax",
         candidates: int | None = None,
     ) -> None:
         super().__init__()
         self.features = features
-        anchors = anchors_on(layout, map_shapes(features, size), size)
-        boxes = [len(level.sizes) for level in layout]
-        channels = features[-1].channels
-        self.head = SSDHead(channels, boxes, classes, PREDICTORS[predictor], anchors)
-        self.float_modules = last_convolutions(self.head)
+        self.head = head
+        self.float_modules = last_convolutions(head)
         self.activation: Activation = activation
         self.candidates = candidates
 
@@ -66,10 +65,36 @@ class SSD(Detector):
         return decode_anchor_maps(self(image), kept, self.activation)
 
 
+def ssd(
+    classes: int,
+    features: nn.Sequential,
+    layout: Layout,
+    size: Size,
+    predictor: str = "1x1",
+    candidates: int | None = None,
+) -> SSD:
+    """An SSD of any parts.
+
+    features: backbone and neck; the last part has ``channels``, one for every level of ``layout``
+    size: width and height of the input in pixels;  predictor: one of PREDICTORS;  candidates: see SSD
+    """
+    if predictor not in PREDICTORS:
+        raise ValueError(f"predictor: expected one of {', '.join(PREDICTORS)}, got {predictor!r}")
+    anchors = anchors_on(layout, map_shapes(features, size), size)
+    boxes = [len(level.sizes) for level in layout]
+    head = SSDHead(features[-1].channels, boxes, classes, PREDICTORS[predictor], anchors)  # type: ignore[arg-type]
+    return SSD(features, head, candidates=candidates)
+
+
 # -- Lightweight SSD --------------------------------------------------------------------------------------------------
-PYRAMIDS = {"fpn": FPN, "cfpn": CFPN}
+PYRAMIDS: Mapping[str, Callable[..., nn.Module]] = {"fpn": FPN, "cfpn": CFPN}
 # Levels 6 and 7 of the pyramids, in SSDLite's form.
 PYRAMID_EXTRAS = (Extra(256, 512), Extra(128, 256))
+
+
+def pyramid_layout(size: Size) -> Layout:
+    """Six boxes a cell on levels 3 to 7; the paper gives none. TensorFlow's generator, from a tenth of the input on."""
+    return tensorflow_ssd(size, levels=5, smallest=0.1, reduce_lowest=False)
 
 
 def lightweight_ssd(
@@ -87,19 +112,22 @@ def lightweight_ssd(
     if neck == "ssd":
         backbone = mblitenet(s96=s96)
         features = nn.Sequential(backbone, SSDExtras(backbone.channels, backbone.strides))
-        return SSD(classes, features, tensorflow_ssd(size), size, "1x1", candidates=candidates)
+        return ssd(classes, features, tensorflow_ssd(size), size, "1x1", candidates)
     if neck not in PYRAMIDS:
         raise ValueError(f"neck: expected ssd, {' or '.join(PYRAMIDS)}, got {neck!r}")
     backbone = mblitenet((8, 16, 32, 64)[: 2 + s96], s96)
     missing = PYRAMID_EXTRAS[s96 - 1 :]
     extras = SSDExtras(backbone.channels, backbone.strides, missing, depthwise=True)
     features = nn.Sequential(backbone, extras, PYRAMIDS[neck](extras.channels, extras.strides))
-    layout = tensorflow_ssd(size, levels=5, smallest=0.1, reduce_lowest=False)
-    return SSD(classes, features, layout, size, "3x3", candidates=candidates)
+    return ssd(classes, features, pyramid_layout(size), size, "3x3", candidates)
 
 
 # -- SSD and SSDLite of TensorFlow's object detection API --------------------------------------------------------------
-BACKBONES = ("mobilenet-v1", "mobilenet-v2", "mobilenet-v3-large")
+BACKBONES: Mapping[str, Callable[[], nn.Module]] = {
+    "mobilenet-v1": MobileNetV1,
+    "mobilenet-v2": lambda: mobilenet_v2(expansion=True),
+    "mobilenet-v3-large": lambda: mobilenet_v3_large(expansion=True),
+}
 
 
 def mobilenet_ssd(
@@ -107,6 +135,7 @@ def mobilenet_ssd(
     backbone: str = "mobilenet-v2",
     lite: bool = False,
     predictor: str | None = None,
+    reduce_lowest: bool = True,
     size: Size | None = None,
     candidates: int | None = None,
 ) -> SSD:
@@ -115,18 +144,68 @@ def mobilenet_ssd(
     SSD300 with 1x1 predictors is the row of Lightweight SSD's table 5, and of MobileNet's table 13. SSDLite
     (Sandler et al. 2018, section 6.2) is RefineDetLite's table 2: extras and predictors are depthwise separable.
     predictor: one of PREDICTORS; None: "1x1" for SSD300, "ssdlite" for SSDLite
+    reduce_lowest: three boxes instead of six at a cell of the finest map
     size: None: 300x300, or 320x320 for SSDLite
     """
     size = size or ((320, 320) if lite else (300, 300))
-    body: MobileNetV1 | nn.Module
-    if backbone == "mobilenet-v1":
-        body = MobileNetV1()
-    elif backbone == "mobilenet-v2":
-        body = mobilenet_v2(expansion=True)
-    elif backbone == "mobilenet-v3-large":
-        body = mobilenet_v3_large(expansion=True)
-    else:
+    if backbone not in BACKBONES:
         raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, got {backbone!r}")
-    extras = SSDExtras(body.channels, body.strides, TENSORFLOW_EXTRAS, lite, relu6 if lite else relu_inplace)
+    body = BACKBONES[backbone]()
+    activation = relu6 if lite else relu_inplace
+    extras = SSDExtras(body.channels, body.strides, TENSORFLOW_EXTRAS, lite, activation)  # type: ignore[arg-type]
+    layout = tensorflow_ssd(size, reduce_lowest=reduce_lowest)
     chosen = predictor or ("ssdlite" if lite else "1x1")
-    return SSD(classes, nn.Sequential(body, extras), tensorflow_ssd(size), size, chosen, candidates=candidates)
+    return ssd(classes, nn.Sequential(body, extras), layout, size, chosen, candidates)
+
+
+def mobilenet_fpn(classes: int, size: Size = (300, 300), candidates: int | None = None) -> SSD:
+    """MobileNetV2 with a classical FPN: "Mobilenet v2 + FPN" of Lightweight SSD's tables 3, 5 and 6.
+
+    The paper gives no structure. This reading meets its 6.6 M parameters: Lin et al.'s pyramid of 256 channels on the
+    block outputs of 32, 96 and 320 channels, levels 6 and 7 subsampled, and the predictors of MBlitenet + FPN.
+    """
+    backbone = mobilenet_v2((8, 16, 32), last=None)
+    pyramid = FPN(backbone.channels, backbone.strides, dense=True, subsampled=2)
+    return ssd(classes, nn.Sequential(backbone, pyramid), pyramid_layout(size), size, "3x3", candidates)
+
+
+def fpnlite(
+    classes: int,
+    width: int = 128,
+    size: Size = (320, 320),
+    candidates: int | None = None,
+) -> SSD:
+    """FPNLite on MobileNetV2 (RefineDetLite's table 2, from NAS-FPN): a separable RetinaNet with sigmoid scores.
+
+    width: of the pyramid and of the shared predictor, 64 or 128 in the tables
+    The structure is TensorFlow's ``ssd_mobilenet_v2_fpnlite`` configuration: levels 3 to 7, six boxes a cell.
+    """
+    backbone = mobilenet_v2((8, 16, 32))
+    pyramid = FPNLite(backbone.channels, backbone.strides, width)
+    features = nn.Sequential(backbone, pyramid)
+    layout = octaves(pyramid.strides)
+    anchors = anchors_on(layout, map_shapes(features, size), size)
+    head = SharedSSDHead(width, len(layout), len(layout[0].sizes), classes, anchors)
+    return SSD(features, head, "sigmoid", candidates)
+
+
+# -- Pelee and Tiny-DSOD ----------------------------------------------------------------------------------------------
+def pelee(classes: int, size: Size = (304, 304), candidates: int | None = None) -> SSD:
+    """Pelee (Wang, Li and Ling 2018, section 3): PeleeNet, residual prediction blocks, 1x1 predictors, six boxes."""
+    backbone = PeleeNet("relu")
+    # Caffe rounds the size of a pooled map up: 19 -> 10, as the paper's feature maps have it.
+    backbone.pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
+    features = nn.Sequential(backbone, PeleeNeck(backbone.channels, backbone.strides))
+    layout = ssd_paper(min(size), SSD300_SCALES, ((2, 3),) * 6, (None,) * 6)
+    return ssd(classes, features, layout, size, "1x1", candidates)
+
+
+def tiny_dsod(classes: int, pointwise: int = 1, size: Size = (300, 300), candidates: int | None = None) -> SSD:
+    """Tiny-DSOD (Li et al. 2018): DDB-Net, D-FPN and SSD300's boxes, as the authors' script builds it.
+
+    pointwise: see DFPN; the script has 1, the paper's 0.95 M parameters on VOC come out with 2
+    """
+    backbone = DDBNet()
+    features = nn.Sequential(backbone, DFPN(backbone.channels, backbone.strides, pointwise))
+    layout = ssd_paper(min(size), SSD300_SCALES, SSD300_RATIOS, (None,) * 6)
+    return ssd(classes, features, layout, size, "depthwise-last", candidates)

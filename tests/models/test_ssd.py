@@ -22,6 +22,18 @@ COUNTS = [
     ("mobilenet-ssd", {"backbone": "mobilenet-v1", "lite": True}, 80, (320, 320), 5_100_661, 1_309_162_944, 2034),
     ("mobilenet-ssd", {"backbone": "mobilenet-v2", "lite": True}, 80, (320, 320), 4_337_013, 788_830_144, 2034),
     ("mobilenet-ssd", {"backbone": "mobilenet-v3-large", "lite": True}, 90, (320, 320), 5_006_735, 613_143_104, 2034),
+    (
+        *("mobilenet-ssd", {"backbone": "mobilenet-v2", "reduce_lowest": False}, 90),
+        *((300, 300), 6_230_876, 832_040_816, 3000),
+    ),
+    ("mobilenet-fpn", {}, 20, (300, 300), 6_608_366, 2_364_846_064, 11634),
+    ("fpnlite", {"width": 64}, 80, (320, 320), 2_388_926, 746_634_368, 12804),
+    ("fpnlite", {"width": 128}, 80, (320, 320), 2_619_006, 968_645_376, 12804),
+    ("pelee", {}, 20, (304, 304), 5_425_892, 1_204_968_960, 5142),
+    ("pelee", {}, 80, (304, 304), 5_981_012, 1_283_950_080, 5142),
+    ("tiny-dsod", {}, 20, (300, 300), 926_650, 1_105_660_040, 8744),
+    ("tiny-dsod", {"pointwise": 2}, 20, (300, 300), 943_034, 1_111_574_664, 8744),
+    ("tiny-dsod", {}, 80, (300, 300), 1_176_850, 1_177_535_720, 8744),
 ]
 
 
@@ -50,6 +62,10 @@ EXPORTS = [
     ("mobilenet-ssd", {"backbone": "mobilenet-v1", "size": (96, 96)}),
     ("mobilenet-ssd", {"backbone": "mobilenet-v2", "lite": True, "size": (96, 64)}),
     ("mobilenet-ssd", {"backbone": "mobilenet-v3-large", "lite": True, "size": (96, 96)}),
+    ("mobilenet-fpn", {"size": (64, 64)}),
+    ("fpnlite", {"width": 64, "size": (96, 64)}),
+    ("pelee", {"size": (272, 272), "candidates": 200}),  # 17 -> 9: Caffe's pooling rounds up
+    ("tiny-dsod", {"size": (96, 96)}),
 ]
 
 
@@ -74,6 +90,11 @@ def test_onnx_sees_the_same_boxes(name, options, tmp_path):
 def test_wrong_options_are_named(options, message):
     with pytest.raises(BadConfig, match=message):
         zoo.build("lightweight-ssd", 20, options)
+
+
+def test_an_input_that_is_too_small_is_named():
+    with pytest.raises(BadConfig, match="size: the network cannot work on 64x64 pixels"):
+        zoo.build("pelee", 20, {"size": (64, 64)})
 
 
 def test_quantization_leaves_the_predictors_last_convolution_in_float():

@@ -74,6 +74,58 @@ class SSDHead(nn.Module):
         return AnchorMaps(cells(location, 4), cells(confidence, self.classes + 1), self.anchors, tuple(maps))
 
 
+class SharedTower(nn.Module):
+    """Separable convolutions that all levels share, each followed by a batch normalisation of the level's own."""
+
+    def __init__(self, width: int, depth: int, levels: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.Conv2d(width, width, 1, bias=False)
+            )
+            for _ in range(depth)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(levels * depth))  # level by level
+        self.activation = relu6()
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        norms = iter(self.norms)
+        found = []
+        for x in maps:
+            for convolution in self.convolutions:
+                x = self.activation(next(norms)(convolution(x)))
+            found.append(x)
+        return found
+
+
+class SharedSSDHead(nn.Module):
+    """TensorFlow's weight-shared predictor with ``use_depthwise`` and one tower for boxes and classes (FPNLite).
+
+    width: channels of every map;  boxes: anchors of a cell, the same on every level;  depth: convolutions in the tower
+    classes, anchors: see SSDHead
+    """
+
+    anchors: Tensor
+
+    def __init__(self, width: int, levels: int, boxes: int, classes: int, anchors: Tensor, depth: int = 4) -> None:
+        super().__init__()
+        self.classes = classes
+        self.tower = SharedTower(width, depth, levels)
+        self.location = nn.ModuleList([_separable_predictor(width, boxes * 4)])
+        self.confidence = nn.ModuleList([_separable_predictor(width, boxes * (classes + 1))])
+        self.register_buffer("anchors", anchors, persistent=False)
+
+    def forward(self, maps: Sequence[Tensor]) -> AnchorMaps:
+        towers = self.tower(maps)
+        location = cells([self.location[0](x) for x in towers], 4)
+        confidence = cells([self.confidence[0](x) for x in towers], self.classes + 1)
+        return AnchorMaps(location, confidence, self.anchors, tuple(maps))
+
+
+def _separable_predictor(cin: int, cout: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(cin, cin, 3, padding=1, groups=cin, bias=False), nn.Conv2d(cin, cout, 1))
+
+
 def last_convolutions(head: nn.Module, name: str = "head") -> tuple[str, ...]:
     """Names of the convolutions that end each predictor of a head; ``Detector.float_modules`` wants them."""
     found = []

@@ -43,7 +43,7 @@ class CFPN(FPN):
 
     def _top_down(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """P_mid of eq. 4, fine to coarse."""
-        middle = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
+        middle = self.inputs(maps)
         for i in reversed(range(len(middle) - 1)):
             coarser = middle[i + 1]
             returned = resize_to(self.output[i + 1](coarser), middle[i])
