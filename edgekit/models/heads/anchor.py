@@ -27,14 +27,24 @@ def decode_anchor_maps(
     Raises ValueError when ``top_k`` cuts and is more than TensorRT's TopK takes, 3840.
     """
     scores = foreground(maps.confidence, activation)
-    count = scores.shape[1]
-    if top_k is None or top_k >= count:
+    index = strongest(scores, top_k)
+    if index is None:
         return decode(maps.location, maps.anchors), scores
-    if not 1 <= top_k <= MAX_TOP_K:
-        raise ValueError(f"top_k: expected 1..{MAX_TOP_K} or all {count} anchors, got {top_k}")
-    _, index = scores.amax(dim=2).topk(top_k, dim=1)  # [N, K]
     boxes = decode(pick(maps.location, index), pick(maps.anchors.expand_as(maps.location), index))
     return boxes, pick(scores, index)
+
+
+def strongest(scores: Tensor, top_k: int | None) -> Tensor | None:
+    """Indices [N, K] of the ``top_k`` anchors of ``scores`` [N, A, C] with the best score of any class, best first.
+
+    None where all A are kept. Raises ValueError when ``top_k`` cuts and is more than TensorRT's TopK takes, 3840.
+    """
+    count = scores.shape[1]
+    if top_k is None or top_k >= count:
+        return None
+    if not 1 <= top_k <= MAX_TOP_K:
+        raise ValueError(f"top_k: expected 1..{MAX_TOP_K} or all {count} anchors, got {top_k}")
+    return scores.amax(dim=2).topk(top_k, dim=1)[1]
 
 
 def foreground(confidence: Tensor, activation: Activation = "softmax") -> Tensor:

@@ -1,0 +1,32 @@
+"""Backbones that a recipe may name: a plain list, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from . import cspnet, cspresnet, darknet, densenet, peleenet
+
+BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
+    "peleenet": peleenet.PeleeNet,
+    "csppeleenet": cspnet.csp_peleenet,
+    "csppeleenet-reference": cspnet.csp_peleenet_reference,
+    "cspdensenet-reference": cspnet.csp_densenet_reference,
+    "resnet-10": cspresnet.ResNet10,
+    "cspresnet-10": cspresnet.CSPResNet10,
+    "cspresnext-50": cspresnet.CSPResNeXt50,
+    "darknet-53": darknet.Darknet53,
+    "darknet-tiny": darknet.DarknetTiny,
+    # normalisation before convolution: classifiers, not for export
+    "densenet-201-elastic": densenet.densenet_201_elastic,
+    "cspdensenet-201-elastic": densenet.csp_densenet_201_elastic,
+}
+
+
+def build_backbone(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """Raises ValueError for a wrong name, TypeError for an option that the backbone does not have."""
+    if name not in BACKBONES:
+        raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
+    return BACKBONES[name](**(options or {}))
