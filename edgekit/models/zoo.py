@@ -10,11 +10,13 @@ from ..runtime.errors import BadConfig
 from .detector import Detector
 from .mobile_centernet import MobileCenterNet
 from .ssd import lightweight_ssd, mobilenet_ssd
+from .yolo import YOLO
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "mobile-centernet": MobileCenterNet,
     "lightweight-ssd": lightweight_ssd,
     "mobilenet-ssd": mobilenet_ssd,
+    "yolo": YOLO,
 }
 
 
