@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from ..data.coco import CocoSet, read_coco
 from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file, write_checkpoint
 from ..models.detector import Detector
+from ..models.mobile_centernet import MobileCenterNet
 from ..models.zoo import build
 from ..recipe import Recipe, TeacherSection, load_recipe
 from ..runtime.artifact import Artifact, file_sha256, read_artifact
@@ -83,6 +84,10 @@ def _networks(recipe: Recipe) -> tuple[Detector, Detector | None, dict[str, str]
     """The network to train, its teacher if it has one, and the hashes of the weights that were read, by role."""
     lightning.seed_everything(recipe.train.seed, verbose=False)
     model = build(recipe.model.name, len(recipe.classes), recipe.model.options)
+    if not isinstance(model, MobileCenterNet):
+        raise BadConfig(
+            f"model.name: {recipe.model.name} cannot be trained here: the losses are those of mobile-centernet"
+        )
     parents = {}
     if recipe.train.init:
         file = weights_file(recipe.resolve(recipe.train.init))

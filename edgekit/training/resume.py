@@ -85,7 +85,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(
             f"{file}: not a readable resume file ({reason}). Start again without --resume; the weights of the last "
             f"validation can be the start: train.init=CHECKPOINT"

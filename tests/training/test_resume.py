@@ -1,19 +1,29 @@
-"""A training that is killed at any moment and resumed reaches the weights of one that was never killed, bit for bit."""
+"""A training that was stopped at any moment and resumed reaches the weights of one that was not, bit for bit."""
 
 from __future__ import annotations
 
-import csv
+import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import read_artifact
+from edgekit.runtime.errors import ArtifactError, BadConfig, EdgeKitError
+from edgekit.training.fit import fit
+from edgekit.training.resume import RESUME, STAMP, begin, stamp
 
 from . import jobs
+from .conftest import Result, result_of
 from .jobs import Death
 
-# four epochs of two steps, published after the second and the fourth
 DEATHS = [
     Death("step", 1),  # before anything was saved
     Death("step", 3),  # in the middle of the second epoch
@@ -26,48 +36,193 @@ DEATHS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[dict[str, str]]]:
-    """Weights and metrics of the training that nobody killed."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert jobs.run(jobs.train, jobs.write_tiny(folder / "data"), folder / "run", [], False, None) == 0
-    return weights(folder / "run"), table(folder / "run")
-
-
-def weights(out: Path) -> bytes:
-    return Path(read_artifact(out).file("weights.safetensors")).read_bytes()
-
-
-def table(out: Path) -> list[dict[str, str]]:
-    with (out.with_name(out.name + "-training") / "metrics.csv").open(newline="") as handle:
-        clocks = ("train/seconds", "train/data_wait")
-        return [{k: v for k, v in row.items() if k not in clocks} for row in csv.DictReader(handle)]
-
-
 @pytest.mark.parametrize("death", DEATHS, ids=str)
-def test_killed_and_resumed(death: Death, tiny: Path, tmp_path: Path, uninterrupted: tuple[bytes, object]) -> None:
+def test_killed_and_resumed(death: Death, tiny: Path, tmp_path: Path, uninterrupted: Result) -> None:
     out = tmp_path / "run"
     assert jobs.run(jobs.train, tiny, out, [], False, death) == -signal.SIGKILL
     if out.exists():
         read_artifact(out)  # whole: raises if a hash does not match
     assert jobs.run(jobs.train, tiny, out, [], True, None) == 0
-    assert weights(out) == uninterrupted[0]
+    assert result_of(out).weights == uninterrupted.weights
     assert not list(out.with_name("run-training").glob(".resume*"))
 
 
-def test_killed_twice_with_other_workers(tiny: Path, tmp_path: Path, uninterrupted: tuple[bytes, object]) -> None:
+def test_killed_twice_with_other_workers(tiny: Path, tmp_path: Path, uninterrupted: Result) -> None:
     out = tmp_path / "run"
     jobs.run(jobs.train, tiny, out, ["train.workers=2"], False, Death("step", 3))
     jobs.run(jobs.train, tiny, out, ["train.workers=0"], True, Death("step", 7))
     assert jobs.run(jobs.train, tiny, out, ["train.workers=1"], True, None) == 0
-    assert weights(out) == uninterrupted[0]
+    assert result_of(out).weights == uninterrupted.weights
 
 
-def test_table_continues(tiny: Path, tmp_path: Path, uninterrupted: tuple[object, list[dict[str, str]]]) -> None:
+def test_the_table_of_metrics_continues(tiny: Path, tmp_path: Path, uninterrupted: Result) -> None:
     """Every epoch once, as in the uninterrupted training."""
     out = tmp_path / "run"
     jobs.run(jobs.train, tiny, out, [], False, Death("step", 5))
-    assert [row["epoch"] for row in table(out)] == ["0", "1"]
     jobs.run(jobs.train, tiny, out, [], True, None)
-    assert [row["epoch"] for row in table(out)] == ["0", "1", "2", "3"]
-    assert table(out) == uninterrupted[1]
+    assert [row["epoch"] for row in result_of(out).table] == ["0", "1", "2", "3"]
+    assert result_of(out) == uninterrupted
+
+
+@pytest.mark.slow
+def test_the_command_killed_from_outside(tiny: Path, tmp_path: Path, uninterrupted: Result) -> None:
+    """At no chosen moment: some time after the first epoch."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "edgekit", "train", str(tiny), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=jobs.REPO)
+    while not (tmp_path / "run-training" / RESUME).exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    process.kill()
+    process.wait()
+    subprocess.run([*command, "--resume"], check=True, capture_output=True, cwd=jobs.REPO)
+    assert result_of(out).weights == uninterrupted.weights
+
+
+# -- a finished training ----------------------------------------------------------------------------------------------
+def test_a_finished_training_resumed_is_what_it_was(tiny: Path, tmp_path: Path) -> None:
+    """Weights and their metrics; and with more epochs it goes on."""
+    recipe, out = load_recipe(tiny, ["train.epochs=2", "train.workers=0"]), tmp_path / "run"
+    fit(recipe, out)
+    before = result_of(out)
+    fit(recipe, out, resume=True)
+    again = result_of(out)
+    assert (again.weights, again.metrics) == (before.weights, before.metrics)
+    assert "map50" in again.metrics
+    fit(load_recipe(tiny, ["train.epochs=3", "train.workers=0"]), out, resume=True)
+    assert result_of(out).metrics["epochs"] == 3
+
+
+# -- Ctrl-C and SIGTERM -----------------------------------------------------------------------------------------------
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """SIGINT as a process has it in the foreground; in a background job it is ignored from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_ctrl_c(tiny: Path, tmp_path: Path, uninterrupted: Result) -> None:
+    """It is KeyboardInterrupt, the newest published weights are whole, and --resume goes on."""
+    out, recipe = tmp_path / "run", load_recipe(tiny)
+
+    def progress(_: str, done: int, __: int) -> None:
+        if done == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, out, progress=progress)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # the next Ctrl-C works too
+    assert read_artifact(out).manifest["metrics"]["epochs"] == 2
+    fit(recipe, out, resume=True)
+    assert result_of(out).weights == uninterrupted.weights
+
+
+def terminate_in_step(file: Path, out: Path, step: int) -> None:
+    torch.set_num_threads(1)
+
+    def progress(_: str, done: int, __: int) -> None:
+        if done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    fit(load_recipe(file, ["train.workers=0"]), out, progress=progress)
+
+
+def test_sigterm_is_no_success(tiny: Path, tmp_path: Path) -> None:
+    """Schedulers and service managers look at the exit code; Lightning's own is 0."""
+    out = tmp_path / "run"
+    assert jobs.run(terminate_in_step, tiny, out, 5) == 128 + signal.SIGTERM
+    assert read_artifact(out).manifest["metrics"]["epochs"] == 2
+
+
+# -- what belongs together --------------------------------------------------------------------------------------------
+def interrupted(work: Path, recipe: Recipe, world: int = 1, **more: Any) -> Path:
+    """A folder as an interrupted training leaves it."""
+    work.mkdir()
+    content = {"state_dict": {}, "optimizer_states": [], "global_step": 6, STAMP: stamp(recipe, world), **more}
+    torch.save(content, work / RESUME)
+    return work
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.epochs=90", "train.workers=3", "train.validate_every=1", "data.root=/elsewhere", "description=other"],
+)
+def test_what_may_change(tiny: Path, tmp_path: Path, override: str) -> None:
+    work = interrupted(tmp_path / "work", load_recipe(tiny))
+    start = begin(work, load_recipe(tiny, [override]), 1, resume=True, writer=True)
+    assert (start.file, start.step) == (work / RESUME, 6)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.lr=5e-4", "train.lr: was 0.001, now 0.0005"),
+        ("train.seed=1", "train.seed: was 0, now 1"),
+        ("classes=[vehicle, scooter]", "classes: was"),
+        ("model.options={head_filters: 64}", "model.options.head_filters: was None, now 64"),
+        ("augment.crop=[64, 64]", "augment.crop"),
+        ("data.train=val.json", "data.train"),
+    ],
+)
+def test_what_may_not_change(tiny: Path, tmp_path: Path, override: str, words: str) -> None:
+    work = interrupted(tmp_path / "work", load_recipe(tiny))
+    with pytest.raises(BadConfig) as error:
+        begin(work, load_recipe(tiny, [override]), 1, resume=True, writer=True)
+    assert words in str(error.value)
+    assert str(work / RESUME) in str(error.value)
+
+
+def test_the_number_of_processes_may_not_change(tiny: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(tiny)
+    work = interrupted(tmp_path / "work", recipe, world=2)
+    with pytest.raises(BadConfig, match="processes: was 2, now 1"):
+        begin(work, recipe, 1, resume=True, writer=True)
+
+
+def broken(kind: str, file: Path) -> None:
+    content = file.read_bytes()
+    changed = {
+        "cut": content[: len(content) // 2],
+        "empty": b"",
+        "no checkpoint": b"weights",
+        "flipped": content[:400] + bytes(b ^ 255 for b in content[400:500]) + content[500:],
+    }
+    file.write_bytes(changed[kind])
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "no checkpoint", "flipped"])
+def test_a_broken_resume_file_is_named(tiny: Path, tmp_path: Path, kind: str) -> None:
+    recipe = load_recipe(tiny)
+    work = interrupted(tmp_path / "work", recipe)
+    broken(kind, work / RESUME)
+    with pytest.raises(EdgeKitError) as error:
+        begin(work, recipe, 1, resume=True, writer=True)
+    assert str(work / RESUME) in str(error.value)
+
+
+def test_other_peoples_files_are_named(tiny: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(tiny)
+    work = interrupted(tmp_path / "work", recipe)
+    torch.save({"some": "weights"}, work / RESUME)
+    with pytest.raises(ArtifactError, match="not a training's resume file"):
+        begin(work, recipe, 1, resume=True, writer=True)
+
+
+def test_nothing_to_resume(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="nothing to resume"):
+        begin(tmp_path / "work", load_recipe(tiny), 1, resume=True, writer=True)
+
+
+def test_a_new_training_does_not_continue_an_older_one(tiny: Path, tmp_path: Path) -> None:
+    """Its folder is set aside: killed in its first epoch, the new one has nothing of the older to resume from."""
+    recipe = load_recipe(tiny)
+    work = interrupted(tmp_path / "work", recipe)
+    for _ in range(2):  # twice: the folder set aside before gives way
+        assert begin(work, recipe, 1, resume=False, writer=True).file is None
+        assert not work.exists()
+        assert (tmp_path / "work.previous" / RESUME).is_file()
+        interrupted(work, recipe)
+    (work / RESUME).unlink()
+    assert begin(work, recipe, 1, resume=True, writer=True).file is None

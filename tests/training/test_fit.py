@@ -1,0 +1,244 @@
+"""Whole trainings on eight real street scenes: what they write, what they say, what they refuse."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgekit.data import dataset
+from edgekit.models.checkpoint import save_weights
+from edgekit.models.zoo import build
+from edgekit.recipe import load_recipe
+from edgekit.runtime.artifact import file_sha256, read_artifact
+from edgekit.runtime.errors import EdgeKitError
+from edgekit.training.fit import fit
+
+from . import jobs
+from .conftest import result_of
+
+SHORT = ["train.epochs=1", "train.workers=0", "data.val=null"]
+
+
+def other_weights(file: Path, seed: int = 5, classes: Sequence[str] = jobs.CLASSES) -> Path:
+    torch.manual_seed(seed)
+    save_weights(build("mobile-centernet", len(classes)), file, classes)
+    return file
+
+
+# -- what a training leaves -------------------------------------------------------------------------------------------
+def test_what_a_training_writes_and_says(
+    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    """Checkpoint, table, TensorBoard file and resume file; progress by step; and not a word otherwise."""
+    steps: list[tuple[str, int, int]] = []
+    out = tmp_path / "runs" / "checkpoint"
+    artifact = fit(load_recipe(tiny, ["train.epochs=3"]), out, progress=lambda *step: steps.append(step))
+    assert steps == [("train", n, 6) for n in range(1, 7)]
+    assert artifact.kind == "checkpoint"
+    assert artifact.classes == list(jobs.CLASSES)
+    assert artifact.manifest["metrics"].keys() == {
+        *("map", "map50", "epochs", "steps"),
+        *(f"ap50/{name}" for name in jobs.CLASSES),
+    }
+    assert (artifact.manifest["metrics"]["epochs"], artifact.manifest["metrics"]["steps"]) == (3, 6)
+    work = tmp_path / "runs" / "checkpoint-training"
+    names = {path.name.split(".")[0] for path in work.iterdir()}
+    assert names == {"metrics", "resume", "events", "hparams"}
+    assert {path.name for path in out.parent.iterdir()} == {"checkpoint", "checkpoint-training"}
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert [line for line in captured.err.splitlines() if "train.workers" not in line] == []
+    assert [str(w.message) for w in recwarn] == []
+
+
+def test_the_table_of_metrics(tiny: Path, tmp_path: Path) -> None:
+    """Every epoch has its losses, its clock and its learning rate; validated ones have mAP, and so has the last."""
+    fit(load_recipe(tiny, ["train.epochs=3"]), tmp_path / "run")
+    rows = result_of(tmp_path / "run").table
+    trained = [row for row in rows if row["train/loss"]]
+    assert [row["epoch"] for row in trained] == ["0", "1", "2"]
+    for row in trained:
+        terms = {name: float(row[f"train/{name}"]) for name in ("focal", "size", "offset", "loss", "lr")}
+        assert terms["loss"] == pytest.approx(terms["focal"] + 0.1 * terms["size"] + terms["offset"], rel=1e-4)
+        assert 0 < terms["lr"] <= 1e-3
+    assert [row["step"] for row in rows if row["val/map50"]] == ["3", "6"]
+    table = (tmp_path / "run-training" / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    waits = [float(line.split(",")[table[0].split(",").index("train/data_wait")] or 0) for line in table[1:]]
+    assert all(0 <= wait <= 1 for wait in waits)
+
+
+def test_tensorboard_has_the_curves(tiny: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(load_recipe(tiny, ["train.epochs=2"]), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run-training"))
+    events.Reload()
+    assert {"train/loss", "train/focal", "train/data_wait", "val/map50"} <= set(events.Tags()["scalars"])
+    assert len(events.Scalars("train/loss")) == 2
+
+
+def test_a_slow_disk_is_told(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def slowly(path: Any, read: Any = dataset.read_image) -> np.ndarray:
+        time.sleep(0.2)
+        image: np.ndarray = read(path)
+        return image
+
+    monkeypatch.setattr(dataset, "read_image", slowly)
+    with caplog.at_level(logging.WARNING):
+        fit(load_recipe(tiny, [*SHORT, "train.epochs=3"]), tmp_path / "run")
+    told = [record.getMessage() for record in caplog.records if "train.workers" in record.getMessage()]
+    assert len(told) == 1  # once, and not for the first epoch, in which workers start
+
+
+def test_the_previous_checkpoint_stays_until_the_first_validation(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    before = fit(load_recipe(tiny, SHORT), out).digest
+
+    def stop(*_: object) -> None:
+        assert read_artifact(out).digest == before
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(load_recipe(tiny, [*SHORT, "train.seed=1"]), out, progress=stop)
+    assert read_artifact(out).digest == before
+
+
+def test_the_seed_decides(tiny: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        fit(load_recipe(tiny, [*SHORT, f"train.seed={seed}"]), tmp_path / name)
+    a, b, c = (result_of(tmp_path / name).weights for name in "abc")
+    assert a == b != c
+
+
+# -- starting from weights --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["file", "artifact"])
+def test_init_starts_from_trained_weights(tiny: Path, tmp_path: Path, trained: Path, kind: str) -> None:
+    """With a learning rate of next to nothing they come out as they went in, and the manifest names them."""
+    source = trained
+    if kind == "artifact":
+        artifact = fit(load_recipe(tiny, SHORT), tmp_path / "first")
+        source = Path(artifact.path)
+    careful = [*SHORT, f"train.init={source}", "train.lr=1e-12", "train.freeze_norm=true"]
+    artifact = fit(load_recipe(tiny, careful), tmp_path / "second")
+    file = source / "weights.safetensors" if kind == "artifact" else source
+    before, after = load_file(file), load_file(artifact.file("weights.safetensors"))
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-5, atol=1e-7)
+    assert artifact.manifest["parents"]["init"] == file_sha256(file)
+
+
+# -- distillation -----------------------------------------------------------------------------------------------------
+def test_distillation_is_the_same_training_with_two_more_terms(tiny: Path, tmp_path: Path) -> None:
+    weights = other_weights(tmp_path / "teacher.safetensors")
+    taught = [*SHORT, f"teacher={{recipe: {tiny}, weights: {weights}}}", "distillation={pixel: 0.5, pair: 20}"]
+    artifact = fit(load_recipe(tiny, taught), tmp_path / "taught")
+    fit(load_recipe(tiny, SHORT), tmp_path / "alone")
+    with_teacher, alone = result_of(tmp_path / "taught"), result_of(tmp_path / "alone")
+    row, plain = with_teacher.table[0], alone.table[0]
+    assert row.keys() == plain.keys() | {"train/pixel", "train/pair"}
+    terms = {k.removeprefix("train/"): float(v) for k, v in row.items() if k.startswith("train/")}
+    assert terms["pixel"] > 0
+    assert terms["pair"] > 0
+    detection = terms["focal"] + 0.1 * terms["size"] + terms["offset"]
+    assert terms["loss"] == pytest.approx(detection + 0.5 * terms["pixel"] + 20 * terms["pair"], rel=1e-4)
+    assert with_teacher.weights != alone.weights
+    assert artifact.manifest["parents"]["teacher"] == file_sha256(weights)
+    assert other_weights(tmp_path / "again.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_a_teacher_of_another_width(tiny: Path, tmp_path: Path) -> None:
+    """The paper's own case: 32 channels teach 16."""
+    wide = {"backbone": "hrnet-w32", "head_filters": 64}
+    recipe = tmp_path / "wide.yaml"
+    text = tiny.read_text(encoding="utf-8").replace(
+        "{name: mobile-centernet}", f"{{name: mobile-centernet, options: {wide}}}"
+    )
+    recipe.write_text(text, encoding="utf-8")
+    torch.manual_seed(1)
+    save_weights(build("mobile-centernet", 3, wide), tmp_path / "wide.safetensors", jobs.CLASSES)
+    teacher = f"teacher={{recipe: {recipe}, weights: {tmp_path / 'wide.safetensors'}}}"
+    fit(load_recipe(tiny, [*SHORT, teacher, "distillation={}"]), tmp_path / "run")
+    assert float(result_of(tmp_path / "run").table[0]["train/pair"]) > 0
+
+
+# -- what it refuses --------------------------------------------------------------------------------------------------
+def refused(recipe_file: Path, out: Path, overrides: Sequence[str]) -> str:
+    """The message; nothing may have been written."""
+    before = sorted(out.parent.rglob("*"))
+    with pytest.raises(EdgeKitError) as error:
+        fit(load_recipe(recipe_file, list(overrides)), out)
+    assert sorted(out.parent.rglob("*")) == before
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.root=/no/such/folder"], ["/no/such/folder", "data.root=FOLDER"]),
+        (["data=null"], ["data.train"]),
+        (["data.train=gone.json"], ["gone.json"]),
+        (["data.images=gone"], ["gone"]),
+        (["classes=[vehicle, scoter]"], ["scoter", "did you mean scooter"]),
+        (["train.batch_size=9"], ["train.json", "8 images", "batch of 9", "train.batch_size"]),
+        (["train.init=gone.safetensors"], ["gone.safetensors", "no such weights"]),
+        (["model.name=mobile-centrenet"], ["mobile-centrenet", "mobile-centernet"]),
+        (["model.name=mobilenet-ssd"], ["mobilenet-ssd", "cannot be trained", "mobile-centernet"]),
+        (["distillation={}", "teacher={recipe: nobody, weights: x}"], ["nobody"]),
+        (
+            ["distillation={}", "teacher={recipe: mobile-centernet-w32-bccd, weights: x}"],
+            ["mobile-centernet-w32-bccd", "classes", "RBC", "vehicle"],
+        ),
+        (
+            ["distillation={}", "teacher={recipe: mobile-centernet-w16-dhaka, weights: gone}"],
+            ["gone", "edgekit train mobile-centernet-w16-dhaka"],
+        ),
+        (
+            [
+                "distillation={}",
+                "teacher={recipe: mobile-centernet-w16-dhaka, weights: gone}",
+                "preprocess.mean=[0, 0, 0]",
+            ],
+            ["preprocess.mean"],
+        ),
+    ],
+    ids=lambda value: value[0] if value and "=" in value[0] else "",
+)
+def test_mistakes_are_told_before_anything_is_written(
+    tiny: Path, tmp_path: Path, overrides: list[str], words: list[str]
+) -> None:
+    message = refused(tiny, tmp_path / "run", overrides)
+    for word in words:
+        assert word in message
+
+
+def test_weights_that_do_not_fit_are_named(tiny: Path, tmp_path: Path, trained: Path) -> None:
+    other = other_weights(tmp_path / "other.safetensors", classes=("a", "b", "c"))
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(trained.read_bytes()[:100_000])
+    wider = ["model.options={head_filters: 64}"]
+    for file, more, word in ((other, [], "a, b, c"), (cut, [], "safetensors"), (trained, wider, "shape")):
+        message = refused(tiny, tmp_path / "run", [f"train.init={file}", *more])
+        assert str(file) in message
+        assert word in message
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_set_without_boxes_is_named(tiny: Path, tmp_path: Path, split: str) -> None:
+    """Before the training, and not at its first validation."""
+    file = tiny.with_name(f"{split}.json")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**content, "annotations": []}), encoding="utf-8")
+    message = refused(tiny, tmp_path / "run", [])
+    assert str(file) in message
+    assert "no box" in message
