@@ -20,7 +20,8 @@ from ..runtime.artifact import file_sha256, new_file, value_sha256
 from ..runtime.errors import BadConfig, BadInput
 from ..runtime.preprocess import Preprocess
 from .child import Progress, run_in_child
-from .compare import Array, network_input
+from .compare import Array, fill_batch, network_input
+from .graph import load_model
 
 METHODS = ("minmax", "entropy", "percentile")
 # Operators whose inputs and outputs may be quantized, by any flavour.
@@ -163,6 +164,7 @@ def collect_ranges(
     from onnxruntime.quantization import CalibrationMethod, create_calibrator
 
     value = Preprocess.from_dict(preprocess)
+    batch = load_model(model).graph.input[0].type.tensor_type.shape.dim[0].dim_value
     kind = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}[method]
     with tempfile.TemporaryDirectory() as folder:
         calibrator = create_calibrator(
@@ -174,7 +176,7 @@ def collect_ranges(
         )
         for done, path in enumerate(images):
             progress(done, len(images))
-            calibrator.collect_data(_reader(network_input(path, value, layout)))
+            calibrator.collect_data(_reader(fill_batch(network_input(path, value, layout), batch)))
         progress(len(images), len(images))
         found = calibrator.compute_data()
     return {name: [float(np.asarray(part).item()) for part in tensor.range_value] for name, tensor in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..data.imagefile import read_image
 from ..runtime.preprocess import Preprocess
+from .child import run_in_child
 
 BOX_TOLERANCE = 0.1  # pixels of the network input
 SCORE_TOLERANCE = 1e-4
@@ -148,8 +150,12 @@ def run_onnx(path: str | Path, inputs: Sequence[Array]) -> list[Outputs]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     batch = session.get_inputs()[0].shape[0]
-    repeat = batch if isinstance(batch, int) else 1
-    return [_both(session.run(["boxes", "scores"], {"image": np.repeat(x, repeat, axis=0)})) for x in inputs]
+    return [_both(session.run(["boxes", "scores"], {"image": fill_batch(x, batch)})) for x in inputs]
+
+
+def fill_batch(image: Array, batch: object) -> Array:
+    """One image as many times as a static batch asks for; a symbolic batch takes one."""
+    return np.repeat(image, batch, axis=0) if isinstance(batch, int) and batch > 1 else image
 
 
 def _both(outputs: Sequence[Any]) -> Outputs:
@@ -174,12 +180,31 @@ def compare_with_torch(
     preprocess: Preprocess,
     layout: str,
 ) -> Comparison:
-    """PyTorch against the ONNX file on golden images.
+    """PyTorch against the ONNX file on golden images; the ONNX file runs in a child process.
 
     detect: float32 [1, 3, H, W], as ``Preprocess`` makes it -> (boxes, scores) of the network in PyTorch
     """
-    total = NOTHING
-    for image in images:
-        found = run_onnx(path, [network_input(image, preprocess, layout)])[0]
-        total += compare_outputs(detect(network_input(image, preprocess, "nchw_float")), (found[0][:1], found[1][:1]))
-    return total
+    expected = [detect(network_input(image, preprocess, "nchw_float")) for image in images]
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "expected.npz"
+        boxes, scores = (np.concatenate([one[part] for one in expected]) for part in (0, 1))
+        np.savez(saved, boxes=boxes, scores=scores)
+        request = {
+            "expected": str(saved),
+            "path": str(path),
+            "images": [str(image) for image in images],
+            "preprocess": preprocess.to_dict(),
+            "layout": layout,
+        }
+        child = "edgekit.conversion.compare:compare_with_saved"
+        return Comparison(**run_in_child(child, request, "compare with PyTorch", path))
+
+
+def compare_with_saved(
+    expected: str, path: str, images: Sequence[str], preprocess: Mapping[str, Any], layout: str
+) -> dict[str, Any]:
+    """The child's side of ``compare_with_torch``."""
+    saved = np.load(expected, allow_pickle=False)
+    outputs = run_onnx(path, network_inputs(images, Preprocess.from_dict(preprocess), layout))
+    first = [np.concatenate([one[part][:1] for one in outputs]) for part in (0, 1)]
+    return asdict(compare_outputs((saved["boxes"], saved["scores"]), (first[0], first[1])))

@@ -20,14 +20,16 @@ from torch import Tensor, nn
 
 from ..models.detector import Detector
 from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha256
-from ..runtime.errors import BadConfig, ChildDied
+from ..runtime.errors import AccuracyDrop, BadConfig, ChildDied
 from ..runtime.preprocess import Preprocess
+from .compare import Array, Outputs, compare_with_torch
 from .graph import load_model, opset
 from .simplify import Simplification, simplify
 
 LAYOUTS = ("nhwc_uint8", "nchw_float")
 # Highest IR version that ONNX Runtime 1.10 (Python 3.6 boards) reads.
 MAX_IR = 8
+MOST_UNPAIRED = 0.01
 SCORE_THRESHOLD = 0.01
 IOU_THRESHOLD = 0.5
 
@@ -129,7 +131,8 @@ def onnx_artifact(
 
     source: classes, category_ids, preprocess and recipe, as in the checkpoint's manifest
     parents: role -> digest of what the weights came from
-    images: real images on which simplification is checked
+    images: real images on which the file is compared with PyTorch, and with itself before simplification
+    Raises AccuracyDrop when the file sees other boxes than PyTorch.
     """
     options = options or ExportOptions()
     preprocess = Preprocess.from_dict(source["preprocess"])
@@ -140,7 +143,31 @@ def onnx_artifact(
         outcome = simplify(plain, target, images, preprocess, options.layout)
         manifest["complexity"] = _complexity(target)
         manifest["notes"] = [note.replace(f"{scratch}/", "") for note in outcome.notes]
+        manifest["parity"] = _parity(model, target, images, preprocess, options)
     return read_artifact(out), outcome
+
+
+def _parity(
+    model: Detector, path: Path, images: Sequence[str | Path], preprocess: Preprocess, options: ExportOptions
+) -> dict[str, Any] | None:
+    """How PyTorch and the file agree on the images (fields of ``Comparison``), or None without images.
+
+    Raises AccuracyDrop when more than MOST_UNPAIRED of the boxes have no partner. A single one may: where two
+    neighbours of a heat map differ in the last bit, each library may take another one for the peak.
+    """
+    if not images:
+        return None
+    network = copy.deepcopy(model).cpu().float().eval()
+
+    def detect(image: Array) -> Outputs:
+        with torch.no_grad():
+            boxes, scores = network.detect(torch.from_numpy(image), options.top_k)
+        return boxes.numpy(), scores.numpy()
+
+    found = compare_with_torch(detect, path, images, preprocess, options.layout)
+    if found.unpaired > MOST_UNPAIRED * found.boxes:
+        raise AccuracyDrop(f"the exported network sees other boxes than PyTorch on the same images: {found}")
+    return asdict(found)
 
 
 def _manifest(

@@ -18,13 +18,14 @@ from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha2
 from ..runtime.errors import AccuracyDrop, BadConfig
 from .calibrate import METHODS, Calibration, calibrate
 from .child import Progress, run_in_child
-from .graph import layer_name, load_model, matches, name_nodes, weighted_layers
+from .graph import layer_name, load_model, matches, name_nodes, opset, weighted_layers
 from .qdq import FLAVOURS
 from .sensitivity import rank_layers
 
 Phases: TypeAlias = Callable[[str, int, int], None]
 # Accuracy of an artifact: at least "map50", mAP at IoU 0.5 in 0..1.
 Measure: TypeAlias = Callable[[Artifact], Mapping[str, Any]]
+LOWEST_OPSET = 13  # of QuantizeLinear with an axis
 FALLBACK_SIZES = (2, 4, 8, 16)  # how many layers go back to float in the tries of the fallback
 
 
@@ -98,8 +99,8 @@ def quantize(
     """
     options = options or QuantizeOptions()
     tell = progress or (lambda phase, done, total: None)
-    _check_input(source, options)
     model = source.file("model.onnx")
+    _check_input(source, options)
     layers = _layers(model)
     chosen = _left_in_float(source, layers, options)
     layout = source.manifest["input"]["layout"]
@@ -118,6 +119,12 @@ def _check_input(source: Artifact, options: QuantizeOptions) -> None:
         raise BadConfig(
             f"flavour 'trt' needs an artifact with input layout nchw_float, found {layout} in {source.path}: "
             "TensorRT 8.2 has no uint8 input. Export one for a board that takes it: edgekit export RECIPE --board BOARD"
+        )
+    found = opset(load_model(source.file("model.onnx")))
+    if found < LOWEST_OPSET:
+        raise BadConfig(
+            f"{source.path}: found opset {found}, needed {LOWEST_OPSET} for one scale per channel. "
+            f"Export it again: edgekit export RECIPE export.opset={LOWEST_OPSET}"
         )
 
 

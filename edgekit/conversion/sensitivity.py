@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from ..runtime.preprocess import Preprocess
 from .child import Progress, run_in_child
-from .compare import Array, network_inputs
+from .compare import Array, fill_batch, network_inputs
 from .graph import constants, initializers, last_layers, load_model, name_nodes, own_biases, weighted_layers
 
 IMAGES = 4  # enough to rank layers by; the errors of single images differ little
@@ -59,7 +59,8 @@ def layer_errors(
     graph = load_model(model)
     name_nodes(graph)
     own_biases(graph)
-    inputs = network_inputs(images, Preprocess.from_dict(preprocess), layout)
+    batch = graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    inputs = [fill_batch(x, batch) for x in network_inputs(images, Preprocess.from_dict(preprocess), layout)]
     ends = [node.output[0] for node in last_layers(graph)]
     reference = _run(graph, ends, inputs)
     layers = [n.name for n in weighted_layers(graph) if n.name not in skip and n.input[0] in ranges]

@@ -9,7 +9,7 @@ from onnx import TensorProto
 from edgekit.conversion.compare import compare_with_torch, network_input, run_onnx
 from edgekit.conversion.export import ExportOptions, export_onnx, onnx_artifact
 from edgekit.conversion.graph import constants, int64_arithmetic, load_model, opset
-from edgekit.runtime.errors import BadConfig, ChildDied
+from edgekit.runtime.errors import AccuracyDrop, BadConfig, ChildDied
 
 LAYOUTS = ("nhwc_uint8", "nchw_float")
 
@@ -83,6 +83,8 @@ class TestArtifact:
         # a 15th of the paper's pixels, and 7 classes of 32 weights less at each of 24 x 32 places
         assert manifest["complexity"]["macs"] == 5_604_433_920 / 15 - 7 * 32 * 24 * 32
         assert manifest["notes"] == []
+        assert manifest["parity"]["boxes"] == 40
+        assert manifest["parity"]["unpaired"] == 0
         assert set(manifest["payload"]) == {"model.onnx"}
         assert "/" not in json.dumps({k: manifest[k] for k in ("tools", "input", "complexity", "notes")})
 
@@ -151,3 +153,21 @@ def test_without_images_the_plain_file_is_kept_and_said_so(detector, facts, tmp_
     assert not outcome.simplified
     assert "no image to compare" in artifact.manifest["notes"][0]
     assert "BatchNormalization" not in {n.op_type for n in load_model(artifact.file("model.onnx")).graph.node}
+
+
+def test_boxes_that_differ_from_pytorchs_stop_the_export(detector, facts, photos, tmp_path, monkeypatch):
+    """A file of another network in the exporter's place."""
+    import copy
+
+    from edgekit.conversion import export as room
+
+    def other(model, *arguments):
+        stranger = copy.deepcopy(model)
+        with torch.no_grad():
+            stranger.head.size[-1].bias += 0.5
+        return export_onnx(stranger, *arguments)
+
+    monkeypatch.setattr(room, "export_onnx", other)
+    with pytest.raises(AccuracyDrop, match="sees other boxes than PyTorch"):
+        onnx_artifact(detector, facts, {}, tmp_path / "onnx", photos[:1], ExportOptions(top_k=20))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,268 @@
+"""The INT8 graphs themselves, on the small detector; accuracy and the gate are in test_quantize."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from edgekit.conversion import qdq
+from edgekit.conversion.calibrate import calibrate
+from edgekit.conversion.compare import compare_outputs, network_inputs, run_onnx
+from edgekit.conversion.graph import constants, consumers, load_model, module_of, producers
+from edgekit.conversion.qdq import quantize_file, refused_by_tensorrt
+
+from .graphs import graph, run
+
+LAST = ("head.heatmap.2", "head.size.2", "head.offset.2")
+
+
+@pytest.fixture(scope="module")
+def ranges(request, photos, preprocess, tmp_path_factory):
+    """Calibrated ranges by layout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return {
+            layout: calibrate(request.getfixturevalue(name).file("model.onnx"), photos, preprocess, layout).ranges
+            for layout, name in (("nhwc_uint8", "pixels"), ("nchw_float", "floats"))
+        }
+
+
+def last_nodes(artifact):
+    return [n.name for n in load_model(artifact.file("model.onnx")).graph.node if module_of(n.name) in LAST]
+
+
+def make(artifact, ranges, flavour, target, float_nodes=None, reduce_range=False):
+    chosen = last_nodes(artifact) if float_nodes is None else float_nodes
+    layout = artifact.manifest["input"]["layout"]
+    quantize_file(artifact.file("model.onnx"), str(target), ranges[layout], flavour, chosen, reduce_range)
+    return load_model(target)
+
+
+@pytest.fixture(scope="module")
+def x86(pixels, ranges, tmp_path_factory):
+    return make(pixels, ranges, "x86", tmp_path_factory.mktemp("x86") / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def trt(floats, ranges, tmp_path_factory):
+    return make(floats, ranges, "trt", tmp_path_factory.mktemp("trt") / "model.onnx")
+
+
+def stored_type(model, name):
+    """Type of the constant behind a DequantizeLinear, or None for a float tensor."""
+    maker, values = producers(model).get(name), constants(model)
+    return str(values[maker.input[0]].dtype) if maker is not None and maker.input[0] in values else None
+
+
+def in_int8(model):
+    """Modules of the convolutions that read INT8 activations and weights."""
+    makers = producers(model)
+    return {
+        module_of(n.name)
+        for n in model.graph.node
+        if n.op_type == "Conv"
+        and all(makers[name].op_type == "DequantizeLinear" for name in n.input[:2] if name in makers)
+        and n.input[0] in makers
+        and n.input[1] in makers
+    }
+
+
+@pytest.mark.parametrize("flavour", ["x86", "trt"])
+def test_both_flavours_are_plain_opset_13(flavour, request):
+    model = request.getfixturevalue(flavour)
+    assert [(e.domain, e.version) for e in model.opset_import] == [("", 13)]
+    assert model.ir_version == 7
+    assert {n.domain for n in model.graph.node} == {""}
+    onnx.checker.check_model(model, full_check=True)
+
+
+@pytest.mark.parametrize("flavour", ["x86", "trt"])
+def test_every_convolution_but_the_last_ones_is_int8(flavour, request):
+    model = request.getfixturevalue(flavour)
+    every = {module_of(n.name) for n in model.graph.node if n.op_type == "Conv"}
+    assert len(every) == 73
+    assert every - in_int8(model) == set(LAST)
+
+
+@pytest.mark.parametrize("flavour", ["x86", "trt"])
+def test_the_decode_stays_float(flavour, request):
+    model = request.getfixturevalue(flavour)
+    order = [n.op_type for n in model.graph.node]
+    last = max(k for k, n in enumerate(model.graph.node) if module_of(n.name) in LAST)
+    assert not {"QuantizeLinear", "DequantizeLinear"} & set(order[last:])
+    assert {"Sigmoid", "MaxPool", "TopK", "GatherElements"} <= set(order)
+    makers = producers(model)
+    for node in model.graph.node:
+        if node.op_type in ("Sigmoid", "MaxPool", "TopK", "GatherElements", "ReduceMax"):
+            assert makers[node.input[0]].op_type != "DequantizeLinear"
+
+
+def test_x86_types(x86):
+    for node in x86.graph.node:
+        if node.op_type == "Conv" and module_of(node.name) not in LAST:
+            weight, bias = producers(x86)[node.input[1]], node.input[2]
+            assert stored_type(x86, node.input[1]) == "int8"
+            assert stored_type(x86, bias) == "int32"
+            assert constants(x86)[weight.input[1]].shape == (constants(x86)[weight.input[0]].shape[0],)
+    zeros = [constants(x86)[n.input[2]] for n in x86.graph.node if n.op_type == "QuantizeLinear"]
+    assert {z.dtype for z in zeros} == {np.dtype(np.uint8)}
+
+
+def test_trt_types(trt):
+    assert refused_by_tensorrt(trt) == []
+    for node in trt.graph.node:
+        if node.op_type == "Conv":
+            assert node.input[2] in constants(trt)  # the bias stays float
+    assert {n.op_type for n in trt.graph.node} >= {"Relu", "Resize"}
+
+
+def test_trt_adds_the_int8_shortcut_to_the_float_result(trt):
+    """Every residual addition of a block reads one DequantizeLinear and one convolution."""
+    makers = producers(trt)
+    blocks = [n for n in trt.graph.node if n.op_type == "Add" and ".branches." in module_of(n.name)]
+    assert len(blocks) == 2 * (2 + 3 + 4)
+    for node in blocks:
+        assert {makers[name].op_type for name in node.input} == {"DequantizeLinear", "Conv"}
+
+
+@pytest.mark.parametrize(
+    ("zero", "value", "problem"),
+    [
+        (np.uint8(0), np.ones(4, np.uint8), "zero point is not int8 0"),
+        (np.int8(3), np.ones(4, np.int8), "zero point is not int8 0"),
+        (np.int32(0), np.ones(4, np.int32), "dequantizes int32"),
+        (np.int8(0), np.ones(4, np.int8), None),
+    ],
+)
+def test_what_tensorrt_refuses(zero, value, problem):
+    model = graph(
+        [("DequantizeLinear", ["v", "s", "z"], ["d"], {}), ("Add", ["x", "d"], ["y"], {})],
+        {"x": ("float", [4])},
+        {"y": ("float", [4])},
+        {"v": value, "s": np.float32(0.5), "z": zero},
+    )
+    found = refused_by_tensorrt(model)
+    assert found == [] if problem is None else any(problem in line for line in found)
+
+
+def test_layers_that_are_asked_for_stay_float(pixels, ranges, tmp_path):
+    stem = "/detector/backbone/stem/stem.0/stem.0.0/Conv"
+    model = make(pixels, ranges, "x86", tmp_path / "model.onnx", [stem])
+    every = {module_of(n.name) for n in model.graph.node if n.op_type == "Conv"}
+    assert every - in_int8(model) == {"backbone.stem.0.0"}
+    first = next(n for n in model.graph.node if n.name == stem)
+    assert producers(model)[first.input[0]].op_type == "Sub"  # it reads normalised floats
+
+
+def test_reduced_range_gives_seven_bit_weights(pixels, ranges, tmp_path):
+    model = make(pixels, ranges, "x86", tmp_path / "model.onnx", reduce_range=True)
+    weights = [v for v in constants(model).values() if v.dtype == np.int8 and v.ndim == 4]
+    assert len(weights) == 70
+    assert max(int(np.abs(w.astype(int)).max()) for w in weights) <= 64
+
+
+def test_names_take_little_room(x86, pixels, tmp_path):
+    weights = sum(t.ByteSize() for t in x86.graph.initializer)
+    assert x86.ByteSize() < weights + 75_000
+    assert [v.name for v in (*x86.graph.input, *x86.graph.output)] == ["image", "boxes", "scores"]
+
+
+# -- raw pixels -------------------------------------------------------------------------------------------------------
+def test_the_first_convolution_reads_pixels_in_blocks(x86):
+    quantizers = ("DequantizeLinear", "QuantizeLinear")
+    kinds = [n.op_type for n in x86.graph.node if n.op_type not in quantizers]
+    assert kinds[:6] == ["Reshape", "Split", "Concat", "Reshape", "Transpose", "Conv"]
+    first = next(n for n in x86.graph.node if n.op_type == "Conv")
+    weight = constants(x86)[producers(x86)[first.input[1]].input[0]]
+    assert weight.shape == (64, 12, 2, 2)
+    scale = constants(x86)[producers(x86)[first.input[0]].input[1]]
+    assert scale == 1
+
+
+def test_blocks_are_exact(pixels, ranges, photos, preprocess, x86, tmp_path, monkeypatch):
+    monkeypatch.setattr(qdq, "pixels_in_blocks", lambda model: False)
+    plain = make(pixels, ranges, "x86", tmp_path / "plain.onnx")
+    assert not [n for n in plain.graph.node if n.name == "split_rows"]
+    onnx.save(x86, tmp_path / "blocks.onnx")
+    images = network_inputs(photos, preprocess, "nhwc_uint8")
+    for a, b in zip(run_onnx(tmp_path / "plain.onnx", images), run_onnx(tmp_path / "blocks.onnx", images), strict=True):
+        assert compare_outputs(a, b, 1e-3, 1e-6).same
+
+
+def stem(mean, kernel=3, pad=1, stride=2, size=(8, 6)):
+    """uint8 image -> Transpose -> Cast -> Sub -> Conv -> Relu, in float."""
+    weight = np.random.default_rng(0).normal(size=(5, 3, kernel, kernel)).astype(np.float32) / 50
+    out = [(edge + 2 * pad - kernel) // stride + 1 for edge in size]
+    nodes = [
+        ("Transpose", ["image"], ["t"], {"perm": [0, 3, 1, 2]}),
+        ("Cast", ["t"], ["f"], {"to": 1}),
+        ("Sub", ["f", "mean"], ["m"], {}),
+        ("Conv", ["m", "w", "b"], ["c"], {"pads": [pad] * 4, "strides": [stride] * 2}),
+        ("Relu", ["c"], ["r"], {}),
+        ("Conv", ["r", "v"], ["y"], {}),
+    ]
+    constants = {
+        "mean": np.float32(mean).reshape(1, 3, 1, 1),
+        "w": weight,
+        "b": np.linspace(-1, 1, 5, dtype=np.float32),
+        "v": np.ones((1, 5, 1, 1), np.float32),
+    }
+    return graph(nodes, {"image": ("uint8", [1, *size, 3])}, {"y": ("float", [1, 1, *out])}, constants)
+
+
+def quantized_stem(model, image, folder, blocks):
+    """Through quantize_file, with the exact ranges of this image."""
+    names = ("m", "c", "r", "y")
+    outputs = onnx.ModelProto()
+    outputs.CopyFrom(model)
+    outputs.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names if n != "y")
+    values = dict(zip(("y", "m", "c", "r"), run(outputs, {"image": image}), strict=True))
+    ranges = {name: [float(values[name].min()), float(values[name].max())] for name in names}
+    onnx.save(model, folder / "float.onnx")
+    with pytest.MonkeyPatch.context() as patch:
+        if not blocks:
+            patch.setattr(qdq, "pixels_in_blocks", lambda model: False)
+        quantize_file(str(folder / "float.onnx"), str(folder / "int8.onnx"), ranges, "x86", ["n_y"], False)
+    return load_model(folder / "int8.onnx"), values
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "pad", "stride", "fits"),
+    [(3, 1, 2, True), (6, 2, 2, True), (5, 2, 2, True), (2, 0, 2, True), (3, 0, 2, True), (3, 1, 1, False)],
+)
+def test_pixel_stems(kernel, pad, stride, fits, blocks, tmp_path):
+    """With equal means the zero point is the mean, so the only error left is INT8's own, at the border too."""
+    image = np.random.default_rng(1).integers(0, 256, (1, 8, 6, 3), dtype=np.uint8)
+    model, values = quantized_stem(stem([114] * 3, kernel, pad, stride), image, tmp_path, blocks)
+    found = run(model, {"image": image})[0]
+    assert ("Split" in {n.op_type for n in model.graph.node}) == (blocks and fits)
+    step = 5 * values["r"].max() / 255
+    np.testing.assert_allclose(found, values["y"], atol=2 * step)
+
+
+def test_unequal_means_move_into_the_bias(tmp_path):
+    """Exact inside; only the padded border, which now stands for the middle grey, differs a little."""
+    image = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
+    model, values = quantized_stem(stem([103.53, 116.28, 123.675], size=(16, 16)), image, tmp_path, blocks=True)
+    error = np.abs(run(model, {"image": image})[0] - values["y"])[0, 0]
+    step = 5 * values["r"].max() / 255
+    assert error[1:, 1:].max() <= 2 * step
+    assert "Sub" not in {n.op_type for n in model.graph.node}
+
+
+def test_odd_images_stay_as_they_are(tmp_path):
+    image = np.zeros((1, 7, 6, 3), np.uint8)
+    image[0, 2:5, 2:5] = 200
+    model, _ = quantized_stem(stem([0.5] * 3, size=(7, 6)), image, tmp_path, blocks=True)
+    assert "Split" not in {n.op_type for n in model.graph.node}
+
+
+def test_an_image_with_two_readers_stays_as_it_is(x86, tmp_path):
+    model = stem([114] * 3)
+    extra = onnx.helper.make_node("ReduceMax", ["f"], ["top"], name="top")
+    model.graph.node.insert(2, extra)
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info("top"))
+    assert qdq.input_as_pixels(model) is False
+    assert consumers(model)["f"][0].op_type == "ReduceMax"
+    assert numpy_helper.to_array(model.graph.initializer[0]).size == 3

@@ -1,0 +1,195 @@
+"""The gate, the fallback and the artifact; the graphs themselves are in test_qdq."""
+
+import numpy as np
+import pytest
+
+from edgekit.conversion import calibrate as calibration_room
+from edgekit.conversion import quantize as room
+from edgekit.conversion.compare import network_inputs, run_onnx
+from edgekit.conversion.quantize import QuantizeOptions, quantize
+from edgekit.runtime.artifact import read_artifact
+from edgekit.runtime.errors import AccuracyDrop, BadConfig, BadInput
+
+LAST = ["head.heatmap.2", "head.size.2", "head.offset.2"]
+PARENTS = {"onnx": "1" * 64, "calibration": "2" * 64}
+
+
+@pytest.fixture(autouse=True)
+def _shared_cache(tmp_path_factory, monkeypatch):
+    """One calibration pass for the whole file."""
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.getbasetemp() / "quantize-cache"))
+
+
+@pytest.fixture
+def ranking(monkeypatch, pixels):
+    """A ranking without its 70 runs: the convolutions in the order of the graph."""
+    asked = []
+
+    def rank_layers(model, images, preprocess, layout, ranges, skip, progress):
+        asked.append(list(skip))
+        names = [name for name in room._layers(model) if name not in skip]
+        return [(name, 1.0 / (1 + k)) for k, name in enumerate(names)]
+
+    monkeypatch.setattr(room, "rank_layers", rank_layers)
+    return asked
+
+
+def accuracies(*values):
+    """A measure that gives these mAPs one after the other, and remembers what it was asked for."""
+    left = iter(values)
+    asked = []
+
+    def measure(artifact):
+        asked.append((artifact.kind, artifact.manifest["payload"]["model.onnx"]["sha256"]))
+        return {"map50": next(left), "map": 0.1, "images": 4}
+
+    return measure, asked
+
+
+def peaks(path, images, count):
+    """(x, y, class) of the strongest boxes of each image."""
+    found = []
+    for boxes, scores in run_onnx(path, images):
+        order = np.argsort(-scores[0].max(1))[:count]
+        x, y = boxes[0][order, 0::2].mean(1), boxes[0][order, 1::2].mean(1)
+        found.append(np.stack([x, y, scores[0][order].argmax(1) * 1000], 1))
+    return found
+
+
+def test_int8_sees_what_float_sees(pixels, photos, preprocess, tmp_path):
+    artifact = quantize(pixels, photos, PARENTS, tmp_path / "int8")
+    images = network_inputs(photos, preprocess, "nhwc_uint8")
+    hits = []
+    few, many = peaks(pixels.file("model.onnx"), images, 5), peaks(artifact.file("model.onnx"), images, 20)
+    for expected, found in zip(few, many, strict=True):
+        distance = np.abs(expected[:, None] - found[None]).max(2).min(1)
+        hits += list(distance < 6)  # one and a half cells of the heat map
+    assert np.mean(hits) >= 0.8
+    manifest = artifact.manifest
+    assert artifact.kind == "onnx-int8"
+    same = ("classes", "category_ids", "preprocess", "recipe", "input", "postprocess", "complexity")
+    assert {k: manifest[k] for k in same} == {k: pixels.manifest[k] for k in same}
+    assert (manifest["precision"], manifest["flavour"], manifest["parents"]) == ("int8", "x86", PARENTS)
+    assert manifest["float_layers"] == LAST
+    assert manifest["calibration"]["method"] == "minmax"
+    assert len(manifest["calibration"]["images"]) == len(photos)
+    assert "metrics" not in manifest
+    small, large = (a.manifest["payload"]["model.onnx"]["bytes"] for a in (artifact, pixels))
+    assert small < 0.3 * large
+
+
+def test_the_gate_keeps_the_file_it_measured(pixels, photos, tmp_path):
+    measure, asked = accuracies(0.500, 0.491)
+    phases = []
+    artifact = quantize(
+        pixels, photos, PARENTS, tmp_path / "int8", measure=measure, progress=lambda *step: phases.append(step)
+    )
+    assert [kind for kind, _ in asked] == ["onnx", "onnx-int8"]
+    assert artifact.manifest["payload"]["model.onnx"]["sha256"] == asked[1][1]
+    assert artifact.manifest["metrics"] == {"map50": 0.491, "map": 0.1, "images": 4}
+    record = artifact.manifest["quantization"]
+    assert (record["map50_before"], record["map50_after"], record["tries"]) == (0.5, 0.491, 1)
+    assert record["drop"] == pytest.approx(0.9)
+    assert ("quantize", 1, 1) in phases
+
+
+def test_a_better_int8_passes_any_gate(pixels, photos, tmp_path):
+    measure, _ = accuracies(0.5, 0.52)
+    artifact = quantize(pixels, photos, PARENTS, tmp_path / "int8", QuantizeOptions(max_drop=0), measure)
+    assert artifact.manifest["quantization"]["drop"] == pytest.approx(-2)
+
+
+def test_layers_go_back_to_float_in_growing_groups(pixels, photos, ranking, tmp_path):
+    measure, asked = accuracies(0.50, 0.40, 0.45, 0.495)
+    artifact = quantize(pixels, photos, PARENTS, tmp_path / "int8", measure=measure)
+    assert [kind for kind, _ in asked] == ["onnx"] + 3 * ["onnx-int8"]
+    assert len({digest for _, digest in asked}) == 4
+    assert artifact.manifest["quantization"]["tries"] == 3
+    stem = ["backbone.stem.0.0", "backbone.stem.1.0", "backbone.stage1.0.body.0.0", "backbone.stage1.0.body.1.0"]
+    assert artifact.manifest["float_layers"] == LAST + stem
+    assert artifact.manifest["payload"]["model.onnx"]["sha256"] == asked[-1][1]
+    assert len(ranking) == 1
+    assert [name.rsplit("/", 2)[1] for name in ranking[0]] == ["heatmap.2", "size.2", "offset.2"]
+
+
+def test_when_nothing_helps_every_number_is_told_and_nothing_is_left(pixels, photos, ranking, tmp_path):
+    measure, _ = accuracies(0.50, 0.40, 0.41, 0.42, 0.43, 0.44)
+    with pytest.raises(AccuracyDrop) as failure:
+        quantize(pixels, photos, PARENTS, tmp_path / "int8", measure=measure)
+    message = str(failure.value)
+    assert "more than 1 points" in message
+    assert "3 layers in float: 50.00 -> 40.00, a drop of 10.00" in message
+    assert "19 layers in float: 50.00 -> 44.00, a drop of 6.00" in message
+    assert "--max-drop" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_the_old_artifact(pixels, photos, ranking, tmp_path):
+    measure, _ = accuracies(0.5, 0.5)
+    before = quantize(pixels, photos, PARENTS, tmp_path / "int8", measure=measure)
+
+    def interrupt(artifact):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize(pixels, photos, PARENTS, tmp_path / "int8", measure=interrupt)
+    assert read_artifact(tmp_path / "int8").digest == before.digest
+
+
+def test_another_flavour_skips_the_calibration_pass(floats, photos, tmp_path, monkeypatch):
+    quantize(floats, photos, PARENTS, tmp_path / "x86")
+
+    def forbidden(*arguments, **more):
+        raise AssertionError("calibrated again")
+
+    monkeypatch.setattr(calibration_room, "run_in_child", forbidden)
+    options = QuantizeOptions(flavour="trt", float_modules=("head",))
+    artifact = quantize(floats, photos, PARENTS, tmp_path / "trt", options)
+    assert artifact.manifest["flavour"] == "trt"
+    assert len(artifact.manifest["float_layers"]) == 6
+
+
+def test_tensorrt_has_no_uint8_input(pixels, photos, tmp_path):
+    with pytest.raises(BadConfig, match="needs an artifact with input layout nchw_float, found nhwc_uint8"):
+        quantize(pixels, photos, PARENTS, tmp_path / "int8", QuantizeOptions(flavour="trt"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_calibration_set(pixels, tmp_path):
+    with pytest.raises(BadInput, match="calibration set is empty"):
+        quantize(pixels, [], PARENTS, tmp_path / "int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_layer_is_named(pixels, photos, tmp_path):
+    with pytest.raises(BadConfig, match=r"no layer is called neck\. Layers: backbone"):
+        quantize(pixels, photos, PARENTS, tmp_path / "int8", QuantizeOptions(float_modules=("head", "neck")))
+
+
+@pytest.mark.parametrize(
+    "options", [{"flavour": "arm"}, {"method": "kl"}, {"max_drop": -1}, {"max_drop": float("nan")}], ids=str
+)
+def test_wrong_options(options):
+    with pytest.raises(BadConfig, match=next(iter(options))):
+        QuantizeOptions(**options)
+
+
+def test_the_key_depends_on_options_and_parents():
+    keys = {
+        QuantizeOptions().key(PARENTS),
+        QuantizeOptions(flavour="trt").key(PARENTS),
+        QuantizeOptions(method="entropy").key(PARENTS),
+        QuantizeOptions(float_modules=("head",)).key(PARENTS),
+        QuantizeOptions().key({**PARENTS, "calibration": "3" * 64}),
+    }
+    assert len(keys) == 5
+
+
+def test_a_batch_is_calibrated_too_and_an_old_opset_refused(detector, facts, photos, tmp_path):
+    from edgekit.conversion.export import ExportOptions, onnx_artifact
+
+    batch = onnx_artifact(detector, facts, {}, tmp_path / "b", photos[:1], ExportOptions(batch=2, top_k=20))[0]
+    assert quantize(batch, photos[:1], PARENTS, tmp_path / "int8").manifest["input"]["shape"] == [2, 96, 128, 3]
+    old = onnx_artifact(detector, facts, {}, tmp_path / "o", photos[:1], ExportOptions(opset=12, top_k=20))[0]
+    with pytest.raises(BadConfig, match="found opset 12, needed 13"):
+        quantize(old, photos[:1], PARENTS, tmp_path / "never")
