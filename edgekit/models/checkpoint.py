@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..recipe import Recipe
 from ..runtime.artifact import Artifact, file_sha256, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import BadInput
 from .detector import Detector
 from .zoo import build
+
+if TYPE_CHECKING:  # the measured process runs without pydantic
+    from ..recipe import Recipe
 
 WEIGHTS = "weights.safetensors"
 

@@ -6,17 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..runtime.artifact import Artifact
-from ..runtime.errors import ArtifactError, BadInput
 from ..runtime.preprocess import Preprocess
 from ..runtime.sessions import INPUT, Session
-from .detector import Detector
-from .zoo import build
+from .checkpoint import model_of
 
 
 class TorchSession(Session):
@@ -36,7 +32,7 @@ class TorchSession(Session):
         recipe = artifact.manifest["recipe"]
         self.layout = "nhwc_uint8"
         self._top_k = int(recipe.get("export", {}).get("top_k", 100))
-        self._model = load_model(artifact).eval()
+        self._model = model_of(artifact)
         fold_batch_norm(self._model)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.postprocess = {"nms": self._model.nms, "top_k": self._top_k}
@@ -61,28 +57,6 @@ class TorchSession(Session):
 
     def close(self) -> None:
         del self._model
-
-
-def load_model(artifact: Artifact) -> Detector:
-    """The recipe's network with the artifact's weights, on the CPU.
-
-    Raises BadInput naming a weights file that cannot be read, ArtifactError when the weights are another network's.
-    """
-    section = artifact.manifest["recipe"]["model"]
-    model = build(section["name"], len(artifact.classes), section.get("options"))
-    path = artifact.file("weights.safetensors")
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise BadInput(f"{path}: not a readable safetensors file ({error}). Train or copy it again.") from error
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        message = " ".join(str(error).split())
-        raise ArtifactError(
-            f"{path}: the weights do not fit {section['name']} with {len(artifact.classes)} classes: {message[:400]}"
-        ) from error
-    return model
 
 
 def fold_batch_norm(module: nn.Module) -> None:
