@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from .anchors import AnchorMaps
 from .backbones.mblitenet import mblitenet
 from .backbones.mobilenet import MobileNetV1, mobilenet_v2, mobilenet_v3_large, relu6
 from .backbones.peleenet import PeleeNet
+from .backbones.registry import build_backbone
 from .backbones.tinydsod import DDBNet
 from .blocks import relu_inplace
 from .detector import Detector
@@ -86,15 +89,75 @@ def ssd(
     return SSD(features, head, candidates=candidates)
 
 
-# -- Lightweight SSD --------------------------------------------------------------------------------------------------
-PYRAMIDS: Mapping[str, Callable[..., nn.Module]] = {"fpn": FPN, "cfpn": CFPN}
-# Levels 6 and 7 of the pyramids, in SSDLite's form.
-PYRAMID_EXTRAS = (Extra(256, 512), Extra(128, 256))
+# -- any parts ---------------------------------------------------------------------------------------------------------
+class Coarsest(nn.Module):
+    """The last ``count`` maps of a backbone."""
+
+    def __init__(self, backbone: nn.Module, count: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.count = count
+        self.channels = tuple(backbone.channels)[-count:]  # type: ignore[arg-type]
+        self.strides = tuple(backbone.strides)[-count:]  # type: ignore[arg-type]
+        if len(self.channels) < count:
+            raise ValueError(f"backbone: this neck reads {count} maps, the backbone makes {len(self.channels)}")
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.backbone(image)[-self.count :])
+
+
+class Neck(NamedTuple):
+    """maps: how many of the backbone's it reads;  build: (channels, strides) -> neck;  layout: its boxes, by size."""
+
+    maps: int
+    build: Callable[..., nn.Module]
+    layout: Callable[[Size], Layout]
 
 
 def pyramid_layout(size: Size) -> Layout:
     """Six boxes a cell on levels 3 to 7; the paper gives none. TensorFlow's generator, from a tenth of the input on."""
     return tensorflow_ssd(size, levels=5, smallest=0.1, reduce_lowest=False)
+
+
+def pelee_layout(size: Size) -> Layout:
+    """SSD300's scales with the ratios 1, 2, 1/2, 3, 1/3 on every level."""
+    return ssd_paper(min(size), SSD300_SCALES, ((2, 3),) * 6, (None,) * 6)
+
+
+NECKS: Mapping[str, Neck] = {
+    "ssd": Neck(2, SSDExtras, tensorflow_ssd),
+    "ssdlite": Neck(2, partial(SSDExtras, depthwise=True, activation=relu6), tensorflow_ssd),
+    "fpn": Neck(3, partial(FPN, subsampled=2), pyramid_layout),
+    "cfpn": Neck(3, partial(CFPN, subsampled=2), pyramid_layout),
+    "pelee": Neck(2, PeleeNeck, pelee_layout),
+}
+
+
+def any_ssd(
+    classes: int,
+    backbone: str = "mobilenet-v2",
+    neck: str = "ssd",
+    predictor: str = "3x3",
+    backbone_options: Mapping[str, Any] | None = None,
+    size: Size = (320, 320),
+    candidates: int | None = None,
+) -> SSD:
+    """An SSD of a backbone of the registry, a neck of NECKS and a predictor of PREDICTORS, none of a paper's choosing.
+
+    backbone_options: keyword arguments of the backbone, such as ``{width: "1.5"}`` of ShuffleNetV2
+    """
+    if neck not in NECKS:
+        raise ValueError(f"neck: expected one of {', '.join(NECKS)}, got {neck!r}")
+    chosen = NECKS[neck]
+    body = Coarsest(build_backbone(backbone, backbone_options), chosen.maps)
+    features = nn.Sequential(body, chosen.build(body.channels, body.strides))
+    return ssd(classes, features, chosen.layout(size), size, predictor, candidates)
+
+
+# -- Lightweight SSD --------------------------------------------------------------------------------------------------
+PYRAMIDS: Mapping[str, Callable[..., nn.Module]] = {"fpn": FPN, "cfpn": CFPN}
+# Levels 6 and 7 of the pyramids, in SSDLite's form.
+PYRAMID_EXTRAS = (Extra(256, 512), Extra(128, 256))
 
 
 def lightweight_ssd(
@@ -110,7 +173,7 @@ def lightweight_ssd(
     s96: see ``mblitenet``; with 2 the backbone itself has a map at stride 64, and the pyramids need one extra less
     """
     if neck == "ssd":
-        backbone = mblitenet(s96=s96)
+        backbone = mblitenet((16 * s96, 32 * s96), s96)
         features = nn.Sequential(backbone, SSDExtras(backbone.channels, backbone.strides))
         return ssd(classes, features, tensorflow_ssd(size), size, "1x1", candidates)
     if neck not in PYRAMIDS:
@@ -124,9 +187,9 @@ def lightweight_ssd(
 
 # -- SSD and SSDLite of TensorFlow's object detection API --------------------------------------------------------------
 BACKBONES: Mapping[str, Callable[[], nn.Module]] = {
-    "mobilenet-v1": MobileNetV1,
-    "mobilenet-v2": lambda: mobilenet_v2(expansion=True),
-    "mobilenet-v3-large": lambda: mobilenet_v3_large(expansion=True),
+    "mobilenet-v1": partial(MobileNetV1, (16, 32)),
+    "mobilenet-v2": partial(mobilenet_v2, (16, 32), expansion=True),
+    "mobilenet-v3-large": partial(mobilenet_v3_large, (16, 32), expansion=True),
 }
 
 
@@ -164,7 +227,7 @@ def mobilenet_fpn(classes: int, size: Size = (300, 300), candidates: int | None 
     The paper gives no structure. This reading meets its 6.6 M parameters: Lin et al.'s pyramid of 256 channels on the
     block outputs of 32, 96 and 320 channels, levels 6 and 7 subsampled, and the predictors of MBlitenet + FPN.
     """
-    backbone = mobilenet_v2((8, 16, 32), last=None)
+    backbone = mobilenet_v2(last=None)
     pyramid = FPN(backbone.channels, backbone.strides, dense=True, subsampled=2)
     return ssd(classes, nn.Sequential(backbone, pyramid), pyramid_layout(size), size, "3x3", candidates)
 
@@ -180,7 +243,7 @@ def fpnlite(
     width: of the pyramid and of the shared predictor, 64 or 128 in the tables
     The structure is TensorFlow's ``ssd_mobilenet_v2_fpnlite`` configuration: levels 3 to 7, six boxes a cell.
     """
-    backbone = mobilenet_v2((8, 16, 32))
+    backbone = mobilenet_v2()
     pyramid = FPNLite(backbone.channels, backbone.strides, width)
     features = nn.Sequential(backbone, pyramid)
     layout = octaves(pyramid.strides)
@@ -196,8 +259,7 @@ def pelee(classes: int, size: Size = (304, 304), candidates: int | None = None) 
     # Caffe rounds the size of a pooled map up: 19 -> 10, as the paper's feature maps have it.
     backbone.pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
     features = nn.Sequential(backbone, PeleeNeck(backbone.channels, backbone.strides))
-    layout = ssd_paper(min(size), SSD300_SCALES, ((2, 3),) * 6, (None,) * 6)
-    return ssd(classes, features, layout, size, "1x1", candidates)
+    return ssd(classes, features, pelee_layout(size), size, "1x1", candidates)
 
 
 def tiny_dsod(classes: int, pointwise: int = 1, size: Size = (300, 300), candidates: int | None = None) -> SSD:

@@ -133,7 +133,7 @@ class ThunderNet(Detector):
     ) -> None:
         super().__init__()
         self.size = size
-        self.backbone = snet(snet_version, repeats=repeats)
+        self.backbone = snet(snet_version, (16, 32), repeats)
         self.context = ContextEnhancement(*self.backbone.channels)
         layout = rpn_layout()
         shape = (-(-size[1] // STRIDE), -(-size[0] // STRIDE))

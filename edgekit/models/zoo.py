@@ -9,12 +9,13 @@ from typing import Any
 from ..runtime.errors import BadConfig
 from .detector import Detector
 from .mobile_centernet import MobileCenterNet
-from .ssd import fpnlite, lightweight_ssd, mobilenet_fpn, mobilenet_ssd, pelee, tiny_dsod
+from .ssd import any_ssd, fpnlite, lightweight_ssd, mobilenet_fpn, mobilenet_ssd, pelee, tiny_dsod
 from .thundernet import ThunderNet
 from .yolo import YOLO
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "mobile-centernet": MobileCenterNet,
+    "ssd": any_ssd,
     "lightweight-ssd": lightweight_ssd,
     "mobilenet-ssd": mobilenet_ssd,
     "mobilenet-fpn": mobilenet_fpn,

@@ -34,6 +34,17 @@ COUNTS = [
     ("tiny-dsod", {}, 20, (300, 300), 926_650, 1_105_660_040, 8744),
     ("tiny-dsod", {"pointwise": 2}, 20, (300, 300), 943_034, 1_111_574_664, 8744),
     ("tiny-dsod", {}, 80, (300, 300), 1_176_850, 1_177_535_720, 8744),
+    ("ssd", {}, 20, (320, 320), 7_861_721, 900_044_032, 2034),
+    ("ssd", {"backbone": "peleenet", "neck": "fpn"}, 20, (320, 320), 4_548_686, 2_092_392_960, 12804),
+    (
+        "ssd",
+        {"backbone": "shufflenet-v2", "neck": "cfpn", "predictor": "ssdlite"},
+        20,
+        (320, 320),
+        2_435_794,
+        803_165_792,
+        12804,
+    ),
 ]
 
 
@@ -66,6 +77,7 @@ EXPORTS = [
     ("fpnlite", {"width": 64, "size": (96, 64)}),
     ("pelee", {"size": (272, 272), "candidates": 200}),  # 17 -> 9: Caffe's pooling rounds up
     ("tiny-dsod", {"size": (96, 96)}),
+    ("ssd", {"backbone": "shufflenet-v2", "neck": "cfpn", "predictor": "ssdlite", "size": (64, 64)}),
 ]
 
 
@@ -90,6 +102,21 @@ def test_onnx_sees_the_same_boxes(name, options, tmp_path):
 def test_wrong_options_are_named(options, message):
     with pytest.raises(BadConfig, match=message):
         zoo.build("lightweight-ssd", 20, options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neck": "prn"}, "neck: expected one of ssd, ssdlite, fpn, cfpn, pelee, got 'prn'"),
+        ({"predictor": "5x5"}, "predictor: expected one of 1x1, 3x3, ssdlite, depthwise-last, got '5x5'"),
+        ({"backbone": "vgg"}, "backbone: expected one of .*mobilenet-v2.*, got 'vgg'"),
+        ({"backbone": "ddb-net", "neck": "fpn"}, "this neck reads 3 maps, the backbone makes 2"),
+        ({"backbone_options": {"levels": [7]}}, "levels: expected increasing ones out of"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(options, message):
+    with pytest.raises(BadConfig, match=message):
+        zoo.build("ssd", 20, options)
 
 
 def test_an_input_that_is_too_small_is_named():

@@ -63,7 +63,7 @@ def mblitenet(levels: tuple[int, ...] | None = None, s96: int = 1) -> InvertedRe
 
     s96: stride of the 96-wide row. Table 2 prints 1, but a size column that halves there: 2. With 1 the maps of 32, 96
         and 320 channels lie at strides 8, 16 and 32, with 2 at 8, 32 and 64. The parameters are the same.
-    levels: strides of the maps; None for those of 96 and 320 channels
+    levels: strides of the maps; None for those three
     """
     if s96 not in (1, 2):
         raise ValueError(f"s96: expected 1 or 2, got {s96!r}")
@@ -75,4 +75,4 @@ def mblitenet(levels: tuple[int, ...] | None = None, s96: int = 1) -> InvertedRe
             blocks.append(bottleneck(kind, width, factor, cout, step))
             width = cout
     stem = nn.Sequential(conv_bn(3, 64, 3), conv_bn(64, 32, 3, 2))
-    return InvertedResidualNet(stem, 32, blocks, levels or (16 * s96, 32 * s96))
+    return InvertedResidualNet(stem, 32, blocks, levels or (8, 16 * s96, 32 * s96))

@@ -84,7 +84,7 @@ class InvertedResidualNet(nn.Module):
 
     levels: strides of the maps that are wanted; blocks beyond the last one are left out
     expansion: take a map from the expansion inside the block that halves it, as TensorFlow's SSD does
-        (``layer_15/expansion_output``), instead of from the block before it
+        (``layer_15/expansion_output``), instead of from the block before it; not at the coarsest level
     last: layer over the final block; it belongs to the coarsest level and is left out with it
     """
 
@@ -99,10 +99,11 @@ class InvertedResidualNet(nn.Module):
     ) -> None:
         super().__init__()
         ends = list(_resolutions(width, blocks))
-        kept = [end for end in ends if end.stride <= max(levels)]
+        kept = [end for end in ends if end.stride <= max(levels, default=0)]
         known = [end.stride for end in kept]
-        if [level for level in levels if level not in known] or list(levels) != sorted(set(levels)):
-            raise ValueError(f"levels: expected increasing ones out of {known}, got {list(levels)}")
+        if not levels or not set(levels) <= set(known) or list(levels) != sorted(set(levels)):
+            possible = [end.stride for end in ends]
+            raise ValueError(f"levels: expected increasing ones out of {possible}, got {list(levels)}")
         whole = kept[-1].blocks == len(blocks)
         self.stem = stem
         self.blocks = nn.ModuleList(blocks[: kept[-1].blocks])
@@ -120,6 +121,7 @@ class InvertedResidualNet(nn.Module):
         x = self.stem(image)
         maps = []
         for block in self.blocks:
+            assert isinstance(block, InvertedResidual)
             expanded = block.expand(x)
             if block.stride == 2:
                 maps.append(expanded if self.expansion else x)
@@ -162,7 +164,7 @@ def separable(cin: int, cout: int, kernel: int = 3, stride: int = 1, activation:
 class MobileNetV1(nn.Module):
     """V1, table 1, with the ReLU6 of its TensorFlow release. levels: strides out of 2, 4, 8, 16, 32."""
 
-    def __init__(self, levels: Sequence[int] = (16, 32)) -> None:
+    def __init__(self, levels: Sequence[int] = (8, 16, 32)) -> None:
         super().__init__()
         self.stem = conv_bn(3, 32, 3, 2, activation=relu6)
         stages: dict[int, list[nn.Module]] = {2: []}
@@ -171,7 +173,7 @@ class MobileNetV1(nn.Module):
             stride *= step
             stages.setdefault(stride, []).append(separable(width, cout, stride=step))
             widths[stride] = width = cout
-        if not set(levels) <= set(stages):
+        if not levels or not set(levels) <= set(stages):
             raise ValueError(f"levels: expected some of {list(stages)}, got {list(levels)}")
         kept = [level for level in stages if level <= max(levels)]
         self.stages = nn.ModuleList(nn.Sequential(*stages[level]) for level in kept)
@@ -203,7 +205,7 @@ V2_ROWS = (
 
 
 def mobilenet_v2(
-    levels: Sequence[int] = (16, 32), expansion: bool = False, last: int | None = 1280
+    levels: Sequence[int] = (8, 16, 32), expansion: bool = False, last: int | None = 1280
 ) -> InvertedResidualNet:
     """V2, table 2, up to its 1x1 of ``last`` channels (None: without it). levels: strides out of 2, 4, 8, 16, 32.
 
@@ -243,7 +245,7 @@ V3_LARGE_ROWS = (
 
 
 def mobilenet_v3_large(
-    levels: Sequence[int] = (16, 32), expansion: bool = False, last: int | None = 960
+    levels: Sequence[int] = (8, 16, 32), expansion: bool = False, last: int | None = 960
 ) -> InvertedResidualNet:
     """V3-Large, table 1, up to its 1x1 of ``last`` channels (None: without it). levels: strides out of 2 ... 32.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from . import cspnet, cspresnet, darknet, densenet, peleenet
+from . import cspnet, cspresnet, darknet, densenet, mblitenet, mobilenet, peleenet, shufflenet, snet, tinydsod
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     "peleenet": peleenet.PeleeNet,
@@ -19,6 +19,13 @@ BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     "cspresnext-50": cspresnet.CSPResNeXt50,
     "darknet-53": darknet.Darknet53,
     "darknet-tiny": darknet.DarknetTiny,
+    "mblitenet": mblitenet.mblitenet,
+    "mobilenet-v1": mobilenet.MobileNetV1,
+    "mobilenet-v2": mobilenet.mobilenet_v2,
+    "mobilenet-v3-large": mobilenet.mobilenet_v3_large,
+    "shufflenet-v2": shufflenet.shufflenet_v2,
+    "snet": snet.snet,
+    "ddb-net": tinydsod.DDBNet,
     # normalisation before convolution: classifiers, not for export
     "densenet-201-elastic": densenet.densenet_201_elastic,
     "cspdensenet-201-elastic": densenet.csp_densenet_201_elastic,

@@ -103,3 +103,10 @@ class ShuffleNetV2(nn.Module):
             x = stage(x)
             maps.append(x)
         return tuple(maps[i] for i in self._kept)
+
+
+def shufflenet_v2(width: str | float = "1.0", levels: Sequence[int] = (8, 16, 32)) -> ShuffleNetV2:
+    """width: "0.5", "1.0", "1.5" or "2.0", a column of table 5;  levels: strides of the maps, out of 8, 16 and 32."""
+    if str(width) not in WIDTHS:
+        raise ValueError(f"width: expected one of {', '.join(WIDTHS)}, got {width!r}")
+    return ShuffleNetV2(WIDTHS[str(width)], levels=levels)

@@ -14,7 +14,7 @@ WIDTHS: dict[int, tuple[int, ...]] = {
 }
 
 
-def snet(version: int = 49, levels: Sequence[int] = (16, 32), repeats: Sequence[int] | None = None) -> ShuffleNetV2:
+def snet(version: int = 49, levels: Sequence[int] = (8, 16, 32), repeats: Sequence[int] | None = None) -> ShuffleNetV2:
     """version: 49, 146 or 535, about the millions of MACs at 224x224.  levels: strides out of 8, 16, 32 (C4: 16).
 
     repeats: units of the three stages; None: 4, 8, 4 as in ShuffleNetV2

@@ -29,9 +29,16 @@ class CFPN(FPN):
     F_i is a linear 1x1 on each of the four feedback paths; it is the reading that gives the paper's 4.86 M parameters.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int = 256) -> None:
-        super().__init__(channels, strides, width)
-        self.feedback = nn.ModuleList(conv_bn(width, width, 1, relu=False) for _ in channels[1:])
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        width: int = 256,
+        dense: bool = False,
+        subsampled: int = 0,
+    ) -> None:
+        super().__init__(channels, strides, width, dense, subsampled)
+        self.feedback = nn.ModuleList(conv_bn(width, width, 1, relu=False) for _ in self.channels[1:])
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         middle = self._top_down(maps)
