@@ -1,4 +1,4 @@
-"""Where the shipped recipes, boards and calibration sets are: inside an installed wheel, or beside the package in a checkout."""
+"""Where the shipped recipes, boards and calibration sets are: in an installed wheel, or beside the package."""
 
 from __future__ import annotations
 
