@@ -45,6 +45,12 @@ class DetectorModule(lightning.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+        # before Lightning wraps the module: DistributedDataParallel keeps the layout of its gradients from then on, and
+        # writes them, permuted, into weights whose layout was changed later
+        layout = torch.channels_last if recipe.train.channels_last else torch.preserve_format
+        for network in (model, teacher):
+            if network is not None:
+                network.to(memory_format=layout)  # type: ignore[call-overload]
         self.model = model
         self.average = WeightAverage(model, recipe.train.ema)
         weights = class_weights(train_counts, recipe.loss.gamma, recipe.loss.max_weight)
@@ -85,9 +91,8 @@ class DetectorModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        memory_format = torch.channels_last if self.recipe.train.channels_last else torch.preserve_format
-        for network in (self.model, self.average, *self._teacher):
-            network.to(self.device).to(memory_format=memory_format)  # type: ignore[call-overload]
+        for teacher in self._teacher:
+            teacher.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[STAMP] = stamp(self.recipe, self.trainer.world_size)
