@@ -8,7 +8,8 @@ flops        2 x macs
 darknet      what darknet prints as BFLOPs (CSPNet, PRN, YOLOv3): 2 x macs, and the window of every local pooling
 elementwise  what a counter of PyTorch modules adds up: macs, biases, 2 per normalised value, 1 per activated or resized
              one, the window of local average pooling, and transposed convolutions at their output positions (Mobile
-             CenterNet, table 2; doubled it is DenseNet-201-Elastic's 8.77 in CSPNet, table 3)
+             CenterNet, table 2)
+elementwise-flops  twice that (DenseNet-201-Elastic's 8.77 G in CSPNet, table 3)
 
 A network is first turned into operations, from its modules (``module_operations``) or from its ONNX file
 (``onnx_operations``); a convention is a function of one operation. Global pooling, concatenation, addition and
@@ -76,11 +77,16 @@ def elementwise(operation: Operation) -> int:
     return round(operation.macs * operation.spread) + each * operation.outputs
 
 
+def elementwise_flops(operation: Operation) -> int:
+    return 2 * elementwise(operation)
+
+
 CONVENTIONS: Mapping[str, Convention] = {
     "macs": macs,
     "flops": flops,
     "darknet": darknet,
     "elementwise": elementwise,
+    "elementwise-flops": elementwise_flops,
 }
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
+
+from .backbones.registry import build_backbone
 
 
 class Classifier(nn.Module):
@@ -16,3 +21,8 @@ class Classifier(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.output(self.pool(self.backbone(image)[-1]).flatten(1))
+
+
+def classifier(classes: int, backbone: str, backbone_options: Mapping[str, Any] | None = None) -> Classifier:
+    """A classifier on a backbone of the registry. Raises ValueError or TypeError for a wrong name or option."""
+    return Classifier(build_backbone(backbone, backbone_options), classes)
