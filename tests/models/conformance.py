@@ -52,7 +52,9 @@ def exported(detector: Detector, size: tuple[int, int], folder: Path, top_k: int
     def detect(image):
         with torch.inference_mode():
             boxes, scores = detector.detect(torch.from_numpy(image), top_k)
-        assert scores.std() > 0.01 * scores.mean(), "the network does not react to its input: a comparison shows nothing"
+        assert scores.std() > 0.01 * scores.mean(), (
+            "the network does not react to its input: a comparison shows nothing"
+        )
         return boxes.numpy(), scores.numpy()
 
     comparison = compare_with_torch(detect, target, [IMAGE], preprocess, LAYOUT)
