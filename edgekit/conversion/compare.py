@@ -17,6 +17,7 @@ from .child import run_in_child
 
 BOX_TOLERANCE = 0.1  # pixels of the network input
 SCORE_TOLERANCE = 1e-4
+LONGEST_SET = 1000  # boxes; the pairing takes their number squared in time and memory
 Array: TypeAlias = NDArray[Any]
 Outputs: TypeAlias = tuple[Array, Array]  # boxes [N, A, 4], scores [N, A, C]
 
@@ -62,27 +63,37 @@ def compare_outputs(
     """Pair the boxes of two outputs one to one, within both tolerances, on each image of the batch.
 
     Boxes whose best score lies within the tolerance of the lowest one kept may be missing on either side: a tie at the
-    border of the top-k is decided by the last bit. Raises ValueError when the shapes differ.
+    border of the top-k is decided by the last bit. More than LONGEST_SET boxes are anchors, which have no top-k: those
+    are compared in their order. Raises ValueError when the shapes differ.
     """
     if expected[0].shape != found[0].shape or expected[1].shape != found[1].shape:
         raise ValueError(f"outputs differ in shape: {_shapes(expected)} and {_shapes(found)}")
     total = NOTHING
     for image in range(len(expected[0])):
-        pair = [
-            (outputs[0][image].astype(np.float64), outputs[1][image].astype(np.float64))
-            for outputs in (expected, found)
-        ]
-        total += _compare_image(pair[0], pair[1], box_tolerance, score_tolerance)
+        a, b = _image(expected, image), _image(found, image)
+        compare = _compare_sets if len(a[0]) <= LONGEST_SET else _compare_in_order
+        total += compare(a, b, box_tolerance, score_tolerance)
     return total
+
+
+def _image(outputs: Outputs, index: int) -> Outputs:
+    return outputs[0][index].astype(np.float64), outputs[1][index].astype(np.float64)
 
 
 def _shapes(outputs: Outputs) -> str:
     return " ".join(str(list(part.shape)) for part in outputs)
 
 
-def _compare_image(a: Outputs, b: Outputs, box_tolerance: float, score_tolerance: float) -> Comparison:
-    box_gap = np.abs(a[0][:, None] - b[0][None]).max(2)  # [A, A]
-    score_gap = np.abs(a[1][:, None] - b[1][None]).max(2)
+def _compare_in_order(a: Outputs, b: Outputs, box_tolerance: float, score_tolerance: float) -> Comparison:
+    box_gap, score_gap = np.abs(a[0] - b[0]).max(1), np.abs(a[1] - b[1]).max(1)
+    good = (box_gap <= box_tolerance) & (score_gap <= score_tolerance)  # false for NaN
+    worst_box, worst_score = (float(np.nanmax(gap, initial=0.0)) for gap in (box_gap, score_gap))
+    return Comparison(len(a[0]), worst_box, worst_score, int(np.sum(~good)), 0)
+
+
+def _compare_sets(a: Outputs, b: Outputs, box_tolerance: float, score_tolerance: float) -> Comparison:
+    # [A, A], row by row: with all classes at once it would be gigabytes
+    box_gap, score_gap = (np.stack([np.abs(row - b[k]).max(1) for row in a[k]]) for k in (0, 1))
     cost = np.maximum(box_gap / box_tolerance, score_gap / score_tolerance)
     cost[np.isnan(cost)] = np.inf
     partner = _pair(cost)
@@ -107,19 +118,23 @@ def _compare_image(a: Outputs, b: Outputs, box_tolerance: float, score_tolerance
 def _pair(cost: Array) -> NDArray[np.int64]:
     """Largest one-to-one pairing of rows and columns among costs of at most 1: partner of each row, or -1.
 
-    Each row takes its cheapest column; where that is taken, its holder is asked to move (augmenting paths).
+    Each row takes its cheapest free column; where all are taken, a holder is asked to move (augmenting paths).
     """
     choices = [[int(j) for j in np.argsort(row) if row[j] <= 1] for row in cost]
     holder = np.full(cost.shape[1], -1)
 
     def place(row: int, seen: set[int]) -> bool:
-        for column in choices[row]:
-            if column in seen:
-                continue
-            seen.add(column)
-            if holder[column] < 0 or place(int(holder[column]), seen):
-                holder[column] = row
-                return True
+        left = [column for column in choices[row] if column not in seen]
+        free = next((column for column in left if holder[column] < 0), None)
+        if free is not None:
+            holder[free] = row
+            return True
+        for column in left:
+            if column not in seen:
+                seen.add(column)
+                if place(int(holder[column]), seen):
+                    holder[column] = row
+                    return True
         return False
 
     for row in range(len(cost)):

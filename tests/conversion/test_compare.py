@@ -65,6 +65,19 @@ def test_near_twins_are_told_apart():
     assert compare_outputs((boxes, scores), (found, scores)).same
 
 
+def test_many_equal_boxes_are_no_problem():
+    boxes, scores = np.zeros((1, 900, 4), np.float32), np.full((1, 900, 2), 0.5, np.float32)
+    assert compare_outputs((boxes, scores), (boxes, scores)).same
+
+
+def test_anchors_are_compared_in_their_order():
+    boxes, scores = RNG.uniform(0, 100, (1, 4000, 4)), RNG.uniform(0, 1, (1, 4000, 3))
+    assert compare_outputs((boxes, scores), (boxes + 0.05, scores)).same
+    found = compare_outputs((boxes, scores), (changed(boxes, (0, 7, 2), np.nan), changed(scores, (0, 9, 1), 0.3)))
+    assert (found.unpaired, found.boxes) == (2, 4000)
+    assert found.worst_score == pytest.approx(0.3)
+
+
 def test_every_image_of_a_batch_counts():
     two = (np.concatenate([BOXES, BOXES]), np.concatenate([SCORES, SCORES]))
     other = (changed(two[0], (1, 0, 0), 1), two[1])
