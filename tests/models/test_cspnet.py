@@ -21,6 +21,7 @@ from edgekit.models.backbones.registry import BACKBONES, build_backbone
 from edgekit.models.blocks import leaky, partial_add
 from edgekit.models.classifier import classifier
 from edgekit.models.zoo import build
+from edgekit.recipe import load_recipe, recipe_names
 
 PAPER = yaml.safe_load((Path(__file__).parents[2] / "benchmarks/papers/cspnet.yaml").read_text())
 
@@ -132,6 +133,22 @@ def test_published_figures(row):
             assert figure["status"] == "open"
             assert figure["note"]
             assert ours != pytest.approx(float(printed), rel=0.01)  # else it would be a fit
+
+
+YOLOS = [recipe for recipe in map(load_recipe, recipe_names()) if recipe.model.name == "yolo"]
+RECIPES = [recipe for recipe in YOLOS if "CSPNet" in recipe.paper]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_recipe_is_a_row_of_the_papers_tables(recipe):
+    rows = [row for row in PAPER["rows"] if row["model"] == {"name": "yolo", "options": recipe.model.options}]
+    assert list(recipe.preprocess.size) in [row["input"] for row in rows]
+    assert len(recipe.classes) == rows[0]["classes"]
+
+
+def test_every_detector_of_the_paper_has_a_recipe():
+    named = [recipe.model.options for recipe in RECIPES]
+    assert not [r["name"] for r in PAPER["rows"] if r["model"]["name"] == "yolo" and r["model"]["options"] not in named]
 
 
 # -- structure --------------------------------------------------------------------------------------------------------
