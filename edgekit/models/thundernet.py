@@ -84,19 +84,26 @@ class RPN(nn.Module):
 
 
 class RegionHead(nn.Module):
-    """Position-sensitive RoI align to 7x7x5, one layer of 1024, classes and one box for all classes (section 3.2)."""
+    """Position-sensitive RoI align to 7x7x5, one layer of 1024, classes and one box for all classes (section 3.2).
+
+    The fully connected layers are 1x1 convolutions over a column of regions: the same numbers, and quantization and the
+    runtimes treat them like every other layer.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.hidden = nn.Sequential(nn.Linear(WIDTH, 1024), nn.ReLU(inplace=True))
-        self.location = nn.Linear(1024, 4)
-        self.confidence = nn.Linear(1024, classes + 1)
+        self.hidden = nn.Sequential(nn.Conv2d(WIDTH, 1024, 1), nn.ReLU(inplace=True))
+        self.location = nn.Conv2d(1024, 4, 1)
+        self.confidence = nn.Conv2d(1024, classes + 1, 1)
 
     def forward(self, features: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
         """Map [N, 245, H, W] and proposals [N, R, 4] -> location [N, R, 4], confidence [N, R, C + 1]."""
         regions = position_sensitive_align(features, proposals, STRIDE, BINS)
-        hidden = self.hidden(regions.flatten(2))
-        return self.location(hidden), self.confidence(hidden)
+        hidden = self.hidden(regions.flatten(2).transpose(1, 2).unsqueeze(-1))  # [N, 1024, R, 1]
+        return (
+            self.location(hidden).squeeze(-1).transpose(1, 2),
+            self.confidence(hidden).squeeze(-1).transpose(1, 2),
+        )
 
 
 def rpn_layout() -> Layout:
