@@ -19,6 +19,7 @@ from .necks.panet import PANet
 from .necks.prn import PRN
 from .necks.yolo import YOLOv3Neck, YOLOv3TinyNeck
 
+STRIDES = (8, 16, 32)
 NECKS: Mapping[str, Callable[..., nn.Module]] = {
     "yolov3": YOLOv3Neck,
     "yolov3-tiny": YOLOv3TinyNeck,
@@ -58,6 +59,8 @@ class YOLO(Detector):
         if neck not in NECKS:
             raise ValueError(f"neck: expected one of {', '.join(NECKS)}, got {neck!r}")
         body = build_backbone(backbone, backbone_options)
+        if tuple(body.strides) != STRIDES:  # type: ignore[arg-type]
+            raise ValueError(f"backbone: needs maps at strides 8, 16 and 32, {backbone} gives {body.strides}")
         self.backbone = body
         self.neck = NECKS[neck](body.channels, **(neck_options or {}))
         widths: tuple[int, ...] = self.neck.channels  # type: ignore[assignment]

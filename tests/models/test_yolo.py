@@ -119,6 +119,10 @@ def test_anchors_of_a_recipe():
     [
         ({"backbone": "darknet"}, "backbone: expected one of .*, got 'darknet'"),
         ({"neck": "fpn"}, "neck: expected one of yolov3, .*, got 'fpn'"),
+        (
+            {"backbone": "snet", "backbone_options": {"levels": [16, 32]}},
+            r"needs maps at strides 8, 16 and 32, snet gives \(16, 32\)",
+        ),
         ({"neck": "prn", "anchors": "yolov3", "backbone": "darknet-tiny"}, "the neck gives 2 maps, there are 3 masks"),
         ({"backbone": "darknet-tiny", "neck_options": {"sma": True}}, "unexpected keyword argument 'sma'"),
         ({"backbone": "darknet-tiny", "neck": "prn", "neck_options": {"levels": 4}}, "levels: expected 2 or 3, got 4"),
