@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .board import Board, board_names, load_board
 from .paths import unknown_name
-from .recipe import Recipe, load_recipe, recipe_names
+from .recipe import TRAINABLE, Recipe, load_recipe, recipe_names
 from .runtime.artifact import Artifact, new_file, read_artifact
 from .runtime.errors import ArtifactError, BadConfig, BadInput, MissingDependency
 
@@ -469,9 +469,15 @@ def _zoo_record(recipe: Recipe) -> dict[str, Any]:
         "paper": recipe.paper,
         "classes": list(recipe.classes),
         "input": "{}x{}".format(*recipe.preprocess.size),
-        "weights": "shipped" if recipe.weights else "to be trained",
+        "weights": _weights_status(recipe),
         "measured": recipe.measured,
     }
+
+
+def _weights_status(recipe: Recipe) -> str:
+    if recipe.weights:
+        return "shipped"
+    return "to be trained" if recipe.model.name in TRAINABLE else "structure only"
 
 
 def _tell(progress: Progress | None, phase: str, done: int, total: int) -> None:

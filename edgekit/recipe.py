@@ -21,6 +21,9 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
+TRAINABLE = frozenset({"mobile-centernet"})  # networks whose targets and losses are built
+
+
 def _divisible(size: tuple[int, int]) -> tuple[int, int]:
     if any(v % 32 for v in size):
         raise ValueError(f"width and height must be divisible by 32, got {size[0]}x{size[1]}")

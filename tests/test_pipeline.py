@@ -214,3 +214,10 @@ def test_zoo_and_boards_list_what_ships() -> None:
     assert all(load_recipe(n).name == n for n in names)
     assert "x86-1t" in [b["name"] for b in edgekit.boards()]
     assert edgekit.boards("x86-1t")[0]["threads"] == 1
+
+
+def test_a_network_without_losses_is_refused_before_any_work(tmp_path: Path) -> None:
+    assert {r["name"]: r["weights"] for r in edgekit.zoo()}["yolov3-tiny"] == "structure only"
+    with pytest.raises(BadConfig, match="losses of yolo are not built yet"):
+        edgekit.train("yolov3-tiny", out=tmp_path / "out")
+    assert not list(tmp_path.iterdir())

@@ -16,4 +16,9 @@ def zoo(json: options.Json = False) -> None:
     from edgekit import pipeline
 
     records = pipeline.zoo()
-    print_json(records) if json else show_records(records)
+    print_json(records) if json else show_records([{**r, "classes": _few(r["classes"])} for r in records])
+
+
+def _few(classes: list[str]) -> str:
+    """The classes by name, or how many there are when a line would not hold them."""
+    return ", ".join(classes) if len(classes) <= 4 else f"{len(classes)} classes"

@@ -21,7 +21,7 @@ from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file,
 from ..models.detector import Detector
 from ..models.mobile_centernet import MobileCenterNet
 from ..models.zoo import build
-from ..recipe import Recipe, TeacherSection, load_recipe
+from ..recipe import TRAINABLE, Recipe, TeacherSection, load_recipe
 from ..runtime.artifact import Artifact, file_sha256, read_artifact
 from ..runtime.errors import BadConfig, BadInput
 from .batches import DetectionData
@@ -42,6 +42,11 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     Under torchrun every process calls it; the first one writes. Raises EdgeKitError for what a user can mend, and
     KeyboardInterrupt for Ctrl-C, after which ``resume`` works.
     """
+    if recipe.model.name not in TRAINABLE:
+        raise BadConfig(
+            f"recipe {recipe.name}: the losses of {recipe.model.name} are not built yet, so it cannot be trained; "
+            f"what can: {', '.join(sorted(TRAINABLE))}"
+        )
     work = out.with_name(out.name + "-training")
     devices, nodes = _processes(os.environ)
     train, val = training_sets(recipe)
