@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
 
 from ..runtime.artifact import file_sha256, new_file, value_sha256
 from ..runtime.errors import BadConfig, BadInput
 from ..runtime.preprocess import Preprocess
 from .child import Progress, run_in_child
 from .compare import Array, fill_batch, network_input
-from .graph import load_model
+from .graph import body_of, load_model
 
 METHODS = ("minmax", "entropy", "percentile")
 # Operators whose inputs and outputs may be quantized, by any flavour.
@@ -167,8 +168,10 @@ def collect_ranges(
     batch = load_model(model).graph.input[0].type.tensor_type.shape.dim[0].dim_value
     kind = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}[method]
     with tempfile.TemporaryDirectory() as folder:
+        body = str(Path(folder) / "body.onnx")
+        onnx.save(body_of(load_model(model)), body)
         calibrator = create_calibrator(
-            model,
+            body,
             list(CALIBRATED),
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=CalibrationMethod[kind],

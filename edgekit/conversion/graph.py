@@ -273,6 +273,18 @@ def inner_nodes(model: ModelProto) -> set[str]:
     return layers | (_names_before_layers(model) & _names_after_layers(model))
 
 
+def body_of(model: ModelProto) -> ModelProto:
+    """A copy that ends at the last weighted layers, without the decode, which may well compute with infinities."""
+    body = shape_inference.infer_shapes(model)
+    name_nodes(body)
+    ends = [node.output[0] for node in last_layers(body)]
+    known = {value.name: value for value in (*body.graph.value_info, *body.graph.output)}
+    del body.graph.output[:]
+    body.graph.output.extend(known[name] for name in ends)
+    drop_unused(body)
+    return body
+
+
 def _names_before_layers(model: ModelProto) -> set[str]:
     """Nodes from which a weighted layer can be reached."""
     layers = {node.name for node in weighted_layers(model)}

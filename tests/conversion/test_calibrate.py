@@ -19,12 +19,17 @@ WEIGHT = RNG.normal(size=(4, 3, 3, 3)).astype(np.float32)
 
 
 def network(weight=WEIGHT):
-    return graph(
-        [("Conv", ["image", "w"], ["c"], {"pads": [1] * 4}), ("Relu", ["c"], ["y"], {})],
-        {"image": ("float", [1, 3, 32, 32])},
-        {"y": ("float", [1, 4, 32, 32])},
-        {"w": weight},
-    )
+    """Two convolutions, and a decode that divides by zero."""
+    nodes = [
+        ("Conv", ["image", "w"], ["c"], {"pads": [1] * 4}),
+        ("Relu", ["c"], ["y"], {}),
+        ("Conv", ["y", "v"], ["z"], {}),
+        ("Sub", ["z", "z"], ["zero"], {}),
+        ("Div", ["z", "zero"], ["scores"], {}),
+    ]
+    outputs = {"y": ("float", [1, 4, 32, 32]), "scores": ("float", [1, 2, 32, 32])}
+    constants = {"w": weight, "v": np.ones((2, 4, 1, 1), np.float32)}
+    return graph(nodes, {"image": ("float", [1, 3, 32, 32])}, outputs, constants)
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +146,7 @@ def test_a_cache_that_cannot_be_written_is_said_so(model, photos, tmp_path, monk
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "file"))
     found = calibrate(model, photos[:1], SMALL, "nchw_float")
     assert "could not be written" in found.notes[-1]
-    assert set(found.ranges) == {"image", "c", "y"}
+    assert set(found.ranges) == {"image", "c", "y", "z"}
 
 
 def test_an_empty_set(model):

@@ -25,8 +25,9 @@ def changed(array, index, by):
         (BOXES[:, ::-1], SCORES[:, ::-1], 0),
         (BOXES[:, [0, 0, 2, 3, 4, 5]], SCORES[:, [0, 0, 2, 3, 4, 5]], 1),
         (np.full_like(BOXES, np.nan), SCORES, 5),
+        (np.full_like(BOXES, np.inf), SCORES, 5),
     ],
-    ids=["same", "within tolerance", "box", "score", "score of another class", "order", "one twice", "nan"],
+    ids=["same", "within tolerance", "box", "score", "score of another class", "order", "one twice", "nan", "inf"],
 )
 def test_boxes_are_paired_one_to_one(boxes, scores, unpaired):
     found = compare_outputs((BOXES, SCORES), (boxes, scores))
@@ -63,6 +64,12 @@ def test_near_twins_are_told_apart():
     found = np.float32([[[0.05, 0, 10, 10], [-0.05, 0, 10, 10]]])
     scores = np.float32([[[0.5], [0.5]]])
     assert compare_outputs((boxes, scores), (found, scores)).same
+
+
+def test_corners_far_outside_are_all_the_same():
+    far, further = changed(BOXES, (0, 1, 2), 1e30), changed(BOXES, (0, 1, 2), 2e30)
+    assert compare_outputs((far, SCORES), (further, SCORES)).same
+    assert not compare_outputs((far, SCORES), (BOXES, SCORES)).same
 
 
 def test_many_equal_boxes_are_no_problem():

@@ -164,6 +164,18 @@ def test_roles_in_a_small_detector():
     assert edits.inner_nodes(model) == {"n_c1", "n_r", "n_c2", "n_c3"}
 
 
+def test_the_body_ends_at_the_last_layers():
+    nodes = [("Conv", ["x", "w"], ["c"], {"pads": [1] * 4}), ("Relu", ["c"], ["r"], {}), ("Log", ["r"], ["y"], {})]
+    model = graph(nodes, X, {"y": ("float", [1, 4, 8, 8])}, {"w": WEIGHT})
+    body = edits.body_of(model)
+    assert [n.op_type for n in body.graph.node] == ["Conv"]
+    assert [v.name for v in body.graph.output] == ["c"]
+    assert len(model.graph.node) == 3
+    np.testing.assert_allclose(
+        np.maximum(run(body, {"x": IMAGE})[0], 0), np.exp(run(model, {"x": IMAGE})[0]), atol=1e-5
+    )
+
+
 def test_names_become_unique():
     model = graph([("Relu", ["x"], ["a"], {}), ("Relu", ["a"], ["y"], {})], X, {"y": ("float", [1, 3, 8, 8])})
     model.graph.node[0].name = model.graph.node[1].name = ""
