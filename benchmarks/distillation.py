@@ -49,9 +49,10 @@ class Result:
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
-def train(recipe: Recipe, kind: str, folder: Path) -> Result:
-    """The result in ``folder``; trained now, or resumed, if there is none."""
-    key = value_sha256({k: v for k, v in recipe.model_dump(mode="json").items() if k not in ("data", "teacher")})
+def train(recipe: Recipe, kind: str, folder: Path, taught_by: str = "") -> Result:
+    """The result in ``folder``; trained now, or resumed, if there is none. taught_by: digest of the teacher."""
+    settings = {k: v for k, v in recipe.model_dump(mode="json").items() if k not in ("data", "teacher")}
+    key = value_sha256([settings, taught_by])
     file = folder / "result.json"
     if file.is_file():
         result = Result(**json.loads(file.read_text(encoding="utf-8")))
@@ -103,7 +104,8 @@ def students(options: argparse.Namespace, common: Sequence[str], teacher: Artifa
         for kind, name in STUDENTS.items():
             taught = [f"teacher.weights={teacher.path}", *options.distilled] if kind == "distilled" else []
             recipe = load_recipe(name, [*common, *epochs, f"train.seed={seed}", *taught])
-            results.append(train(recipe, kind, options.out / f"{kind}-{seed}"))
+            folder = options.out / f"{kind}-{seed}"
+            results.append(train(recipe, kind, folder, teacher.digest if taught else ""))
     return results
 
 

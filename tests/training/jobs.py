@@ -91,7 +91,7 @@ def install(death: Death) -> None:
     from edgekit.training import resume
 
     if death.place == "in save":
-        resume.new_file = counted(death.count, resume.new_file, half_written)  # type: ignore[assignment]
+        resume.new_file = counted(death.count, resume.new_file, half_written)
     elif death.place == "after save":
         save = resume.WholeFiles.save_checkpoint
 

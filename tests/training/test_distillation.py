@@ -106,7 +106,7 @@ def test_the_cheap_form_equals_eq_10(student: int, teacher: int, scale: float) -
     (expected_gradient,) = torch.autograd.grad(expected, s)
     found = pair_wise(s, t)
     (gradient,) = torch.autograd.grad(found, s)
-    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-9 * float(expected_gradient.abs().max()))
 
 

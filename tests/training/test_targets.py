@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def targets(
 
 
 # -- the radius -------------------------------------------------------------------------------------------------------
-def iou_after(height: float, width: float, moves: tuple[float, float, float, float]) -> float:
+def iou_after(height: float, width: float, moves: Sequence[float]) -> float:
     """IoU of a box at the origin and the one whose sides moved by (left, top, right, bottom)."""
     left, top, right, bottom = moves[0], moves[1], width + moves[2], height + moves[3]
     inside = max(0.0, min(width, right) - max(0.0, left)) * max(0.0, min(height, bottom) - max(0.0, top))
