@@ -99,7 +99,10 @@ def test_layers_named_for_float_exist() -> None:
 def test_only_the_last_exchange_drops_the_low_resolutions() -> None:
     with torch.device("meta"):
         net = MobileCenterNet(3, "hrnet-w32", 64).backbone
-    rows = [[len(module.fusion) for module in stage.children()] for stage in (net.stage2, net.stage3, net.stage4)]
+    rows = [
+        [len(list(module.fusion.children())) for module in stage.children()]
+        for stage in (net.stage2, net.stage3, net.stage4)
+    ]
     assert rows == [[2], [3, 3, 3, 3], [4, 4, 1]]
 
 
