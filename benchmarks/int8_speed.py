@@ -143,9 +143,9 @@ def show(table: Mapping[str, dict[str, Any]]) -> None:
         interval = f"{wall['low']:.2f} .. {wall['high']:.2f}"
         print(f"{name:26}{wall['ms']:8.2f}{wall['ratio']:11.2f}{interval:>18}{cpu['ms']:9.2f}{cpu['ratio']:11.2f}")
     for runtime, goal in GOALS.items():
-        row = table.get(f"{runtime} int8")
-        if row is not None:
-            print(f"{runtime}: goal {goal}, {'met' if row['wall']['ratio'] >= goal else 'MISSED'}")
+        if f"{runtime} int8" in table:
+            reached = table[f"{runtime} int8"]["wall"]["ratio"] >= goal
+            print(f"{runtime}: goal {goal}, {'met' if reached else 'MISSED'}")
 
 
 def arguments() -> argparse.Namespace:

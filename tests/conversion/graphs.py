@@ -1,7 +1,15 @@
 """Tiny ONNX graphs for tests."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto, checker, helper, numpy_helper
+
+
+def f32(value: Any) -> NDArray[np.float32]:
+    return np.asarray(value, np.float32)
+
 
 TYPES = {"float": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
 

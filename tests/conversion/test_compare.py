@@ -3,9 +3,11 @@ import pytest
 
 from edgekit.conversion.compare import NOTHING, Comparison, compare_outputs, compare_with_torch
 
+from .graphs import f32
+
 RNG = np.random.default_rng(0)
 BOXES = RNG.uniform(0, 100, (1, 6, 4)).astype(np.float32)
-SCORES = np.float32([[[0.9, 0], [0.8, 0], [0, 0.7], [0.3, 0], [0.2, 0], [0, 0.1]]])
+SCORES = f32([[[0.9, 0], [0.8, 0], [0, 0.7], [0.3, 0], [0.2, 0], [0, 0.1]]])
 
 
 def changed(array, index, by):
@@ -60,9 +62,9 @@ def test_a_missing_box_above_the_border_is_an_alarm():
 
 def test_near_twins_are_told_apart():
     """The first box could take either partner; only one choice leaves one for the second."""
-    boxes = np.float32([[[0, 0, 10, 10], [0.1, 0, 10, 10]]])
-    found = np.float32([[[0.05, 0, 10, 10], [-0.05, 0, 10, 10]]])
-    scores = np.float32([[[0.5], [0.5]]])
+    boxes = f32([[[0, 0, 10, 10], [0.1, 0, 10, 10]]])
+    found = f32([[[0.05, 0, 10, 10], [-0.05, 0, 10, 10]]])
+    scores = f32([[[0.5], [0.5]]])
     assert compare_outputs((boxes, scores), (found, scores)).same
 
 
@@ -105,6 +107,6 @@ def test_comparisons_add_up():
 def test_a_changed_network_is_noticed(detect, pixels, photos, preprocess):
     def other(image):
         boxes, scores = detect(image)
-        return boxes + np.float32([0.2, 0, 0, 0]), scores
+        return boxes + f32([0.2, 0, 0, 0]), scores
 
     assert not compare_with_torch(other, pixels.file("model.onnx"), photos[:1], preprocess, "nhwc_uint8").same

@@ -6,7 +6,7 @@ from onnx import helper
 from edgekit.conversion import graph as edits
 from edgekit.runtime.errors import BadInput
 
-from .graphs import graph, run
+from .graphs import f32, graph, run
 
 X = {"x": ("float", [1, 3, 8, 8])}
 RNG = np.random.default_rng(0)
@@ -120,8 +120,8 @@ def test_tidy_shares_constants_but_not_biases_and_keeps_the_result():
             "w1": WEIGHT,
             "w2": RNG.normal(size=(4, 4, 3, 3)).astype(np.float32),
             "b1": zeros,
-            "two": np.float32([2]),
-            "too": np.float32([2]),
+            "two": f32([2]),
+            "too": f32([2]),
         },
     )
     before = run(model, {"x": IMAGE})[0]
@@ -135,8 +135,8 @@ def test_tidy_shares_constants_but_not_biases_and_keeps_the_result():
 
 
 def test_constant_nodes_become_initializers():
-    tensor = onnx.numpy_helper.from_array(np.float32([3]))
-    model = graph([("Add", ["x", "three"], ["y"], {})], X, {"y": ("float", [1, 3, 8, 8])}, {"three": np.float32([3])})
+    tensor = onnx.numpy_helper.from_array(f32([3]))
+    model = graph([("Add", ["x", "three"], ["y"], {})], X, {"y": ("float", [1, 3, 8, 8])}, {"three": f32([3])})
     del model.graph.initializer[:]
     model.graph.node.insert(0, helper.make_node("Constant", [], ["three"], value=tensor))
     edits.constants_to_initializers(model)
@@ -157,7 +157,7 @@ def test_roles_in_a_small_detector():
         ],
         X,
         {"y": ("float", [1, 2, 8, 8])},
-        {"one": np.float32([1]), "w": WEIGHT, "v": RNG.normal(size=(2, 4, 1, 1)).astype(np.float32)},
+        {"one": f32([1]), "w": WEIGHT, "v": RNG.normal(size=(2, 4, 1, 1)).astype(np.float32)},
     )
     assert [n.name for n in edits.weighted_layers(model)] == ["n_c1", "n_c2", "n_c3"]
     assert [n.name for n in edits.last_layers(model)] == ["n_c2", "n_c3"]

@@ -11,7 +11,7 @@ from edgekit.conversion.compare import compare_outputs, network_inputs, run_onnx
 from edgekit.conversion.graph import constants, consumers, load_model, module_of, producers
 from edgekit.conversion.qdq import quantize_file, refused_by_tensorrt
 
-from .graphs import graph, run
+from .graphs import f32, graph, run
 
 LAST = ("head.heatmap.2", "head.size.2", "head.offset.2")
 
@@ -139,7 +139,7 @@ def test_what_tensorrt_refuses(zero, value, problem):
         [("DequantizeLinear", ["v", "s", "z"], ["d"], {}), ("Add", ["x", "d"], ["y"], {})],
         {"x": ("float", [4])},
         {"y": ("float", [4])},
-        {"v": value, "s": np.float32(0.5), "z": zero},
+        {"v": value, "s": f32(0.5), "z": zero},
     )
     found = refused_by_tensorrt(model)
     assert found == [] if problem is None else any(problem in line for line in found)
@@ -202,7 +202,7 @@ def stem(mean, kernel=3, pad=1, stride=2, size=(8, 6)):
         ("Conv", ["r", "v"], ["y"], {}),
     ]
     constants = {
-        "mean": np.float32(mean).reshape(1, 3, 1, 1),
+        "mean": f32(mean).reshape(1, 3, 1, 1),
         "w": weight,
         "b": np.linspace(-1, 1, 5, dtype=np.float32),
         "v": np.ones((1, 5, 1, 1), np.float32),

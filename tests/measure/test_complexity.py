@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -76,7 +77,7 @@ def test_products_of_activations_have_no_parameters_and_linear_biases_have(save)
 
 
 def test_shared_weights_count_once_and_work_twice(save):
-    nodes = [("Conv", ["x", "w"], ["a"], {}), ("Conv", ["a", "w"], ["y"], {})]
+    nodes: list[Any] = [("Conv", ["x", "w"], ["a"], {}), ("Conv", ["a", "w"], ["y"], {})]
     found = complexity(save(nodes, X, {"y": ("float", [1, 4, 10, 8])}, {"w": ones(4, 4, 1, 1)}))
     assert (found.macs, found.parameters) == (2 * 80 * 16, 16)
 
