@@ -15,10 +15,13 @@ import yaml
 import edgekit
 from edgekit.data.calibration import load_set
 from edgekit.models.checkpoint import save_weights
+from edgekit.models.detector import Detector
 from edgekit.models.zoo import build
 from edgekit.recipe import load_recipe
 from edgekit.runtime.artifact import read_artifact
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
+from edgekit.runtime.images import read_image
+from edgekit.runtime.preprocess import Preprocess
 
 CLASSES = ("vehicle", "scooter", "bicycle")
 RECIPE = {
@@ -37,13 +40,23 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe folder that ships weights: a random network with distinct peaks."""
     folder = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(3)
-    model = build("mobile-centernet", len(CLASSES))
-    with torch.no_grad():
-        model.head.heatmap[2].weight.mul_(400)
-        model.head.size[2].bias.fill_(8)
+    model = build("mobile-centernet", len(CLASSES)).eval()
+    _spread_outputs(model)
     save_weights(model, folder / "weights.safetensors", CLASSES)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     return folder
+
+
+def _spread_outputs(model: Detector) -> None:
+    """Scale the head's last convolutions to outputs as a trained network has them: distinct peaks, no saturation."""
+    preprocess = Preprocess(RECIPE["preprocess"]["size"])
+    image = torch.from_numpy(preprocess(read_image(load_set("dhaka-eval").images[0]))[0])
+    with torch.no_grad():
+        features = model.backbone(image)
+        for branch, mean, std in ((model.head.heatmap, -2, 2), (model.head.size, 8, 1), (model.head.offset, 0.5, 0.2)):
+            last, out = branch[-1], branch(features)
+            last.weight *= (std / (out - last.bias.view(1, -1, 1, 1)).std(dim=(0, 2, 3))).view(-1, 1, 1, 1)
+            last.bias += mean - branch(features).mean(dim=(0, 2, 3))
 
 
 @pytest.fixture(scope="module")

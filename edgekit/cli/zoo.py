@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import options
 from .output import print_json, show_records
 
@@ -16,9 +18,10 @@ def zoo(json: options.Json = False) -> None:
     from edgekit import pipeline
 
     records = pipeline.zoo()
-    print_json(records) if json else show_records([{**r, "classes": _few(r["classes"])} for r in records])
+    print_json(records) if json else show_records([_short(record) for record in records])
 
 
-def _few(classes: list[str]) -> str:
-    """The classes by name, or how many there are when a line would not hold them."""
-    return ", ".join(classes) if len(classes) <= 4 else f"{len(classes)} classes"
+def _short(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the number of classes where a line would not hold their names."""
+    classes = record.get("classes", [])
+    return {**record, "classes": f"{len(classes)} classes"} if len(classes) > 4 else record
