@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import cv2
 import lightning.pytorch as lightning
 import numpy as np
 import torch
@@ -60,7 +59,6 @@ class DetectionData(lightning.LightningDataModule):
             persistent_workers=section.workers > 0,
             prefetch_factor=4 if section.workers else None,
             collate_fn=CenterCollate(len(self.recipe.classes), (width, height), HRNet.stride, self.recipe.loss.radius),
-            worker_init_fn=one_thread,
             pin_memory=torch.cuda.is_available(),
             drop_last=True,
         )
@@ -74,11 +72,6 @@ class DetectionData(lightning.LightningDataModule):
 
     def _rank(self) -> int:
         return self.trainer.global_rank if self.trainer is not None else 0
-
-
-def one_thread(_: int) -> None:
-    """For a loader's worker: OpenCV takes every core unless told otherwise, and the network wants them."""
-    cv2.setNumThreads(1)
 
 
 class CenterCollate:

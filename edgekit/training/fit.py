@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -52,7 +53,7 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     train, val = training_sets(recipe)
     data = DetectionData(recipe, train, val, devices * nodes)
     model, teacher, parents = _networks(recipe)
-    with without_remarks(), _interruptible():
+    with without_remarks(), _interruptible(), one_cv2_thread():
         start = begin(work, recipe, devices * nodes, resume, writer=os.environ.get("RANK", "0") == "0")
         module = DetectorModule(recipe, model, train.class_counts().tolist(), data.steps_per_epoch, val, teacher)
         publish = Publish(recipe, data, {"train": train.digest(), **parents}, out)
@@ -167,6 +168,20 @@ def _trainer(
         callbacks=[*callbacks, keep],
         plugins=[WholeFiles()],
     )
+
+
+@contextlib.contextmanager
+def one_cv2_thread() -> Iterator[None]:
+    """OpenCV computes in the calling thread: the network wants the cores, and the loader's workers are forked.
+
+    A fork does not copy the threads of OpenCV's pool, so a worker that needs the pool, or ends it, waits for ever.
+    """
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 @contextlib.contextmanager
