@@ -101,9 +101,9 @@ def bench(
     progress: Progress | None = None,
 ) -> list[Row]:
     """Measure artifacts on a board, each on every runtime that can load it; ``out`` keeps the rows as JSON."""
-    artifacts = [_model(source) for source in sources]
-    targets = _targets(artifacts, load_board(board), runtime)
-    measured = _bench(targets, load_board(board), evaluation_set(artifacts[0], data), data, seconds, progress)
+    artifacts, profile = [_model(source) for source in sources], load_board(board)
+    targets = _targets(artifacts, profile, runtime)
+    measured = _bench(targets, profile, evaluation_set(artifacts[0], data), data, seconds, progress)
     rows = [m.row for m in measured]
     if out is not None:
         from .measure.report import report_json

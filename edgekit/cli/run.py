@@ -18,12 +18,7 @@ edgekit run mobile-centernet-w16-dhaka --board x86-1t --out runs/demo
 
 
 def run(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE", help="A recipe's name, its folder, or a path to a recipe.yaml; names: edgekit zoo"
-        ),
-    ],
+    recipe: options.Recipe,
     overrides: options.Overrides = None,
     board: options.Board = options.DEFAULT_BOARD,
     out: options.Out = None,

@@ -18,12 +18,7 @@ edgekit train mobile-centernet-w16-dhaka --out runs/mine --resume
 
 
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE", help="A recipe's name, its folder, or a path to a recipe.yaml; names: edgekit zoo"
-        ),
-    ],
+    recipe: options.Recipe,
     overrides: options.Overrides = None,
     out: options.Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,

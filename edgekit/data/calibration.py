@@ -18,7 +18,7 @@ from ..paths import share, unknown_name
 from ..runtime.artifact import file_sha256, new_file, value_sha256
 from ..runtime.errors import BadConfig, BadInput
 from .coco import CocoSet, read_coco
-from .imagefile import SUFFIXES, read_image
+from .imagefile import SUFFIXES, list_images, read_image
 from .problems import Problems
 
 SET_FILE = "set.yaml"
@@ -170,15 +170,8 @@ def _how_to_fill(folder: Path) -> str:
     return f"put images ({kinds}) into {folder}, 64 or more typical ones for calibration, or name another set"
 
 
-def _list_images(folder: Path) -> list[Path]:
-    try:
-        return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file())
-    except OSError as error:
-        raise BadInput(f"{folder}: cannot be read ({error.strerror})") from error
-
-
 def _plain(folder: Path, progress: Progress | None) -> ImageSet:
-    images = _list_images(folder)
+    images = list_images(folder)
     if not images:
         raise BadInput(f"{folder}: no images in this folder: {_how_to_fill(folder)}")
     hashes = []
@@ -257,7 +250,7 @@ def _entries(root: Path, annotations: Path | None, progress: Progress | None) ->
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder of images")
     coco = read_coco(annotations, root) if annotations else None
-    images = _list_images(root) if coco is None else sorted({sample.path for sample in coco.samples})
+    images = list_images(root) if coco is None else sorted({sample.path for sample in coco.samples})
     if not images:
         raise BadInput(f"{root}: no images in this folder: {_how_to_fill(root)}")
     problems = Problems(root)

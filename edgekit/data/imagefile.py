@@ -92,3 +92,11 @@ def _exif_orientation(tiff: bytes) -> int:
             (value,) = struct.unpack(order + "H", entry[8:10])
             return value if 1 <= value <= 8 else 1
     return 1
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder (not hidden, not in its sub-folders), in name order. BadInput if it is unreadable."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file())
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be read ({error.strerror})") from error

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.imagefile import SUFFIXES, list_images
 from ..runtime.artifact import Artifact, new_file
 from ..runtime.errors import BadInput
 from ..runtime.images import read_image
 from ..runtime.runner import open_runner
 from .draw import draw_detections, save_image
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 def predict_images(
@@ -29,7 +28,7 @@ def predict_images(
     score: boxes below it (0..1) are left out of both. detections.json has COCO's ``images``, ``categories`` and
     ``annotations`` (with ``score``); image ids are 1, 2, ... in the order of the list.
     """
-    paths = list_images(images)
+    paths = gather_images(images)
     names = _picture_names(paths)
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -59,12 +58,12 @@ def predict_images(
     }
 
 
-def list_images(sources: Sequence[str | Path]) -> list[Path]:
+def gather_images(sources: Sequence[str | Path]) -> list[Path]:
     """Files as given, and the images of folders, in name order. BadInput for what does not exist or holds none."""
     paths: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            inside = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+            inside = list_images(source)
             if not inside:
                 raise BadInput(f"{source}: no images in this folder (looked for {', '.join(sorted(SUFFIXES))})")
             paths += inside
