@@ -6,19 +6,20 @@ They are looked up on first use, so importing this package costs nothing and wor
 
 __version__ = "0.1.0"
 
-VERBS = (
-    "train",
-    "evaluate",
-    "export",
-    "quantize",
-    "bench",
-    "report",
-    "run",
-    "predict",
-    "zoo",
-    "boards",
-    "doctor",
-)
+# verb -> the module that holds the function; a module must not be called like a verb of this package
+VERBS = {
+    "train": "pipeline",
+    "evaluate": "pipeline",
+    "export": "pipeline",
+    "quantize": "pipeline",
+    "bench": "pipeline",
+    "report": "pipeline",
+    "run": "pipeline",
+    "predict": "pipeline",
+    "zoo": "pipeline",
+    "boards": "pipeline",
+    "doctor": "pipeline",
+}
 
 __all__ = ["VERBS", "__version__", *VERBS]
 
@@ -27,5 +28,5 @@ def __getattr__(name):  # PEP 562; Python 3.6 never calls it, and a board needs 
     if name in VERBS:
         from importlib import import_module
 
-        return getattr(import_module("edgekit.pipeline"), name)
+        return getattr(import_module("edgekit." + VERBS[name]), name)
     raise AttributeError("module 'edgekit' has no attribute '{}'".format(name))
