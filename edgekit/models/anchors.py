@@ -25,6 +25,26 @@ class AnchorMaps(NamedTuple):
     features: tuple[Tensor, ...]
 
 
+class RefineMaps(NamedTuple):
+    """What a RefineDet predicts, before decoding; A anchors, C foreground classes (RefineDet++, section III).
+
+    arm_boxes: [N, A, 4] offsets coded against ``anchors``: the first step of the cascade
+    arm_scores: [N, A, 2] logits of the anchor refinement module, background first; no class
+    odm_boxes: [N, A, 4] offsets coded against the refined anchors, which are ``decode(arm_boxes, anchors)`` in
+        centre form: the second step. The refined anchors are not differentiated through: detach them
+    odm_scores: [N, A, C + 1] logits, background first, not yet filtered by ``arm_scores``
+    anchors: [A, 4] centre x, centre y, width, height in input pixels
+    features: the maps that the object detection module reads, high resolution first; distillation compares them
+    """
+
+    arm_boxes: Tensor
+    arm_scores: Tensor
+    odm_boxes: Tensor
+    odm_scores: Tensor
+    anchors: Tensor
+    features: tuple[Tensor, ...] = ()
+
+
 def grid_anchors(
     shape: tuple[int, int], step: tuple[float, float], sizes: Sequence[tuple[float, float]], centre: float = 0.5
 ) -> Tensor:
@@ -57,3 +77,10 @@ def decode(location: Tensor, anchors: Tensor, variances: Sequence[float] = VARIA
     centre = anchors[..., :2] + offsets[..., :2] * anchors[..., 2:]
     half = anchors[..., 2:] * offsets[..., 2:].exp() / 2
     return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def refine(location: Tensor, anchors: Tensor, variances: Sequence[float] = VARIANCES) -> Tensor:
+    """Anchors moved by their offsets, again as anchors [..., 4] (cx, cy, w, h): RefineDet's first step."""
+    offsets = location * location.new_tensor(variances)
+    centre = anchors[..., :2] + offsets[..., :2] * anchors[..., 2:]
+    return torch.cat([centre, anchors[..., 2:] * offsets[..., 2:].exp()], dim=-1)
