@@ -11,6 +11,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from .config import Section, explain, read_mapping
+from .models.sizes import divisor
 from .paths import share, unknown_name
 from .runtime.errors import BadConfig
 from .runtime.preprocess import Preprocess
@@ -24,19 +25,13 @@ Count = Annotated[int, Field(ge=1)]
 TRAINABLE = frozenset({"mobile-centernet"})  # networks whose targets and losses are built
 
 
-def _divisible(size: tuple[int, int]) -> tuple[int, int]:
-    if any(v % 32 for v in size):
-        raise ValueError(f"width and height must be divisible by 32, got {size[0]}x{size[1]}")
-    return size
-
-
 def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
     if limits[0] > limits[1]:
         raise ValueError(f"expected [lowest, highest], got [{limits[0]}, {limits[1]}]")
     return limits
 
 
-Size = Annotated[tuple[Count, Count], AfterValidator(_divisible)]  # width, height in pixels
+Size = tuple[Count, Count]  # width, height in pixels
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 # one line: the header of a weights file lists the names line by line
 Name = Annotated[str, Field(min_length=1, pattern=r"^[^\r\n]+$")]
@@ -202,6 +197,11 @@ class Recipe(Section):
         if twice:
             raise ValueError(f"classes: {', '.join(twice)} appears twice")
         crop, full = self.augment.crop, self.preprocess.size
+        step = divisor(self.model.name, self.model.options)
+        for key, size in (("preprocess.size", full), ("augment.crop", crop)):
+            if size and any(v % step for v in size):
+                got = f"got {size[0]}x{size[1]}"
+                raise ValueError(f"{key}: width and height must be divisible by {step} for {self.model.name}, {got}")
         if crop and (crop[0] > full[0] or crop[1] > full[1]):
             raise ValueError(f"augment.crop {crop[0]}x{crop[1]} is larger than preprocess.size {full[0]}x{full[1]}")
         if (self.teacher is None) != (self.distillation is None):
