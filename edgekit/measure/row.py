@@ -29,6 +29,8 @@ class Latency(Record):
 
     Percentiles interpolate linearly between neighbouring frames. p90 needs 64 frames and p99 needs 662 (MLPerf's early
     stopping at 99 % confidence); with fewer they are None. std is the deviation of the sample (n - 1).
+    p90_estimate, p99_estimate: MLPerf's early-stopping estimate: with 99 % confidence the percentile of endless
+    measuring is not above it. None where there are too few frames
     """
 
     count: Annotated[int, Field(ge=1)]
@@ -39,6 +41,8 @@ class Latency(Record):
     p90: NonNegative | None
     p99: NonNegative | None
     max: NonNegative
+    p90_estimate: NonNegative | None = None
+    p99_estimate: NonNegative | None = None
 
     @classmethod
     def from_samples(cls, ms: Sequence[float]) -> Latency:
@@ -115,10 +119,13 @@ class Process(Record):
 
     warmup: frames before the timed ones; load_seconds: from the file to a session that is ready, the library included
     cold_ms: the first frame of the process, end to end; decode_ms: p50 of reading an image file, not in the latency
+    cold_spans: the parts of that first frame, in milliseconds, by the names of ``Row.spans``
     seconds, images: length of the timed part, and how many images it went round
     peak_rss_mb: highest resident memory of the whole process, in MB (1e6 bytes)
+    device_memory_mb: memory of the accelerator that the session holds, where its library or the board tells it
     cpu_over_wall: CPU seconds per second of the timed part; one pinned thread that was never disturbed has 1.0
     involuntary_switches: how often the scheduler took the core away in the timed part
+    voluntary_switches: how often the process waited for something (another thread, a device, a page) in the timed part
     other_load: cores that other processes kept busy meanwhile, of those that this process may use
     """
 
@@ -127,13 +134,139 @@ class Process(Record):
     warmup: Annotated[int, Field(ge=0)]
     load_seconds: NonNegative | None = None
     cold_ms: NonNegative | None = None
+    cold_spans: dict[str, NonNegative] = Field(default_factory=dict)
     decode_ms: NonNegative | None = None
     seconds: NonNegative | None = None
     images: Annotated[int, Field(ge=1)] | None = None
     peak_rss_mb: NonNegative | None = None
+    device_memory_mb: NonNegative | None = None
     cpu_over_wall: NonNegative | None = None
     involuntary_switches: Annotated[int, Field(ge=0)] | None = None
+    voluntary_switches: Annotated[int, Field(ge=0)] | None = None
     other_load: NonNegative | None = None
+
+
+class Sustained(Record):
+    """The timed part by its thirds (by time): p50 of the end-to-end ms in the first and in the last third.
+
+    ratio: last / first; above 1 the board slowed down while it worked
+    """
+
+    first_ms: NonNegative
+    last_ms: NonNegative
+    ratio: NonNegative
+
+
+class Track(Record):
+    """One sensor during the timed part. first and last are means of its first and last third; values are in ``unit``.
+
+    name: for example "cpu clock", "gpu clock", "cpu temperature"; unit: "MHz", "C", "W"
+    seconds, values: the samples in order, seconds from the start of the timed part
+    """
+
+    name: str
+    unit: str
+    source: str
+    first: float
+    last: float
+    min: float
+    max: float
+    seconds: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
+
+
+class Energy(Record):
+    """Energy of the timed part, from a sensor of the machine. The idle power is part of it.
+
+    source: the sensor and what it covers ("RAPL package-0", "INA3221 VDD_IN"); watts: mean power
+    """
+
+    source: str
+    joules: NonNegative
+    joules_per_frame: NonNegative
+    watts: NonNegative
+
+
+class Throughput(Record):
+    """MLPerf's Offline: every image is at hand, and what counts is images per second, end to end.
+
+    batch: images in one call of the session; streams: sessions that work at the same time, each on ``threads`` threads
+    fps: images per second of wall time; count, seconds: what it was measured on; cores: those it could use
+    note: how the work was spread, and what the file does not permit
+    """
+
+    fps: NonNegative
+    batch: Annotated[int, Field(ge=1)]
+    streams: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    cores: tuple[int, ...] = ()
+    count: Annotated[int, Field(ge=1)]
+    seconds: NonNegative
+    cpu_over_wall: NonNegative | None = None
+    note: str = ""
+
+
+class Drop(Record):
+    """Accuracy lost against the FP32 reference that was measured in the same call, in points of mAP (0..1, may be < 0).
+
+    reference: digest of its artifact; runtime: that it ran in
+    """
+
+    map: float
+    map50: float
+    reference: str
+    runtime: str
+
+
+class Peaks(Record):
+    """The machine's own limits for the roofline.
+
+    gops: 1e9 operations (2 x MAC) per second by precision; bandwidth: GB/s of a copy, bytes read + bytes written
+    source: "measured" (a GEMM and a copy on the same cores and threads, just after the run) or "board profile"
+    """
+
+    gops: dict[str, NonNegative] = Field(default_factory=dict)
+    bandwidth: NonNegative | None = None
+    source: Literal["measured", "board profile"]
+    how: str = ""
+
+
+class LayerTime(Record):
+    """One step that the runtime really executed, often several nodes of the file fused into one.
+
+    name, kind: as the runtime's profiler calls it; nodes: the nodes of the ONNX file that it computes, in their order,
+    empty for what the runtime inserted itself; modules: the PyTorch modules that those nodes came from
+    ms: mean over the profiled runs; share: of the time of all steps, 0..1; precision: type of the computation
+    macs, bytes: multiply-accumulates, and bytes of all inputs, weights and outputs, of one run
+    gops: 1e9 operations (2 x MAC) per second that were reached
+    bound_ms: the least time that the roofline allows; bound: which limit that is; lost_ms: ms above it, never below 0
+    """
+
+    name: str
+    kind: str
+    modules: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    ms: NonNegative
+    share: Share
+    precision: str | None = None
+    macs: Annotated[int, Field(ge=0)] = 0
+    bytes: Annotated[int, Field(ge=0)] | None = None
+    gops: NonNegative | None = None
+    bound_ms: NonNegative | None = None
+    bound: Literal["compute", "memory"] | None = None
+    lost_ms: NonNegative | None = None
+
+
+class LayerRun(Record):
+    """How the layers were timed: in a process of its own after the timed one, because a profiler slows a run down.
+
+    total_ms: sum over the steps, of one run; inference_ms: p50 of the timed part's inference span, without a profiler
+    """
+
+    profiler: str
+    runs: Annotated[int, Field(ge=1)]
+    total_ms: NonNegative
+    inference_ms: NonNegative | None = None
 
 
 class Verdict(Record):
@@ -146,7 +279,9 @@ class Verdict(Record):
 class Row(Record):
     """One measured record. ``None`` stands for not measured or unknown; it is never 0.
 
-    samples: end-to-end milliseconds of every timed frame, in order; spans: p50 of each part, in milliseconds
+    samples: end-to-end milliseconds of every timed frame, in order; spans: p50 of each part, in milliseconds, in the
+    order of ``runtime.timing.SPANS``; ``decode`` is no part of the headline and stands in ``process.decode_ms``
+    throughput: one per way of spreading the work; layers: the slowest against the roofline first
     artifact: digest of the artifact folder; machine: facts as the worker found them, {"before": ..., "after": ...}
     session: what the runtime says that it really computes; started: UTC, ISO 8601
     """
@@ -165,6 +300,14 @@ class Row(Record):
     latency: Latency | None = None
     spans: dict[str, NonNegative] = Field(default_factory=dict)
     samples: tuple[NonNegative, ...] = ()
+    drop: Drop | None = None
+    sustained: Sustained | None = None
+    throughput: tuple[Throughput, ...] = ()
+    energy: Energy | None = None
+    tracks: tuple[Track, ...] = ()
+    layers: tuple[LayerTime, ...] = ()
+    layer_run: LayerRun | None = None
+    peaks: Peaks | None = None
     process: Process
     machine: dict[str, dict[str, Any]] = Field(default_factory=dict)
     session: dict[str, Any] = Field(default_factory=dict)
