@@ -1,29 +1,14 @@
-"""Run one function in a child process, so that a crash in native code is an error and not the end of the program.
-
-The request goes in as JSON on the child's standard input; progress and the result come back as JSON lines on a pipe.
-Nothing is pickled. The child's own output is kept aside and quoted only when it dies.
-"""
+"""Native code in a child process, typed; the work is ``runtime.child``, which also builds engines on a board."""
 
 from __future__ import annotations
 
-import ctypes
-import importlib
-import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ..runtime import errors
-from ..runtime.errors import ChildDied, EdgeKitError
+from ..runtime import child
 
 Progress = Callable[[int, int], None]
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-_PR_SET_PDEATHSIG = 1
 
 
 def run_in_child(
@@ -38,120 +23,5 @@ def run_in_child(
     step, file: named in the error when the child dies.
     progress: called as (done, total); the function then gets a ``progress`` argument too.
     Raises the same EdgeKitError that the function raised, or ChildDied when the child failed in any other way.
-    An exception here (Ctrl-C included) kills the child and everything it started.
     """
-    request = {"function": function, "arguments": dict(arguments), "progress": progress is not None}
-    with tempfile.TemporaryFile("w+") as stdin, tempfile.TemporaryFile("w+b") as output:
-        json.dump(request, stdin)
-        stdin.seek(0)
-        receive, send = os.pipe()
-        process = _start(stdin, output, send)
-        os.close(send)
-        try:
-            with os.fdopen(receive, encoding="utf-8") as replies:
-                answer = _listen(replies, progress)
-            process.wait()
-        finally:
-            _kill_group(process)
-        if "error" in answer:
-            raise _same_error(answer["error"], answer["message"])
-        if process.returncode != 0 or "result" not in answer:
-            raise ChildDied(_obituary(step, file, process.returncode, _last_words(output)))
-        return answer["result"]
-
-
-def _start(stdin: IO[str], output: IO[bytes], send: int) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        [sys.executable, "-m", "edgekit.conversion.child", str(send)],
-        stdin=stdin,
-        stdout=output,
-        stderr=output,
-        pass_fds=(send,),
-        start_new_session=True,  # a group of its own: it can be killed whole, and Ctrl-C reaches only the parent
-        env={**os.environ, "PYTHONPATH": path},
-    )
-
-
-def _listen(replies: IO[str], progress: Progress | None) -> dict[str, Any]:
-    """The final reply, or {} when the pipe closed without one."""
-    answer: dict[str, Any] = {}
-    for line in replies:
-        if not line.endswith("\n"):
-            break  # cut off in the middle: the child died while writing
-        message = json.loads(line)
-        if "progress" not in message:
-            answer = message
-        elif progress is not None:
-            progress(*message["progress"])
-    return answer
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _same_error(name: str, message: str) -> EdgeKitError:
-    kind = getattr(errors, name, ChildDied)
-    error: EdgeKitError = kind(message)
-    return error
-
-
-def _obituary(step: str, file: str | Path, code: int, words: str) -> str:
-    if code < 0:
-        cause = f"was killed by {signal.Signals(-code).name}"
-        if code == -signal.SIGKILL:
-            cause += " (often the machine ran out of memory)"
-    else:
-        cause = f"failed with exit code {code}"
-    return f"step {step!r} of {file} {cause}" + (f"; its last words: {words}" if words else "")
-
-
-def _last_words(output: IO[bytes]) -> str:
-    """The last non-empty line that the child printed."""
-    size = output.seek(0, os.SEEK_END)
-    output.seek(max(0, size - 4096))
-    lines = [line.strip() for line in output.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
-
-
-# -- the child's side -------------------------------------------------------------------------------------------------
-def main(descriptor: int) -> None:
-    """Read the request, call the function, reply, and leave without teardown, where native libraries may crash."""
-    _die_with_parent()
-    os.set_inheritable(descriptor, False)
-    request = json.load(sys.stdin)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as replies:
-        _reply(replies, **_call(request, replies))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def _call(request: dict[str, Any], replies: IO[str]) -> dict[str, Any]:
-    module, _, name = request["function"].partition(":")
-    arguments = request["arguments"]
-    if request["progress"]:
-        arguments["progress"] = lambda done, total: _reply(replies, progress=[done, total])
-    try:
-        return {"result": getattr(importlib.import_module(module), name)(**arguments)}
-    except EdgeKitError as error:
-        return {"error": type(error).__name__, "message": str(error)}
-
-
-def _reply(replies: IO[str], **message: Any) -> None:
-    replies.write(json.dumps(message) + "\n")
-    replies.flush()
-
-
-def _die_with_parent() -> None:
-    """Linux: a parent that is killed outright takes this process with it."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    return child.run_in_child(function, arguments, step, file, progress)
