@@ -102,8 +102,28 @@ def read_coco(
     out, all counted in ``notes``. Images without boxes stay, as negatives. Everything else that is wrong raises
     BadInput, which names the file and up to ten annotations or images.
     """
-    annotations, images = Path(annotations), Path(images)
-    content, sha256 = _load(annotations)
+    annotations = Path(annotations)
+    content, sha256 = load_json(annotations)
+    return checked_set(content, sha256, annotations, Path(images), classes, check_images, progress)
+
+
+def checked_set(
+    content: Any,
+    sha256: str,
+    annotations: Path,
+    images: Path,
+    classes: Sequence[str] | None = None,
+    check_images: bool = True,
+    progress: Progress | None = None,
+) -> CocoSet:
+    """The set that ``content``, a COCO object, describes; checked as ``read_coco`` does, whatever file it came from.
+
+    sha256: what identifies the annotations' content
+    """
+    if not isinstance(content, dict):
+        raise BadInput(
+            f"{annotations}: expected a COCO object with images, annotations and categories, found a {_kind(content)}"
+        )
     problems = Problems(annotations)
     _check_tables(content, problems)
     names = _categories(content["categories"], problems)
@@ -121,7 +141,8 @@ def read_coco(
     return CocoSet(annotations, images, samples, tuple(names[c] for c in chosen), tuple(chosen), tuple(notes), sha256)
 
 
-def _load(path: Path) -> tuple[dict[str, Any], str]:
+def load_json(path: Path) -> tuple[Any, str]:
+    """A JSON file's value and SHA-256. Raises BadInput naming the file."""
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -133,10 +154,6 @@ def _load(path: Path) -> tuple[dict[str, Any], str]:
     except (ValueError, RecursionError) as error:
         what = "truncated JSON" if _is_cut(error) else "not valid JSON"
         raise BadInput(f"{path}: {what} ({error}). Export or download the annotations again.") from error
-    if not isinstance(content, dict):
-        raise BadInput(
-            f"{path}: expected a COCO object with images, annotations and categories, found a {_kind(content)}"
-        )
     return content, hashlib.sha256(data).hexdigest()
 
 

@@ -1,0 +1,73 @@
+"""BDD100K's JSON: the list of 2018, the Scalabel list of 2020, and a folder of one file per image.
+
+Only labels with ``box2d`` count; lanes and drivable areas have none. Corners are pixels from 0. Class names changed in
+2020 (bike, motor, person -> bicycle, motorcycle, pedestrian); they are kept as found, and a class map can take both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import BadInput
+from ..coco import load_json
+from ..problems import Problems
+from .content import CocoBuilder
+
+
+def read(annotations: Path, images: Path) -> tuple[dict[str, Any], Path]:
+    """COCO object and image folder. annotations: a JSON file, or a folder of them; images: the folder of the files."""
+    problems = Problems(annotations)
+    builder = CocoBuilder(images, problems)
+    frames = _frames(annotations)
+    if not frames:
+        raise BadInput(f"{annotations}: no frame in it; expected BDD100K's list of frames with labels")
+    for where, frame in frames:
+        _read_frame(where, frame, builder)
+    return builder.content(), images
+
+
+def _frames(annotations: Path) -> list[tuple[str, Any]]:
+    """(where it stands, frame) of every image."""
+    files = sorted(annotations.rglob("*.json")) if annotations.is_dir() else [annotations]
+    frames: list[tuple[str, Any]] = []
+    for file in files:
+        content = load_json(file)[0]
+        if isinstance(content, dict) and isinstance(content.get("frames"), list):
+            several = "labels" in (content["frames"] or [{}])[0]  # Scalabel's {"frames": [...], "config": ...}
+            content = content["frames"] if several else [content]
+        if not isinstance(content, list):
+            raise BadInput(f"{file}: expected a list of frames, found {type(content).__name__}")
+        frames += [(f"{file.name}[{i}]", frame) for i, frame in enumerate(content)]
+    return frames
+
+
+def _read_frame(where: str, frame: Any, builder: CocoBuilder) -> None:
+    if not isinstance(frame, dict) or not isinstance(frame.get("name"), str):
+        builder.problems.add(where, "expected an object with a name")
+        return
+    name = frame["name"] if Path(frame["name"]).suffix else frame["name"] + ".jpg"
+    clip = frame.get("videoName")
+    image = builder.image(f"{clip}/{name}" if isinstance(clip, str) and clip else name)
+    if image is None:
+        return
+    for number, label in enumerate(_labels(frame)):
+        box = label.get("box2d") if isinstance(label, dict) else None
+        if box is None:
+            continue
+        try:
+            x1, y1, x2, y2 = (float(box[key]) for key in ("x1", "y1", "x2", "y2"))
+            builder.box(image, str(label["category"]), (x1, y1, x2, y2), iscrowd=_is_crowd(label))
+        except (KeyError, TypeError, ValueError) as error:
+            builder.problems.add(f"{where}, label {number}", f"no valid box2d or category ({error!r})")
+
+
+def _labels(frame: dict[str, Any]) -> list[Any]:
+    parts = frame["frames"][0].get("objects") if isinstance(frame.get("frames"), list) and frame["frames"] else None
+    labels = parts if parts is not None else frame.get("labels")
+    return labels if isinstance(labels, list) else []
+
+
+def _is_crowd(label: dict[str, Any]) -> bool:
+    attributes = label.get("attributes")
+    return bool(isinstance(attributes, dict) and (attributes.get("crowd") or attributes.get("Crowd")))

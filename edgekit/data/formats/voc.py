@@ -1,0 +1,100 @@
+"""Pascal VOC: one XML file per image. The ivslab competition's layout is the same with a folder for each clip.
+
+    Annotations/000005.xml          Annotations/All/CLIP/CLIP_0001.xml
+    JPEGImages/000005.jpg           JPEGImages/All/CLIP/CLIP_0001.jpg
+    ImageSets/Main/train.txt        ImageSets/...
+
+``annotations`` is a list of ImageSets/, or the folder of the XML files, or the folder above all three.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import BadInput
+from ..imagefile import SUFFIXES
+from ..problems import Problems
+from .content import CocoBuilder
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read(annotations: Path, images: Path) -> tuple[dict[str, Any], Path]:
+    """COCO object and image folder of a VOC set.
+
+    VOC counts pixels from 1 and its corners are pixels inside the box: [xmin, xmax] is xmin - 1 ... xmax in ours.
+    ``difficult`` objects are marked so: training and the COCO metric ignore them, the VOC metric does as the benchmark.
+    """
+    return _read(annotations, images, first_pixel=1)
+
+
+def read_ivslab(annotations: Path, images: Path) -> tuple[dict[str, Any], Path]:
+    """The same for the ivslab layout, whose corners count from 0."""
+    return _read(annotations, images, first_pixel=0)
+
+
+def _read(annotations: Path, images: Path, first_pixel: int) -> tuple[dict[str, Any], Path]:
+    xml_folder, names = _listing(annotations)
+    folder = images if images.is_dir() else xml_folder.parent / "JPEGImages"
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder of images (needed by {annotations})")
+    problems = Problems(annotations)
+    builder = CocoBuilder(folder, problems)
+    for name in names:
+        _read_one(xml_folder / f"{name}.xml", name, builder, first_pixel)
+    return builder.content(), folder
+
+
+def _listing(annotations: Path) -> tuple[Path, list[str]]:
+    """The folder of the XML files, and their names relative to it, without suffix."""
+    if annotations.is_file():
+        lines = annotations.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.split()[0] for line in lines if line.strip() and line.split()[1:2] != ["-1"]]
+        root = next((p.parent for p in annotations.parents if p.name == "ImageSets"), None)
+        if root is None or not names:
+            raise BadInput(f"{annotations}: expected a list of image names below an ImageSets folder")
+        return root / "Annotations", names
+    folder = annotations / "Annotations" if (annotations / "Annotations").is_dir() else annotations
+    names = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.xml"))
+    if not names:
+        raise BadInput(f"{annotations}: no XML file in it; expected Pascal VOC's Annotations, or a list of ImageSets")
+    return folder, names
+
+
+def _read_one(file: Path, name: str, builder: CocoBuilder, first_pixel: int) -> None:
+    try:
+        root = _parse(file)
+        image = builder.image(_image_file(name, root, builder.images), _size(root))
+        if image is None:
+            return
+        for number, item in enumerate(root.iter("object")):
+            label = (item.findtext("name") or "").strip()
+            box = item.find("bndbox")
+            if not label or box is None:
+                raise ValueError(f"object {number} has no name or no bndbox")
+            x1, y1, x2, y2 = (float(box.findtext(corner, "missing")) for corner in CORNERS)
+            inside = (x1 - first_pixel, y1 - first_pixel, x2, y2)
+            builder.box(image, label, inside, difficult=(item.findtext("difficult") or "0").strip() == "1")
+    except (OSError, ValueError, ET.ParseError) as error:
+        builder.problems.add(str(file), str(error))
+
+
+def _parse(file: Path) -> ET.Element:
+    data = file.read_bytes()
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise ValueError("declares a document type; annotations have none, and entities can be made to fill the memory")
+    return ET.fromstring(data)
+
+
+def _size(root: ET.Element) -> tuple[int, int] | None:
+    width, height = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def _image_file(name: str, root: ET.Element, images: Path) -> str:
+    """Beside the annotation's own place; ``filename`` gives the suffix, for in many sets the rest of it is wrong."""
+    suffixes = [Path(root.findtext("filename") or "").suffix, ".jpg", *sorted(SUFFIXES)]
+    found = next((name + s for s in suffixes if s.lower() in SUFFIXES and (images / (name + s)).is_file()), None)
+    return found or f"{name}.jpg"

@@ -1,0 +1,158 @@
+"""The YOLO text layout: ``labels/NAME.txt`` beside ``images/NAME.jpg``, with ``data.yaml`` above them.
+
+Each line is ``class x y width height``: the class's index, and the box's centre and size as shares of the image. A line
+with more numbers is a polygon, whose bounding box is taken. An image without a text file has no objects.
+
+``annotations`` is the ``data.yaml``, with ``#SPLIT`` behind it for another split than ``train``: ``data.yaml#val``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...config import read_mapping
+from ...runtime.artifact import new_file
+from ...runtime.errors import BadInput
+from ..coco import CocoSet
+from ..imagefile import SUFFIXES
+from ..problems import Problems
+from .content import CocoBuilder
+
+
+def read(annotations: Path, images: Path) -> tuple[dict[str, Any], Path]:
+    """COCO object and image folder, which is the set's own: ``images`` is not needed."""
+    text, _, split = str(annotations).partition("#")
+    file = Path(text)
+    if not file.is_file():
+        raise BadInput(
+            f"{file}: no such file; the YOLO layout is described by a data.yaml. Give data.yaml#val for a split"
+        )
+    config = read_mapping(file)
+    root = _root(file, config)
+    names = _names(file, config.get("names"))
+    problems = Problems(file)
+    builder = CocoBuilder(root, problems, names)
+    for image in _images(file, root, config, split or "train"):
+        record = builder.image(image.relative_to(root).as_posix())
+        if record is not None:
+            _read_labels(label_file(image), record, names, builder)
+    return builder.content(), root
+
+
+def label_file(image: Path) -> Path:
+    """Where the boxes of an image are: the last ``images`` of its path becomes ``labels``."""
+    parts = list(image.with_suffix(".txt").parts)
+    places = [i for i, part in enumerate(parts[:-1]) if part == "images"]
+    if places:
+        parts[places[-1]] = "labels"
+    return Path(*parts)
+
+
+def write(coco: CocoSet, folder: Path, split: str = "train") -> Path:
+    """Write a set's boxes as text files below ``folder``/labels/``split``, with links to its images; returns data.yaml.
+
+    Ignored boxes are left out: the layout cannot say so. Existing files of the same names are replaced.
+    """
+    for sample in coco.samples:
+        name = sample.path.relative_to(coco.images)
+        place = folder / "images" / split / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            place.symlink_to(sample.path.resolve())
+        scale = np.array([sample.width, sample.height] * 2, np.float64)
+        corners = sample.boxes[~sample.ignore] / scale
+        centres, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+        rows = zip(sample.labels[~sample.ignore], np.concatenate([centres, sizes], 1), strict=True)
+        label_file(place).parent.mkdir(parents=True, exist_ok=True)
+        with new_file(label_file(place)) as handle:
+            handle.writelines(f"{label} " + " ".join(f"{v:.6f}" for v in values) + "\n" for label, values in rows)
+    return _write_config(folder, coco.classes, split)
+
+
+def _write_config(folder: Path, classes: Sequence[str], split: str) -> Path:
+    import yaml
+
+    file = folder / "data.yaml"
+    config = read_mapping(file) if file.is_file() else {"path": "."}
+    config |= {split: f"images/{split}", "names": dict(enumerate(classes))}
+    with new_file(file) as handle:
+        yaml.safe_dump(config, handle, sort_keys=False)
+    return file
+
+
+def _root(file: Path, config: dict[str, Any]) -> Path:
+    path = Path(str(config.get("path") or ".")).expanduser()
+    root = path if path.is_absolute() else file.parent / path
+    # many a data.yaml carries the path of another machine; the files then lie beside it
+    return root.resolve() if root.is_dir() else file.parent.resolve()
+
+
+def _names(file: Path, names: Any) -> list[str]:
+    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise BadInput(f"{file}: names: expected the class names, as a list or by index from 0")
+    return names
+
+
+def _images(file: Path, root: Path, config: dict[str, Any], split: str) -> list[Path]:
+    if split not in config or not config[split]:
+        splits = [k for k in ("train", "val", "test") if config.get(k)]
+        raise BadInput(f"{file}: no split {split!r}; it has: {', '.join(splits) or 'none'}")
+    entries = config[split] if isinstance(config[split], list) else [config[split]]
+    found: list[Path] = []
+    for entry in entries:
+        place = _below(root, entry)
+        if not place.exists():  # exporters write ../train/images, relative to a folder that is not there
+            place = _below(root, str(entry).removeprefix("../"))
+        if place.is_dir():
+            found += sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        elif place.is_file():
+            lines = place.read_text(encoding="utf-8").split("\n")
+            found += [_below(root, line.strip()) for line in lines if line.strip()]
+        else:
+            raise BadInput(f"{file}: {split}: {place} does not exist")
+    outside = [p for p in found if root not in p.parents]
+    if outside or not found:
+        raise BadInput(f"{file}: {split}: " + (f"{outside[0]} lies outside {root}" if outside else "no image found"))
+    return found
+
+
+def _below(root: Path, entry: Any) -> Path:
+    """A path of data.yaml without its dots; links are not followed, for images may be links to where they are kept."""
+    return Path(os.path.normpath(root / str(entry)))
+
+
+def _read_labels(file: Path, image: dict[str, Any], names: list[str], builder: CocoBuilder) -> None:
+    if not file.is_file():
+        return
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            first, *rest = line.split()
+            label, values = int(float(first)), np.array(rest, float)
+            if not 0 <= label < len(names):
+                raise ValueError(f"class {label}, but data.yaml names {len(names)} classes")
+            builder.box(image, names[label], _pixels(values, image["width"], image["height"]))
+        except ValueError as error:
+            builder.problems.add(f"{file}, line {number}", str(error))
+
+
+def _pixels(values: np.ndarray, width: int, height: int) -> tuple[float, float, float, float]:
+    """Shares of the image -> x1, y1, x2, y2 in pixels, from a box or from a polygon x, y, x, y, ..."""
+    if len(values) == 4:
+        (x, y), (w, h) = values[:2], values[2:]
+        x1, y1, x2, y2 = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+    elif len(values) >= 6 and len(values) % 2 == 0:
+        (x1, y1), (x2, y2) = values.reshape(-1, 2).min(0), values.reshape(-1, 2).max(0)
+    else:
+        raise ValueError(f"expected class x y width height, found {len(values) + 1} numbers")
+    if not np.isfinite(values).all() or values.max() > 1.5:
+        raise ValueError("the numbers are shares of the image, 0..1; these are pixels or not finite")
+    return float(x1 * width), float(y1 * height), float(x2 * width), float(y2 * height)

@@ -1,0 +1,278 @@
+"""Readers of other layouts: real photographs under annotations written by hand, in each layout's own shape."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.data.classmap import ClassMap, class_map_names, load_class_map
+from edgekit.data.formats import FORMATS, read_set, yolo
+from edgekit.paths import share
+from edgekit.runtime.errors import BadConfig, BadInput
+
+PHOTOS = sorted((share("calibration") / "dhaka-eval" / "images").glob("*.jpg"))
+
+
+def photo(folder: Path, name: str, which: int = 0) -> Path:
+    place = folder / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(PHOTOS[which].read_bytes())
+    return place
+
+
+def size(path: Path) -> tuple[int, int]:
+    from edgekit.data.imagefile import read_header
+
+    header = read_header(path)
+    return header.width, header.height
+
+
+OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>
+<xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"""
+
+
+def xml(folder: Path, name: str, objects, filename: str = "wrong_name.jpg", dimensions: str = "") -> None:
+    place = folder / f"{name}.xml"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    parts = "".join(OBJECT.format(*box, name=n, difficult=d) for n, d, box in objects)
+    place.write_text(f"<annotation><filename>{filename}</filename>{dimensions}{parts}</annotation>")
+
+
+@pytest.fixture
+def voc(tmp_path):
+    root = tmp_path / "VOC2007"
+    for i, name in enumerate(("000005", "000007")):
+        photo(root / "JPEGImages", f"{name}.jpg", i)
+    xml(root / "Annotations", "000005", [("car", 0, (1, 1, 50, 40)), ("person", 1, (10, 20, 30, 60))])
+    xml(root / "Annotations", "000007", [("person", 0, (5, 6, 7, 8))])
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("000005\n")
+    (lists / "car_trainval.txt").write_text("000005  1\n000007 -1\n")
+    return root
+
+
+def test_voc_counts_pixels_from_one_and_marks_difficult(voc):
+    found = read_set(voc, voc / "JPEGImages", layout="voc")
+    assert found.classes == ("car", "person")
+    first, second = found.samples
+    assert first.boxes.tolist() == [[0, 0, 50, 40], [9, 19, 30, 60]]
+    assert first.ignore.tolist() == [False, True]
+    assert second.boxes.tolist() == [[4, 5, 7, 8]]
+    assert (first.width, first.height) == size(first.path)
+    assert found.class_counts().tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("listing", "names"), [("train.txt", ["000005.jpg"]), ("car_trainval.txt", ["000005.jpg"])])
+def test_voc_lists_choose_the_images(voc, listing, names):
+    found = read_set(voc / "ImageSets" / "Main" / listing, voc / "nowhere", layout="voc")
+    assert [s.path.name for s in found.samples] == names
+
+
+def test_voc_takes_the_size_from_the_file_when_the_annotation_has_none_and_checks_it_when_it_has(voc):
+    xml(voc / "Annotations", "000007", [], dimensions="<size><width>12</width><height>9</height></size>")
+    with pytest.raises(BadInput, match="the record says 12 x 9"):
+        read_set(voc, voc / "JPEGImages", layout="voc")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<annotation><object><name>car</name></object></annotation>", "no bndbox"),
+        ("<annotation>", "no element found"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "document type"),
+        (
+            "<annotation><object><name>car</name><bndbox><xmin>a</xmin></bndbox></object></annotation>",
+            "could not convert",
+        ),
+    ],
+)
+def test_voc_names_the_broken_file(voc, text, said):
+    (voc / "Annotations" / "000007.xml").write_text(text)
+    with pytest.raises(BadInput, match=said) as error:
+        read_set(voc, voc / "JPEGImages", layout="voc")
+    assert "000007.xml" in str(error.value)
+
+
+def test_ivslab_has_a_folder_for_each_clip_and_a_stride_takes_one_frame_of_so_many(tmp_path):
+    root = tmp_path / "ivslab_train"
+    for clip in ("1_40_00.mp4", "3_40_00.mp4"):
+        for frame in range(7):
+            name = f"All/{clip}/{clip}_{frame:05d}"
+            photo(root / "JPEGImages", f"{name}.jpg")
+            xml(root / "Annotations", name, [("vehicle", 0, (0, 0, 20, 10)), ("scooter", 0, (3, 3, 9, 9))])
+    every = read_set(root, root / "JPEGImages", layout="ivslab")
+    assert len(every) == 14
+    assert every.samples[0].boxes.tolist() == [[0, 0, 20, 10], [3, 3, 9, 9]]  # pixels from 0
+    some = read_set(root, root / "JPEGImages", layout="ivslab", frame_stride=3)
+    assert [s.path.name[-9:-4] for s in some.samples] == ["00000", "00003", "00006"] * 2
+    assert some.digest() != every.digest()
+
+
+LABELS = [
+    {"category": "car", "box2d": {"x1": 1.5, "y1": 2, "x2": 11, "y2": 22}},
+    {"category": "motor", "box2d": {"x1": 5, "y1": 5, "x2": 9, "y2": 9}, "attributes": {"crowd": True}},
+    {"category": "rider", "box2d": {"x1": 5, "y1": 5, "x2": 9, "y2": 9}},
+    {"category": "lane/road curb", "poly2d": [[1, 2], [3, 4]]},
+]
+BDD = {
+    "2018": [{"name": "a.jpg", "labels": LABELS}, {"name": "b.jpg", "labels": None}],
+    "2020": {"frames": [{"name": "a.jpg", "labels": LABELS}, {"name": "b.jpg"}], "config": {}},
+    "one file per image": {"name": "a", "frames": [{"timestamp": 1, "objects": LABELS}]},
+}
+
+
+@pytest.mark.parametrize("shape", BDD)
+def test_bdd100k_in_its_three_shapes(tmp_path, shape):
+    photo(tmp_path, "images/a.jpg")
+    photo(tmp_path, "images/b.jpg", 1)
+    place = tmp_path / "labels"
+    place.mkdir()
+    (place / "a.json").write_text(json.dumps(BDD[shape]))
+    source = place if shape == "one file per image" else place / "a.json"
+    found = read_set(source, tmp_path / "images", layout="bdd100k")
+    assert found.samples[0].boxes.tolist() == [[1.5, 2, 11, 22], [5, 5, 9, 9], [5, 5, 9, 9]]
+    assert found.samples[0].ignore.tolist() == [False, True, False]
+    assert found.classes == ("car", "motor", "rider")
+
+
+def test_bdd100k_merges_into_four_classes_as_mobile_centernet_describes(tmp_path):
+    names = ["bus", "car", "truck", "person", "pedestrian", "motor", "motorcycle", "bike", "bicycle", "rider", "train"]
+    labels = [{"category": n, "box2d": {"x1": i, "y1": 0, "x2": i + 5, "y2": 9}} for i, n in enumerate(names)]
+    photo(tmp_path, "a.jpg")
+    (tmp_path / "labels.json").write_text(json.dumps([{"name": "a.jpg", "labels": labels}]))
+    found = read_set(tmp_path / "labels.json", tmp_path, layout="bdd100k", class_map=load_class_map("bdd100k-traffic4"))
+    assert found.classes == ("vehicle", "pedestrian", "scooter", "bicycle")
+    assert found.samples[0].labels.tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3]
+    assert found.samples[0].boxes[:, 0].tolist() == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("[]", "no frame"), ('{"a": 1}', "list of frames"), ('[{"labels": []}]', "with a name"), ("[", "truncated JSON")],
+)
+def test_bdd100k_says_what_is_wrong(tmp_path, content, said):
+    (tmp_path / "labels.json").write_text(content)
+    with pytest.raises(BadInput, match=said):
+        read_set(tmp_path / "labels.json", tmp_path, layout="bdd100k")
+
+
+@pytest.fixture
+def yolo_set(tmp_path):
+    for split, name, which in (("train", "a", 0), ("train", "b", 1), ("val", "c", 2)):
+        photo(tmp_path, f"images/{split}/{name}.jpg", which)
+    labels = tmp_path / "labels" / "train"
+    labels.mkdir(parents=True)
+    (labels / "a.txt").write_text("1 0.5 0.5 0.2 0.4\n0 0.1 0.1 0.3 0.1 0.3 0.2\n")
+    (tmp_path / "data.yaml").write_text(
+        "path: /of/another/machine\ntrain: images/train\nval: images/val\nnames: [car, bus]\n"
+    )
+    return tmp_path / "data.yaml"
+
+
+def test_yolo_boxes_polygons_and_images_without_labels(yolo_set):
+    found = read_set(yolo_set, Path("unused"), layout="yolo")
+    first, second = found.samples
+    w, h = first.width, first.height
+    wanted = [[0.4 * w, 0.3 * h, 0.6 * w, 0.7 * h], [0.1 * w, 0.1 * h, 0.3 * w, 0.2 * h]]
+    np.testing.assert_allclose(first.boxes, wanted, atol=1e-3)
+    assert first.labels.tolist() == [1, 0]
+    assert found.classes == ("car", "bus")
+    assert len(second.boxes) == 0
+    assert [s.path.name for s in read_set(Path(f"{yolo_set}#val"), Path(), layout="yolo").samples] == ["c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("2 0.5 0.5 0.1 0.1", "class 2, but data.yaml names 2"),
+        ("0 120 60 30 30", "shares of the image"),
+        ("0 0.5 0.5", "found 3 numbers"),
+        ("car 0.5 0.5 0.1 0.1", "could not convert"),
+        ("0 nan 0.5 0.1 0.1", "not finite"),
+    ],
+)
+def test_yolo_names_file_and_line(yolo_set, line, said):
+    (yolo_set.parent / "labels/train/b.txt").write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
+    with pytest.raises(BadInput, match=said) as error:
+        read_set(yolo_set, Path(), layout="yolo")
+    assert "b.txt, line 2" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("train: images/train\nnames: {1: car}\n", "names: expected"),
+        ("train: images/none\nnames: [car]\n", "does not exist"),
+        ("val: images/val\nnames: [car]\n", "no split 'train'; it has: val"),
+        ("train: ../\nnames: [car]\n", "outside"),
+    ],
+)
+def test_yolo_says_what_is_wrong_with_data_yaml(yolo_set, config, said):
+    photo(yolo_set.parent.parent, "outside.jpg")
+    yolo_set.write_text(config)
+    with pytest.raises(BadInput, match=said):
+        read_set(yolo_set, Path(), layout="yolo")
+
+
+def test_yolo_writes_what_it_reads(tmp_path):
+    folder = share("calibration") / "dhaka-eval"
+    original = read_set(folder / "annotations.json", folder / "images")
+    file = yolo.write(original, tmp_path, "val")
+    again = read_set(Path(f"{file}#val"), Path(), layout="yolo")
+    assert again.classes == original.classes
+    by_name = {s.path.name: s for s in again.samples}
+    for sample in original.samples:
+        other = by_name[sample.path.name]
+        np.testing.assert_allclose(other.boxes, sample.boxes[~sample.ignore], atol=2e-3)
+        assert other.labels.tolist() == sample.labels[~sample.ignore].tolist()
+
+
+def test_an_unknown_layout_offers_the_nearest():
+    with pytest.raises(BadConfig, match="Did you mean yolo"):
+        read_set(Path("a"), Path("b"), layout="yolov5")
+    assert set(FORMATS) == {"coco", "voc", "ivslab", "bdd100k", "yolo"}
+
+
+# -- class maps -------------------------------------------------------------------------------------------------------
+def content(*names):
+    return {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": i, "bbox": [0, 0, 5, 5]} for i in range(1, len(names) + 1)
+        ],
+        "categories": [{"id": i, "name": n} for i, n in enumerate(names, 1)],
+    }
+
+
+def test_a_class_that_the_map_forgot_is_an_error():
+    class_map = ClassMap(classes={"vehicle": ("car",)}, drop=("rider",))
+    with pytest.raises(BadInput, match="says nothing about train"):
+        class_map.apply(content("car", "rider", "train"), Path("x.json"))
+
+
+def test_an_ignored_class_spares_every_class():
+    class_map = ClassMap(classes={"vehicle": ("car",), "person": ("man",)}, ignore=("blur",))
+    found = class_map.apply(content("car", "blur"), Path("x.json"))["annotations"]
+    assert [(a["category_id"], a.get("ignore", 0)) for a in found] == [(1, 0), (1, 1), (2, 1)]
+    assert [a["id"] for a in found] == [1, 2, 3]
+
+
+def test_a_class_named_twice_is_an_error(tmp_path):
+    (tmp_path / "m.yaml").write_text("classes: {a: [x], b: [x]}\n")
+    with pytest.raises(BadConfig, match="named more than once: x"):
+        load_class_map(tmp_path / "m.yaml")
+    (tmp_path / "m.yaml").write_text("classes: {a: [x]}\ndrops: [b]\n")
+    with pytest.raises(BadConfig, match="did you mean drop"):
+        load_class_map(tmp_path / "m.yaml")
+
+
+@pytest.mark.parametrize("name", class_map_names())
+def test_shipped_maps_load(name):
+    assert load_class_map(name).classes
+
+
+def test_an_unknown_map_offers_the_shipped_ones():
+    with pytest.raises(BadConfig, match="bdd100k-traffic4"):
+        load_class_map("bdd100k")
