@@ -60,12 +60,20 @@ class PreprocessSection(Section):
 
 
 class DataSection(Section):
-    """COCO-format sets. Paths are relative to ``root``, and ``root`` to the recipe's folder."""
+    """Annotated sets. Paths are relative to ``root``, and ``root`` to the recipe's folder.
+
+    layout: of the annotations; what train and val then name is said in ``data/formats``
+    class_map: a shipped map's name or a YAML file, which merges and drops the files' classes
+    frame_stride: train on one of so many frames of every clip
+    """
 
     root: str
     images: str = "images"
     train: str | None = None
     val: str | None = None
+    layout: Literal["coco", "voc", "ivslab", "bdd100k", "yolo"] = "coco"
+    class_map: str | None = None
+    frame_stride: Count = 1
 
 
 class AugmentSection(Section):
@@ -101,13 +109,101 @@ class LossSection(Section):
     radius: Literal["centernet", "cornernet"] = "centernet"
 
 
-class ScheduleSection(Section):
-    """Learning rate over epochs: ``step`` divides by 10 at each of ``drops``; ``cosine`` goes to ``final`` x lr."""
+class ClassWeightSection(Section):
+    """Dataset-aware class weights (RefineDetLite eq. 5): 1 for the most frequent class, ``max_weight`` for the rarest."""
 
-    kind: Literal["step", "cosine"] = "step"
+    gamma: Positive = 0.75
+    max_weight: Annotated[float, Field(ge=1)] = 10.0
+
+
+class IouGuidedSection(Section):
+    """RefineDetLite's IoU-guided loss: alpha of the soft labels (eq. 3), beta of the anchors' weights (eq. 4)."""
+
+    alpha: Probability = 0.25
+    beta: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+
+class AnchorLossSection(Section):
+    """Losses of anchor heads: SSD and its kin, both steps of RefineDet, both stages of ThunderNet. Defaults are SSD's.
+
+    positive, negative: IoU with an object from which on an anchor is positive, and below which it is background
+    box: smooth L1 of the offsets, or a loss of the decoded box; classification: the focal loss counts every anchor,
+    cross-entropy the positive ones and the hardest negative ones, ``mining`` times as many
+    alpha, gamma: of the focal loss;  iou_guided, class_weights: null for none
+    balanced: the weights of the terms are learnt (RefineDetLite eq. 6); else they are ``box_weight`` and 1
+    filter: RefineDet's theta: anchors with a higher background probability in the first step skip the second
+    """
+
+    positive: Probability = 0.5
+    negative: Probability = 0.5
+    box: Literal["smooth-l1", "iou", "giou", "diou", "ciou", "bll"] = "smooth-l1"
+    box_weight: NonNegative = 1.0
+    classification: Literal["cross-entropy", "focal"] = "cross-entropy"
+    mining: Positive = 3.0
+    alpha: Probability = 0.25
+    gamma: NonNegative = 2.0
+    iou_guided: IouGuidedSection | None = None
+    class_weights: ClassWeightSection | None = None
+    balanced: bool = False
+    filter: Probability = 0.99
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AnchorLossSection:
+        if self.negative > self.positive:
+            raise ValueError(f"negative {self.negative} is above positive {self.positive}")
+        if self.iou_guided and self.classification == "focal":
+            raise ValueError("iou_guided replaces cross-entropy; it does not go with classification: focal")
+        return self
+
+
+class YoloLossSection(Section):
+    """YOLOv3's losses (Redmon and Farhadi 2018, section 2.1).
+
+    ignore: IoU with an object above which a box that was not assigned to one costs nothing (the published cfgs: 0.7)
+    box: squared error of log width and height and cross-entropy of the centre, or a loss of the decoded box
+    box_weight, object_weight, class_weight: of the three terms
+    class_weights: as in anchor_loss
+    """
+
+    ignore: Probability = 0.5
+    box: Literal["squared", "iou", "giou", "diou", "ciou", "bll"] = "squared"
+    box_weight: NonNegative = 1.0
+    object_weight: NonNegative = 1.0
+    class_weight: NonNegative = 1.0
+    class_weights: ClassWeightSection | None = None
+
+
+class OptimizerSection(Section):
+    """momentum: of sgd and rmsprop;  decay: rmsprop's, of its mean of squared gradients;  epsilon: null for PyTorch's."""
+
+    kind: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    epsilon: Positive | None = None
+
+
+class MultiScaleSection(Section):
+    """Training at several input sizes (YOLO9000, section 2): a new one of ``sizes`` every ``every`` batches."""
+
+    sizes: Annotated[tuple[Size, ...], Field(min_length=1)]
+    every: Count = 10
+
+
+class ScheduleSection(Section):
+    """Learning rate over epochs: ``step`` divides by 10 at each of ``drops``; ``cosine`` goes to ``final`` x lr;
+    ``exponential`` multiplies by ``rate`` every ``every`` epochs.
+
+    Before that it rises over ``warmup_steps`` from ``warmup_from`` x lr, linearly, or as a higher power.
+    """
+
+    kind: Literal["step", "cosine", "exponential"] = "step"
     drops: tuple[Count, ...] = (45, 55)
     final: Annotated[float, Field(ge=0, le=1)] = 0.01
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.95
+    every: Positive = 1.0
     warmup_steps: Annotated[int, Field(ge=0)] = 200
+    warmup_from: Probability = 0.0
+    warmup_power: Positive = 1.0
 
 
 class TrainSection(Section):
@@ -123,7 +219,9 @@ class TrainSection(Section):
     batch_size: Count = 8
     lr: Positive = 1e-3
     weight_decay: NonNegative = 0.0
+    optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
+    multiscale: MultiScaleSection | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
     clip_norm: NonNegative = 35.0  # of all gradients together; 0 for no clipping
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -142,9 +240,26 @@ class TeacherSection(Section):
     weights: str
 
 
-class DistillationSection(Section):
-    """Mobile CenterNet eq. 8-11. A weight of 0 switches a term off.
+class FeaturePairSection(Section):
+    """Two maps to compare, by name: of a raw output (``features[0]``) or of a layer's (``backbone.stages[2]``).
 
+    pixel: weight of the mean squared difference, through a learnt 1x1 convolution where the widths differ
+    pair: weight of the pair-wise term, eq. 9, 10
+    """
+
+    student: str
+    teacher: str
+    pixel: NonNegative = 0.0
+    pair: NonNegative = 0.0
+
+
+class DistillationSection(Section):
+    """Mobile CenterNet eq. 8-11, for every head. A weight of 0 switches a term off.
+
+    pixel: KL of the class predictions: of heat maps by pixel, of anchor heads by anchor (response distillation)
+    pair: pair-wise similarity of the maps that the heads read
+    box: 1 - GIoU of the two networks' boxes, for anchor heads
+    features: further pairs of maps
     divergence, direction: eq. 8 leaves open what the KL of two sigmoid maps is; see ``training.distillation``
     """
 
@@ -152,6 +267,8 @@ class DistillationSection(Section):
     pair: NonNegative = 10.0
     divergence: Literal["bernoulli", "softmax"] = "bernoulli"
     direction: Literal["student-teacher", "teacher-student"] = "student-teacher"
+    box: NonNegative = 0.0
+    features: tuple[FeaturePairSection, ...] = ()
 
 
 class ExportSection(Section):
@@ -159,6 +276,16 @@ class ExportSection(Section):
 
     top_k: Annotated[int, Field(ge=1, le=3840)] = 100
     opset: Annotated[int, Field(ge=11, le=17)] = 13
+
+
+class PostprocessSection(Section):
+    """What the host does with the boxes, in validation and on boards. nms: null for what the head needs."""
+
+    nms: Literal["none", "classwise", "soft"] | None = None
+    score_threshold: Probability = 0.01
+    iou_threshold: Probability = 0.5
+    decay: Literal["linear", "gaussian"] = "gaussian"
+    sigma: Positive = 0.5
 
 
 class QuantizeSection(Section):
@@ -181,10 +308,13 @@ class Recipe(Section):
     data: DataSection | None = None
     augment: AugmentSection = AugmentSection()
     loss: LossSection = LossSection()
+    anchor_loss: AnchorLossSection = AnchorLossSection()
+    yolo_loss: YoloLossSection = YoloLossSection()
     train: TrainSection = TrainSection()
     teacher: TeacherSection | None = None
     distillation: DistillationSection | None = None
     export: ExportSection = ExportSection()
+    postprocess: PostprocessSection = PostprocessSection()
     quantize: QuantizeSection | None = None
     evaluation: str | None = None  # a named set in calibration/ on which the spine measures mAP
     # results of the shipped weights, for people; no part of what the recipe makes

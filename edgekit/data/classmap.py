@@ -68,9 +68,9 @@ def class_map_names() -> list[str]:
     return sorted(p.stem for p in _MAPS.glob("*.yaml"))
 
 
-def load_class_map(name: str | Path) -> ClassMap:
-    """A shipped map by its name, or one from a YAML file. Raises BadConfig that lists every problem."""
-    for file in (Path(name).expanduser(), _MAPS / f"{name}.yaml"):
+def load_class_map(name: str | Path, folder: Path = Path()) -> ClassMap:
+    """A shipped map by its name, or one from a YAML file, relative to ``folder``. BadConfig lists every problem."""
+    for file in (folder / Path(name).expanduser(), _MAPS / f"{name}.yaml"):
         if file.is_file() and file.suffix in (".yaml", ".yml"):
             try:
                 return ClassMap.model_validate(read_mapping(file))
