@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from .config import Section, explain, read_mapping
+from .hardware import (
+    CameraSection,
+    ClocksSection,
+    Count,
+    GpuSection,
+    IdentitySection,
+    MemorySection,
+    ModeSection,
+    PeaksSection,
+    Positive,
+    PowerSection,
+    Precision,
+    StackSection,
+    ThermalSection,
+)
 from .paths import share, unknown_name
 from .runtime.errors import BadConfig, BoardLacks
 from .runtime.machine import pick_core
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Layout = Literal["nhwc_uint8", "nchw_float"]
 
 
@@ -30,13 +43,6 @@ class MeasureSection(Section):
     min_count: Count = 64
 
 
-class PeaksSection(Section):
-    """Roofline limits, where they are known: dense GFLOPS by precision, and memory bandwidth in GB/s."""
-
-    gflops: dict[Precision, Positive] = Field(default_factory=dict)
-    bandwidth: Positive | None = None
-
-
 class Board(Section):
     """A board.
 
@@ -44,6 +50,10 @@ class Board(Section):
     threads: number of threads, or "all" for as many as the process may use
     core: the one core that the measured process is pinned to, "auto" to choose, or null for no pinning
     noisy_ratio: a run whose p90/p50 is above it is marked noisy
+    opset_max: highest ONNX operator set that every one of its stacks reads
+    stacks: releases of the vendor's software, the one to use first; empty where there is no TensorRT
+    modes: nvpmodel's power modes; peaks: in the fastest of them
+    The other sections are described in ``hardware.py``.
     """
 
     name: str
@@ -59,6 +69,15 @@ class Board(Section):
     noisy_ratio: Annotated[float, Field(gt=1)] = 1.2
     measure: MeasureSection = MeasureSection()
     peaks: PeaksSection | None = None
+    identity: IdentitySection = IdentitySection()
+    stacks: tuple[StackSection, ...] = ()
+    gpu: GpuSection | None = None
+    memory: MemorySection | None = None
+    power: PowerSection | None = None
+    clocks: ClocksSection | None = None
+    thermal: ThermalSection | None = None
+    modes: tuple[ModeSection, ...] = ()
+    camera: CameraSection | None = None
     notes: str = ""
 
     @model_validator(mode="after")
@@ -67,7 +86,22 @@ class Board(Section):
             raise ValueError("precisions and int8_flavour: int8 needs a flavour, and a flavour needs int8")
         if self.core is not None and self.threads != 1:
             raise ValueError("core and threads: a process pinned to one core runs one thread; set threads: 1")
+        lacking = sorted({stack.runtime for stack in self.stacks} - set(self.runtimes))
+        if lacking:
+            raise ValueError(f"stacks and runtimes: a stack runs in {', '.join(lacking)}; list it in runtimes")
+        if self.gpu is not None and "int8" in self.precisions and not self.gpu.fast_int8:
+            raise ValueError("precisions and gpu: the GPU has no fast INT8 (fast_int8), so leave int8 out")
         return self
+
+    def stack(self, release: str | None = None) -> StackSection:
+        """The software stack of an L4T or JetPack release ("32.7.6", "4.6.6"), or the first. Raises BoardLacks."""
+        if release is None and self.stacks:
+            return self.stacks[0]
+        for stack in self.stacks:
+            if release in (*stack.l4t, *stack.jetpack, stack.name):
+                return stack
+        known = ", ".join(stack.name for stack in self.stacks) or "none"
+        raise BoardLacks(f"board {self.name!r} has no software stack {release or ''!r}; it has: {known}")
 
     def require(self, runtime: str, precision: str, layout: str | None = None) -> None:
         """Raise BoardLacks when the board cannot run this, before any work is done."""
@@ -97,6 +131,25 @@ class Board(Section):
                 f"board {self.name!r} pins to core {self.core}, which this process may not use; it may use: {have}"
             )
         return self.core
+
+
+def recognise(model: str, compatible: Sequence[str] = (), dts: str = "") -> Board | None:
+    """The shipped board that a device tree describes, or None.
+
+    model: ``/proc/device-tree/model``; compatible: its entries, from ``compatible``; dts: ``nvidia,dtsfilename``.
+    Module part numbers decide before whole entries of ``compatible``, and those before the model's words.
+    """
+    boards = [load_board(name) for name in board_names()]
+    text = " ".join([dts, *compatible]).lower()
+    for fits in (
+        lambda i: any(module.lower() in text for module in i.modules),
+        lambda i: any(entry in compatible for entry in i.compatible),
+        lambda i: any(part.lower() in model.lower() for part in i.models),
+    ):
+        found = [board for board in boards if fits(board.identity)]
+        if found:
+            return found[0]
+    return None
 
 
 def board_names() -> list[str]:
