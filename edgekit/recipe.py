@@ -110,7 +110,7 @@ class LossSection(Section):
 
 
 class ClassWeightSection(Section):
-    """Dataset-aware class weights (RefineDetLite eq. 5): 1 for the most frequent class, ``max_weight`` for the rarest."""
+    """Dataset-aware class weights (RefineDetLite eq. 5): 1 for the most frequent, ``max_weight`` for the rarest class."""
 
     gamma: Positive = 0.75
     max_weight: Annotated[float, Field(ge=1)] = 10.0
@@ -174,7 +174,7 @@ class YoloLossSection(Section):
 
 
 class OptimizerSection(Section):
-    """momentum: of sgd and rmsprop;  decay: rmsprop's, of its mean of squared gradients;  epsilon: null for PyTorch's."""
+    """momentum: of sgd and rmsprop;  decay: of rmsprop's mean of squared gradients;  epsilon: null for PyTorch's."""
 
     kind: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -328,7 +328,9 @@ class Recipe(Section):
             raise ValueError(f"classes: {', '.join(twice)} appears twice")
         crop, full = self.augment.crop, self.preprocess.size
         step = divisor(self.model.name, self.model.options)
-        for key, size in (("preprocess.size", full), ("augment.crop", crop)):
+        scales = self.train.multiscale.sizes if self.train.multiscale else ()
+        sizes = [("preprocess.size", full), ("augment.crop", crop), *(("train.multiscale.sizes", s) for s in scales)]
+        for key, size in sizes:
             if size and any(v % step for v in size):
                 got = f"got {size[0]}x{size[1]}"
                 raise ValueError(f"{key}: width and height must be divisible by {step} for {self.model.name}, {got}")
