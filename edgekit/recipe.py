@@ -110,7 +110,7 @@ class LossSection(Section):
 
 
 class ClassWeightSection(Section):
-    """Dataset-aware class weights (RefineDetLite eq. 5): 1 for the most frequent, ``max_weight`` for the rarest class."""
+    """Dataset-aware class weights (RefineDetLite eq. 5): 1 for the most frequent class, at most ``max_weight``."""
 
     gamma: Positive = 0.75
     max_weight: Annotated[float, Field(ge=1)] = 10.0
