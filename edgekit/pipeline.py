@@ -20,15 +20,18 @@ from .runtime.errors import ArtifactError, BadConfig, BadInput, MissingDependenc
 if TYPE_CHECKING:
     from .data.coco import CocoSet
     from .evaluation.coco import Metrics
+    from .evaluation.voc import VocMetrics
     from .measure.bench import Measurement, Target
     from .measure.report import Picture
     from .measure.row import Row
+    from .runtime.detections import Detections
 
 Progress = Callable[[str, int, int], None]
 
 RUNS = Path("runs")
 GOLDEN_IMAGES = 8  # real images on which lowering steps are compared box by box
 PICTURES, PICTURE_SCORE = 6, 0.3  # in a report
+METRICS = ("coco", "voc2007", "voc-area")
 MODEL_KINDS = ("checkpoint", "onnx", "onnx-int8")
 
 
@@ -80,14 +83,30 @@ def quantize(
 
 
 def evaluate(
-    source: str | Path, *, data: str | None = None, runtime: str | None = None, progress: Progress | None = None
-) -> Metrics:
+    source: str | Path,
+    *,
+    data: str | None = None,
+    runtime: str | None = None,
+    metric: str = "coco",
+    progress: Progress | None = None,
+) -> Metrics | VocMetrics:
     """mAP of an artifact on annotated images, by its own preprocessing and post-processing, on all cores.
 
     data: a named set, or a COCO JSON file whose images lie beside it, in ``images`` beside it or in ``../images``
+    metric: "coco", or Pascal VOC's at IoU 0.5: "voc2007" (11 points) or "voc-area" (2010 and later)
     """
+    if metric not in METRICS:
+        raise unknown_name("metric", metric, list(METRICS), "")
     artifact = _model(source)
-    return _measure_accuracy(artifact, evaluation_set(artifact, data), runtime or _first_runtime(artifact), progress)
+    coco = evaluation_set(artifact, data)
+    found = _detect_all(artifact, coco, runtime or _first_runtime(artifact), progress)
+    if metric == "coco":
+        from .evaluation.coco import evaluate_detections
+
+        return evaluate_detections(coco, found)
+    from .evaluation.voc import evaluate_voc
+
+    return evaluate_voc(coco, found, "voc2007" if metric == "voc2007" else "area")
 
 
 def bench(
@@ -311,6 +330,11 @@ def _golden_images(artifact: Artifact) -> list[Path]:
 
 def _measure_accuracy(artifact: Artifact, coco: CocoSet, runtime: str, progress: Progress | None) -> Metrics:
     from .evaluation.coco import evaluate_detections
+
+    return evaluate_detections(coco, _detect_all(artifact, coco, runtime, progress))
+
+
+def _detect_all(artifact: Artifact, coco: CocoSet, runtime: str, progress: Progress | None) -> dict[int, Detections]:
     from .runtime.images import read_image
     from .runtime.runner import open_runner
 
@@ -319,7 +343,7 @@ def _measure_accuracy(artifact: Artifact, coco: CocoSet, runtime: str, progress:
         for done, sample in enumerate(coco.samples, 1):
             found[sample.image_id] = runner(read_image(sample.path))[0]
             _tell(progress, f"mAP of {Path(artifact.path).name}", done, len(coco.samples))
-    return evaluate_detections(coco, found)
+    return found
 
 
 def _targets(artifacts: Sequence[Artifact], board: Board, runtime: str | None) -> list[Target]:

@@ -141,6 +141,14 @@ def test_evaluate_takes_a_coco_file(spine: Path) -> None:
     assert edgekit.evaluate(spine / "onnx", data=str(annotations)) == edgekit.evaluate(spine / "onnx")
 
 
+def test_evaluate_by_the_voc_metric(spine: Path) -> None:
+    coco, voc = (edgekit.evaluate(spine / "onnx", metric=metric) for metric in ("coco", "voc-area"))
+    assert voc.per_class.keys() == coco.per_class.keys()
+    assert voc.map == pytest.approx(coco.map50, abs=0.05)  # the same matches, another average
+    with pytest.raises(BadConfig, match="voc2007"):
+        edgekit.evaluate(spine / "onnx", metric="voc")
+
+
 def test_predict_writes_pictures_and_coco_json(spine: Path, tmp_path: Path) -> None:
     images = list(load_set("dhaka-eval").images[:3])
     summary = edgekit.predict(spine / "onnx-int8", images, out=tmp_path / "boxes", score=0.1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _IOU_50, _IOU_75 = 0, 5  # places of 0.50 and 0.75 in COCOeval's thresholds 0.50, 0.55, ... 0.95
 _ALL_AREAS, _MAX_100 = 0, 2  # COCOeval's first area range, and its third limit of detections per image
+SIZES, LIMITS = ("small", "medium", "large"), (1, 10, 100)  # its other area ranges, and its limits
 
 
 class ClassMetrics(TypedDict):
@@ -32,13 +33,19 @@ class ClassMetrics(TypedDict):
 
 @dataclass(frozen=True)
 class Metrics:
-    """COCO mAP, 0..1. map: over IoU 0.50:0.95; map50, map75: at one IoU. Classes without boxes are not in the means."""
+    """COCO mAP, 0..1. map: over IoU 0.50:0.95; map50, map75: at one IoU. Classes without boxes are not in the means.
+
+    sizes: map of small (under 32 x 32 pixels), medium and large (from 96 x 96) boxes; None where there are none
+    recall: AR, the mean recall over IoU 0.50:0.95, with at most 1, 10 and 100 detections per image
+    """
 
     map: float
     map50: float
     map75: float
     per_class: dict[str, ClassMetrics]
     images: int
+    sizes: dict[str, float | None]
+    recall: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,7 +58,9 @@ def evaluate_detections(coco_set: CocoSet, detections: Mapping[int, Detections])
     Raises ValueError when the image ids are not exactly the set's, and BadInput when the set has no box to find.
     """
     _check(coco_set, detections)
-    precision = _precision(coco_set, detections)  # [IoU 10, recall 101, classes]; -1 for a class without boxes
+    # [IoU 10, recall 101, classes, sizes 4, limits 3] and [IoU 10, classes, sizes 4, limits 3]; -1: nothing to find
+    every_precision, every_recall = _precision_and_recall(coco_set, detections)
+    precision = every_precision[:, :, :, _ALL_AREAS, _MAX_100]
     per_class = {
         name: ClassMetrics(
             ap=float(precision[:, :, k].mean()), ap50=float(precision[_IOU_50, :, k].mean()), boxes=int(boxes)
@@ -59,14 +68,25 @@ def evaluate_detections(coco_set: CocoSet, detections: Mapping[int, Detections])
         for k, (name, boxes) in enumerate(zip(coco_set.classes, coco_set.class_counts(), strict=True))
         if boxes
     }
-    present = precision[:, :, coco_set.class_counts() > 0]
+    present_classes = coco_set.class_counts() > 0
+    present = precision[:, :, present_classes]
     return Metrics(
         map=float(present.mean()),
         map50=float(present[_IOU_50].mean()),
         map75=float(present[_IOU_75].mean()),
         per_class=per_class,
         images=len(coco_set.samples),
+        sizes={name: _mean(every_precision[..., area, _MAX_100]) for area, name in enumerate(SIZES, 1)},
+        recall={
+            str(limit): float(every_recall[:, present_classes, _ALL_AREAS, m].mean()) for m, limit in enumerate(LIMITS)
+        },
     )
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """The mean of what is known, None when nothing is."""
+    known = values[values > -1]
+    return float(known.mean()) if known.size else None
 
 
 def detections_to_coco_json(coco_set: CocoSet, detections: Mapping[int, Detections]) -> list[dict[str, Any]]:
@@ -88,7 +108,7 @@ def _check(coco_set: CocoSet, detections: Mapping[int, Detections]) -> None:
         )
 
 
-def _precision(coco_set: CocoSet, detections: Mapping[int, Detections]) -> np.ndarray:
+def _precision_and_recall(coco_set: CocoSet, detections: Mapping[int, Detections]) -> tuple[np.ndarray, np.ndarray]:
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by print
@@ -96,8 +116,7 @@ def _precision(coco_set: CocoSet, detections: Mapping[int, Detections]) -> np.nd
         evaluation.params.catIds = list(coco_set.category_ids)
         evaluation.evaluate()
         evaluation.accumulate()
-    precision: np.ndarray = evaluation.eval["precision"][:, :, :, _ALL_AREAS, _MAX_100]
-    return precision
+    return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
 def _truth(coco_set: CocoSet) -> COCO:

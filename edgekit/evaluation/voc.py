@@ -8,7 +8,8 @@ what an ignored (``difficult``) object takes: any detection whose best overlap i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,12 +21,16 @@ from ..runtime.postprocess import iou_one_to_many
 Average = Literal["voc2007", "area"]
 
 
-class VocMetrics(NamedTuple):
+@dataclass(frozen=True)
+class VocMetrics:
     """map: mean of ``per_class``, AP 0..1 of each class that has objects to find."""
 
     map: float
     per_class: dict[str, float]
     average: Average
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def evaluate_voc(

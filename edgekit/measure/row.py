@@ -69,12 +69,15 @@ class Accuracy(Record):
     """COCO mAP of the detections that this very run produced; 0..1.
 
     set, set_digest, images: the evaluation set, what it held, and how many images of it were run
+    sizes, recall: see ``evaluation.coco.Metrics``
     """
 
     map: Share
     map50: Share
     map75: Share
     per_class: dict[str, ClassAccuracy]
+    sizes: dict[str, Share | None] = Field(default_factory=dict)
+    recall: dict[str, Share] = Field(default_factory=dict)
     set: str
     set_digest: str
     images: Annotated[int, Field(ge=1)]

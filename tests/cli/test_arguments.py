@@ -32,7 +32,11 @@ CASES = [
         (Path("s"),),
         {"calibration": None, "flavour": None, "method": None, "max_drop": None, "evaluation": None, "out": None},
     ),
-    ("evaluate s --data d.json --runtime openvino", (Path("s"),), {"data": "d.json", "runtime": "openvino"}),
+    (
+        "evaluate s --data d.json --runtime openvino --metric voc2007",
+        (Path("s"),),
+        {"data": "d.json", "runtime": "openvino", "metric": "voc2007"},
+    ),
     (
         "bench s t --board x86 --runtime openvino --data d --seconds 2.5 --out o.json",
         ([Path("s"), Path("t")],),
