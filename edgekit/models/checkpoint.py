@@ -26,7 +26,7 @@ WEIGHTS = "weights.safetensors"
 def model_of(artifact: Artifact) -> Detector:
     """The network of a checkpoint artifact with its weights, on the CPU, in evaluation mode."""
     section = artifact.manifest["recipe"]["model"]
-    model = build(section["name"], len(artifact.classes), section.get("options"))
+    model = build(section["name"], len(artifact.classes), section.get("options"), artifact.preprocess.size)
     load_weights(model, Path(artifact.file(WEIGHTS)), artifact.classes)
     return model.eval()
 
@@ -111,7 +111,7 @@ def shipped_checkpoint(recipe: Recipe, out: Path) -> Artifact:
     """Make a checkpoint artifact from the weights that ship beside a recipe, after checking that they fit it."""
     if recipe.weights is None:
         raise BadInput(f"recipe {recipe.name} ships no weights. Train it first: edgekit train {recipe.name}")
-    model = build(recipe.model.name, len(recipe.classes), recipe.model.options)
+    model = build(recipe.model.name, len(recipe.classes), recipe.model.options, recipe.preprocess.size)
     load_weights(model, recipe.weights, recipe.classes)
     manifest = checkpoint_manifest(recipe)
     manifest["parents"] = shipped_parents(recipe)

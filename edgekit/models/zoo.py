@@ -27,8 +27,14 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
 }
 
 
-def build(name: str, classes: int, options: Mapping[str, Any] | None = None) -> Detector:
-    """Make a detector for ``classes`` foreground classes. Raises BadConfig for a wrong name or option."""
+def build(
+    name: str, classes: int, options: Mapping[str, Any] | None = None, size: tuple[int, int] | None = None
+) -> Detector:
+    """Make a detector for ``classes`` foreground classes. Raises BadConfig for a wrong name or option.
+
+    size: width and height of the input, as in a recipe's preprocess; builders whose anchors depend on it take it from
+        here, and an option ``size`` that says otherwise is an error
+    """
     if name not in DETECTORS:
         raise BadConfig(f"model.name: no detector {name!r}; there are: {', '.join(DETECTORS)}")
     builder = DETECTORS[name]
@@ -36,7 +42,12 @@ def build(name: str, classes: int, options: Mapping[str, Any] | None = None) -> 
     unknown = sorted(set(options or {}) - set(known))
     if unknown:
         raise BadConfig(f"model.options: unknown {', '.join(unknown)}; {name} takes: {', '.join(known)}")
+    given = dict(options or {})
+    if size is not None and "size" in known:
+        if given.get("size", size) not in (size, list(size)):
+            raise BadConfig(f"model.options: size {given['size']} is not preprocess.size {list(size)}; leave it out")
+        given["size"] = size
     try:
-        return builder(classes, **(options or {}))
+        return builder(classes, **given)
     except (TypeError, ValueError) as error:
         raise BadConfig(f"model.options: {error}") from error

@@ -17,7 +17,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ..data.coco import CocoSet, read_coco
+from ..data.classmap import load_class_map
+from ..data.coco import CocoSet
+from ..data.formats import read_set
 from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file, write_checkpoint
 from ..models.detector import Detector
 from ..models.mobile_centernet import MobileCenterNet
@@ -74,9 +76,10 @@ def training_sets(recipe: Recipe) -> tuple[CocoSet, CocoSet | None]:
             f"{root}: no such folder. Recipe {recipe.name} looks for its data there; say where yours is: "
             f"edgekit train {recipe.name} data.root=FOLDER"
         )
-    images = root / recipe.data.images
-    train = read_coco(root / recipe.data.train, images, recipe.classes)
-    val = read_coco(root / recipe.data.val, images, recipe.classes) if recipe.data.val else None
+    data, images = recipe.data, root / recipe.data.images
+    class_map = load_class_map(data.class_map, recipe.folder) if data.class_map else None
+    train = read_set(root / recipe.data.train, images, recipe.classes, data.layout, class_map, data.frame_stride)
+    val = read_set(root / data.val, images, recipe.classes, data.layout, class_map) if data.val else None
     for coco in (train, val):
         if coco is not None and not coco.class_counts().any():
             raise BadInput(
@@ -89,7 +92,7 @@ def training_sets(recipe: Recipe) -> tuple[CocoSet, CocoSet | None]:
 def _networks(recipe: Recipe) -> tuple[Detector, Detector | None, dict[str, str]]:
     """The network to train, its teacher if it has one, and the hashes of the weights that were read, by role."""
     lightning.seed_everything(recipe.train.seed, verbose=False)
-    model = build(recipe.model.name, len(recipe.classes), recipe.model.options)
+    model = build(recipe.model.name, len(recipe.classes), recipe.model.options, recipe.preprocess.size)
     if not isinstance(model, MobileCenterNet):
         raise BadConfig(
             f"model.name: {recipe.model.name} cannot be trained here: the losses are those of mobile-centernet"
@@ -119,7 +122,7 @@ def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
                 f"teacher {recipe.name} and student {student.name} see the same input and must agree on {what}: "
                 f"{theirs} against {ours}"
             )
-    model = build(recipe.model.name, len(recipe.classes), recipe.model.options)
+    model = build(recipe.model.name, len(recipe.classes), recipe.model.options, recipe.preprocess.size)
     path = student.resolve(section.weights)
     if not path.exists():
         raise BadInput(
