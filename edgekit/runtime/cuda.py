@@ -1,0 +1,74 @@
+"""One CUDA device through pycuda: who it is, and its context around every call. Nothing is imported before it is asked.
+
+Everything that EdgeKit uses of pycuda is named here and in ``sessions/trt.py``; docs/engines.md lists it.
+"""
+
+import importlib
+
+from .errors import BoardLacks, MissingDependency
+
+INSTALL = (
+    "pycuda is built on the machine that has CUDA, with nvcc on the path: "
+    "PATH=/usr/local/cuda/bin:$PATH pip install pycuda (JetPack 4: 'pycuda<2021.1')"
+)
+
+
+def load_pycuda(name="pycuda.driver"):
+    """Import pycuda or one of its modules. MissingDependency says what to install, or that there is no driver."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        what = "no NVIDIA driver here" if "libcuda" in str(error) else "pycuda cannot be loaded"
+        raise MissingDependency("{} ({}). {}".format(what, error, INSTALL)) from error
+
+
+class Cuda(object):
+    """A device and a context of its own. ``with cuda:`` makes it current, as often and as deeply as one likes.
+
+    Several may live in one process. Raises MissingDependency without pycuda, BoardLacks without a usable device.
+    """
+
+    def __init__(self, ordinal=0):
+        self.driver = load_pycuda()
+        try:
+            self.driver.init()
+            device = self.driver.Device(ordinal)
+            self.name = device.name()
+            self.sm = device_sm(device)
+            self._context = device.make_context()
+        except self.driver.Error as error:
+            raise BoardLacks("no usable CUDA device {} on this machine: {}".format(ordinal, error)) from error
+        self._context.pop()
+
+    @property
+    def version(self):
+        """CUDA's version as text, "10.2"."""
+        return ".".join(str(part) for part in self.driver.get_version()[:2])
+
+    def facts(self):
+        """{"device", "sm", "cuda"}: what an engine is bound to, but for TensorRT and L4T."""
+        return {"device": self.name, "sm": self.sm, "cuda": self.version}
+
+    def free_mb(self):
+        """Device memory that is free right now, in MiB."""
+        with self:
+            return self.driver.mem_get_info()[0] // 2**20
+
+    def close(self):
+        """Give the context back; nothing made in it may be used afterwards."""
+        if self._context is not None:
+            self._context.detach()
+            self._context = None
+
+    def __enter__(self):
+        self._context.push()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._context.pop()
+
+
+def device_sm(device):
+    """Compute capability as one number: 62 for 6.2."""
+    major, minor = device.compute_capability()
+    return 10 * int(major) + int(minor)

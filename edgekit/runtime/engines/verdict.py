@@ -1,0 +1,129 @@
+"""May this engine be loaded here? Answered from its sidecar manifest before TensorRT sees a byte of it.
+
+To deserialize an engine is to run its author's code: NVIDIA's security page says so. So only a plan that EdgeKit built,
+for this very machine, in a folder that nobody else can write to, is handed to TensorRT.
+"""
+
+import os
+import stat
+
+from ..artifact import file_sha256
+from ..errors import ArtifactError, BoardLacks
+from .plan import read_plan_header
+
+PLAN = "model.plan"
+# key of the manifest's ``engine`` -> how a sentence calls it, in the order in which a mismatch is told
+BOUND_TO = (
+    ("tensorrt", "TensorRT"),
+    ("sm", "compute capability"),
+    ("device", "GPU"),
+    ("cuda", "CUDA"),
+    ("l4t", "L4T"),
+)
+
+
+def check_engine(artifact, here, onnx=None):
+    """Raise unless the engine artifact was built for ``here`` and nobody else could have changed it.
+
+    artifact: verified by ``read_artifact``, which compared the plan's SHA-256 with the manifest
+    here: {"tensorrt", "cuda", "sm", "device", "l4t"} of this process; a fact that is absent is not compared
+    onnx: path of the ONNX file that the engine should be of, when the caller has one
+    Raises ArtifactError for a plan without or with a foreign sidecar, in an unsafe place, or of another ONNX file;
+    BoardLacks for one that was built for something else.
+    """
+    about = _section(artifact)
+    path = artifact.file(PLAN)
+    check_place(artifact.path)
+    check_place(path)
+    _check_header(path, about)
+    if onnx is not None:
+        _check_source(artifact, about, onnx)
+    for key, name in BOUND_TO:
+        if key in here and here[key] != about.get(key):
+            raise BoardLacks(
+                "{}: the engine was built for {} {}, this machine has {}. Engines cannot be carried over; "
+                "build it here: {}".format(
+                    artifact.path, name, _text(key, about.get(key)), _text(key, here[key]), _cure(about)
+                )
+            )
+
+
+def _text(key, value):
+    if value is None:
+        return "none"
+    return "{}.{}".format(*divmod(int(value), 10)) if key == "sm" else str(value)
+
+
+def _cure(about):
+    return about.get("rebuild") or "edgekit build ARTIFACT --board BOARD"
+
+
+def _section(artifact):
+    """The manifest's ``engine``; ArtifactError when the plan has no sidecar of ours, or one of another plan."""
+    about = artifact.manifest.get("engine")
+    wanted = ("plan_sha256", "onnx_sha256", "builder") + tuple(key for key, _ in BOUND_TO)
+    missing = [key for key in wanted if not isinstance(about, dict) or key not in about]
+    if missing:
+        raise ArtifactError(
+            "{}: its manifest does not say what the engine was built for ({} missing), so it is not loaded. "
+            "Build it here: edgekit build ARTIFACT --board BOARD".format(artifact.path, ", ".join(missing))
+        )
+    listed = artifact.manifest["payload"].get(PLAN, {}).get("sha256")
+    if listed != about["plan_sha256"]:
+        raise ArtifactError(
+            "{}: the manifest belongs to another engine (plan {}..., here {}...), so it is not loaded. "
+            "Build it here: {}".format(artifact.path, str(about["plan_sha256"])[:12], str(listed)[:12], _cure(about))
+        )
+    return about
+
+
+def _check_header(path, about):
+    found = read_plan_header(path)
+    if found != about.get("plan"):
+        raise ArtifactError(
+            "{}: its first bytes say {}, the manifest says {}, so it is not loaded. Build it here: {}".format(
+                path, _header(found), _header(about.get("plan") or {}), _cure(about)
+            )
+        )
+    version = found.get("version")
+    if version is not None and not (str(about["tensorrt"]) + ".").startswith(version + "."):
+        raise ArtifactError(
+            "{}: its first bytes say TensorRT {}, the manifest says {}, so it is not loaded. Build it here: {}".format(
+                path, version, about["tensorrt"], _cure(about)
+            )
+        )
+
+
+def _header(header):
+    return (
+        " ".join(str(header[key]) for key in ("layout", "tag", "version") if header.get(key) is not None) or "nothing"
+    )
+
+
+def _check_source(artifact, about, onnx):
+    found = file_sha256(onnx)
+    if found != about["onnx_sha256"]:
+        raise ArtifactError(
+            "{}: built from ONNX {}..., {} is {}.... Build it again: {}".format(
+                artifact.path, about["onnx_sha256"][:12], onnx, found[:12], _cure(about)
+            )
+        )
+
+
+def check_place(path):
+    """Raise ArtifactError when others may write to a file or folder, or exchange it in one of the folders above.
+
+    A folder that everybody may write to is safe above when it is sticky, as /tmp is: only the owner may rename there.
+    """
+    path = os.path.realpath(path)
+    places = [path]
+    while os.path.dirname(places[-1]) != places[-1]:
+        places.append(os.path.dirname(places[-1]))
+    for place in places:
+        mode = os.stat(place).st_mode
+        sticky = place != path and mode & stat.S_ISVTX
+        if mode & stat.S_IWOTH and not sticky:
+            raise ArtifactError(
+                "{}: everybody may write to {}, and an engine is code, so it is not loaded. "
+                "Close it: chmod o-w {}".format(path, place, place)
+            )
