@@ -1,0 +1,286 @@
+"""``bundle``: everything that a board needs for one model, in one file whose every byte is listed and hashed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..board import Board, load_board
+from ..runtime.artifact import MANIFEST, Artifact, new_file, read_artifact
+from ..runtime.detections import Detections
+from ..runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
+from ..runtime.onboard import archive, trust
+from ..runtime.onboard.golden import choose_threshold
+from .boardzip import NAME, board_zip
+from .signing import sign_index
+
+if TYPE_CHECKING:
+    from ..data.coco import CocoSet
+
+Progress = Callable[[str, int, int], None]
+
+GOLDEN_IMAGES = 8
+CALIBRATION_IMAGES = 200
+KINDS = ("onnx", "onnx-int8")
+NO_DATA = "none"
+
+
+@dataclass(frozen=True)
+class BundleOptions:
+    """What a bundle is to hold and how its engine is to be built. None: as the board and the recipe say.
+
+    precision: of the engine, "fp32", "fp16" or "int8"; release: of the board's software (JetPack or L4T)
+    data: the annotated set to measure mAP on, by name or as a COCO file, or "none"
+    golden, calibration: folders or named sets of images; nms: "host" or "graph"; workspace_mb: the builder's
+    """
+
+    precision: str | None = None
+    release: str | None = None
+    data: str | None = None
+    golden: str | None = None
+    calibration: str | None = None
+    nms: str = "host"
+    workspace_mb: int | None = None
+
+
+def bundle(
+    source: str | Path,
+    *,
+    board: str,
+    out: Path | None = None,
+    sign: Path | None = None,
+    options: BundleOptions | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write a bundle of an ``onnx`` or ``onnx-int8`` artifact for a board; the same inputs give the same bytes.
+
+    Everything that the board cannot do is refused before any work. Returns what ``describe`` returns.
+    """
+    options = options or BundleOptions()
+    artifact, profile = read_artifact(source, kinds=KINDS), load_board(board)
+    build = plan_build(artifact, profile, options)
+    _lint(artifact, profile, options)
+    file = Path(out or f"{artifact.path.rstrip('/')}-{profile.name}.tar.gz")
+    if file.is_dir():
+        raise BadInput(f"{file}: is a folder; name the bundle's file, for example {file}/{profile.name}.tar.gz")
+    with tempfile.TemporaryDirectory(prefix="edgekit-bundle-") as folder:
+        index = _fill(Path(folder), artifact, profile, build, options, progress or _quiet)
+        raw = json.dumps(index, indent=1, sort_keys=True).encode() + b"\n"
+        made = archive.Bundle(raw, sign_index(raw, sign) if sign else None)
+        with new_file(file, "wb") as handle:
+            archive.write_archive(handle, made, folder, lambda done, total: _tell(progress, "pack", done, total))
+    return describe(file)
+
+
+def describe(file: str | Path, trusted: Sequence[bytes] | None = None) -> dict[str, Any]:
+    """What a bundle is: path, bytes, version, digest, board, build, model, files, unpacked_bytes, signed_by.
+
+    Raises ArtifactError when it is not whole at its beginning, or its signature is wrong or not one of ``trusted``.
+    """
+    found = archive.read_bundle(str(file))
+    return {
+        "path": str(file),
+        "bytes": os.path.getsize(file),
+        "version": found.digest[:16],
+        "digest": found.digest,
+        "board": found.index["board"]["name"],
+        "build": found.index["build"],
+        "model": found.index["model"],
+        "files": len(found.files),
+        "unpacked_bytes": found.size,
+        "signed_by": trust.check_signature(found, None if trusted is None else list(trusted), str(file)),
+    }
+
+
+# -- what the board can do --------------------------------------------------------------------------------------------
+def plan_build(artifact: Artifact, profile: Board, options: BundleOptions) -> dict[str, Any]:
+    """How the board is to build and run it: runtime, precision, nms, workspace_mb. Raises BoardLacks."""
+    runtime = profile.stack(options.release).runtime if profile.stacks or options.release else _runtime(profile)
+    layout = artifact.manifest.get("input", {}).get("layout")
+    precision = options.precision or _precision(artifact, profile, runtime)
+    _refuse_int8(profile, precision, artifact)
+    profile.require(runtime, precision, None)
+    if layout is not None and layout not in profile.input_layouts:
+        raise BoardLacks(
+            f"{artifact.path}: its input is {layout}; board {profile.name!r} takes {', '.join(profile.input_layouts)}. "
+            f"Export it for that board: edgekit export RECIPE --board {profile.name}"
+        )
+    build = {"runtime": runtime, "precision": precision}
+    if runtime.startswith("tensorrt"):
+        memory = getattr(profile, "memory", None)
+        build |= {"nms": options.nms, "workspace_mb": options.workspace_mb or (memory.workspace_mb if memory else 1024)}
+    elif precision != artifact.manifest.get("precision", "fp32"):
+        raise BadConfig(f"{runtime} runs a file as it is: {artifact.path} is {artifact.manifest.get('precision')}")
+    return build
+
+
+def _runtime(profile: Board) -> str:
+    able = [r for r in profile.runtimes if r.startswith("tensorrt") or r == "onnxruntime"]
+    if not able:
+        raise BoardLacks(
+            f"board {profile.name!r} has no runtime that a bundle can serve: {', '.join(profile.runtimes)}"
+        )
+    return able[0]
+
+
+def _precision(artifact: Artifact, profile: Board, runtime: str) -> str:
+    declared = str(artifact.manifest.get("precision", "fp32"))
+    if not runtime.startswith("tensorrt") or declared == "int8":
+        return declared
+    return "fp16" if "fp16" in profile.precisions else "fp32"
+
+
+def _refuse_int8(profile: Board, precision: str, artifact: Artifact) -> None:
+    gpu = profile.gpu
+    asked = precision == "int8" or artifact.kind == "onnx-int8"
+    if asked and "int8" not in profile.precisions:
+        chip = f"its GPU is sm_{gpu.sm}, which has no INT8 arithmetic (DP4A)" if gpu and gpu.sm else "it has no INT8"
+        raise BoardLacks(
+            f"INT8 on {profile.name}: {chip}. An INT8 engine would run slower than FP16 there, and a Q/DQ file does "
+            f"not build. Bundle the onnx artifact instead: it becomes {profile.precisions[-1].upper()} on the board"
+        )
+
+
+def _lint(artifact: Artifact, profile: Board, options: BundleOptions) -> None:
+    """Refuse operators, types and limits that the board's parser does not take, before anything is packed."""
+    if not profile.stacks:
+        return
+    from ..conversion.lint import require_clean
+
+    require_clean(artifact.file("model.onnx"), profile, options.release)
+
+
+# -- what goes in -----------------------------------------------------------------------------------------------------
+def _fill(
+    folder: Path,
+    artifact: Artifact,
+    profile: Board,
+    build: dict[str, Any],
+    options: BundleOptions,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Put the files into ``folder`` and return bundle.json's value."""
+    coco = _evaluation(artifact, options)
+    (folder / "artifact").mkdir()
+    for name in (*artifact.manifest["payload"], MANIFEST):
+        shutil.copyfile(Path(artifact.path) / name, folder / "artifact" / name)
+    images = _golden_sources(artifact, options, coco)
+    _write_golden(folder / "golden", artifact, images, progress)
+    evaluation = _copy_evaluation(folder / "evaluation", coco, options) if coco else None
+    if "int8" in profile.precisions:
+        _copy_images(folder / "calibration" / "images", _calibration_sources(artifact, options))
+    (folder / NAME).write_bytes(board_zip())
+    return {
+        "format": archive.FORMAT,
+        "edgekit": __version__,
+        "model": artifact.manifest.get("recipe", {}).get("name", "unknown"),
+        "artifact": artifact.digest,
+        "board": profile.model_dump(mode="json"),
+        "build": build,
+        "evaluation": evaluation,
+        "files": archive.describe_folder(folder),
+    }
+
+
+def _evaluation(artifact: Artifact, options: BundleOptions) -> CocoSet | None:
+    from ..pipeline import evaluation_set
+
+    wanted = options.data or artifact.manifest.get("recipe", {}).get("evaluation")
+    return None if wanted in (None, NO_DATA) else evaluation_set(artifact, options.data)
+
+
+def _golden_sources(artifact: Artifact, options: BundleOptions, coco: CocoSet | None) -> list[Path]:
+    from ..data.calibration import load_set
+
+    if options.golden:
+        return list(load_set(options.golden).images[:GOLDEN_IMAGES])
+    if coco is not None and coco.samples:
+        return [sample.path for sample in coco.samples[:GOLDEN_IMAGES]]
+    name = (artifact.manifest.get("recipe", {}).get("quantize") or {}).get("calibration")
+    if name is None:
+        raise BadConfig(f"{artifact.path}: its recipe names no images. Give some real ones: --golden FOLDER")
+    return list(load_set(name).images[:GOLDEN_IMAGES])
+
+
+def _write_golden(folder: Path, artifact: Artifact, images: Sequence[Path], progress: Progress) -> None:
+    """Golden images as PNG, and what ONNX Runtime sees in them.
+
+    PNG, because two releases of OpenCV need not decode a JPEG to the same bit, and only the network is in question.
+    """
+    import cv2
+
+    from ..runtime.images import read_image
+    from ..runtime.runner import open_runner
+
+    (folder / "images").mkdir(parents=True)
+    records, seen = [], []
+    with open_runner(artifact.path, "onnxruntime", len(os.sched_getaffinity(0))) as runner:
+        for number, path in enumerate(images):
+            image = read_image(path)
+            cv2.imwrite(str(folder / "images" / f"{number:03d}.png"), image)
+            found = runner(image)[0]
+            seen.append(found)
+            records.append({"image": f"{number:03d}.png", **_detections(found)})
+            progress("golden boxes", number + 1, len(images))
+        described = runner.session.describe()
+        lowest = runner.postprocess.score_threshold
+    if not sum(len(one) for one in seen):
+        raise BadInput(
+            f"{artifact.path}: the network sees nothing in the golden images, so boxes prove nothing. "
+            "Give images with objects on them: --golden FOLDER"
+        )
+    content = {"threshold": choose_threshold(seen, lowest), "session": described, "images": records}
+    (folder / "golden.json").write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _detections(found: Detections) -> dict[str, Any]:
+    values = {"boxes": found.boxes, "scores": found.scores, "class_ids": found.class_ids}
+    return {name: value.tolist() for name, value in values.items()}
+
+
+def _copy_evaluation(folder: Path, coco: CocoSet, options: BundleOptions) -> dict[str, Any]:
+    """The images in the order of the set, and its annotations, so that a row can be made from the bundle alone."""
+    from ..data.coco import write_coco
+
+    paths = _copy_images(folder / "images", [sample.path for sample in coco.samples])
+    samples = tuple(dataclasses.replace(s, path=p) for s, p in zip(coco.samples, paths, strict=True))
+    moved = dataclasses.replace(coco, images=folder / "images", samples=samples)
+    write_coco(moved, folder / "annotations.json")
+    os.chmod(folder / "annotations.json", 0o644)
+    return {"set": options.data or coco.images.parent.name, "digest": coco.digest()}
+
+
+def _calibration_sources(artifact: Artifact, options: BundleOptions) -> list[Path]:
+    from ..data.calibration import load_set
+
+    name = options.calibration or (artifact.manifest.get("recipe", {}).get("quantize") or {}).get("calibration")
+    return list(load_set(name).images[:CALIBRATION_IMAGES]) if name else []
+
+
+def _copy_images(folder: Path, images: Sequence[Path]) -> list[Path]:
+    """Copies numbered in their order: names of the world's cameras hold blanks and umlauts."""
+    folder.mkdir(parents=True)
+    copies = [folder / f"{number:05d}{path.suffix.lower()}" for number, path in enumerate(images)]
+    for source, target in zip(images, copies, strict=True):
+        shutil.copyfile(source, target)
+    return copies
+
+
+def _quiet(phase: str, done: int, total: int) -> None:
+    """No progress wanted."""
+
+
+def _tell(progress: Progress | None, phase: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress(phase, done, total)
+
+
+__all__ = ["ArtifactError", "BundleOptions", "bundle", "describe", "plan_build"]

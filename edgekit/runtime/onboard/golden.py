@@ -1,0 +1,94 @@
+"""Golden images: does this runtime see the boxes that ONNX Runtime saw on the workstation?
+
+Compared are detections behind the post-processing, which is what a user gets: each expected box needs a partner of its
+class, near enough in place and score, and no box may be there that was not expected.
+"""
+
+import numpy as np
+
+# precision -> (least IoU of partners, largest difference of their scores, share of boxes that may lack a partner).
+# FP16 has 11 bits: a box of 500 pixels may move by a quarter of one, and close scores may change their order, so that
+# NMS keeps the neighbour. INT8 engines are judged by mAP; here only the coarse shape is held.
+TOLERANCE = {"fp32": (0.98, 0.01, 0.0), "fp16": (0.90, 0.05, 0.02), "int8": (0.60, 0.25, 0.25)}
+
+
+def compare(expected, found, threshold, precision):
+    """Compare lists of Detections, image by image. Only scores from ``threshold`` on count.
+
+    Returns a JSON object: same, precision, threshold, images, boxes (expected), unpaired, worst_iou, worst_score,
+    allowed {iou, score, share}, faults (a sentence for each image with unpaired boxes, at most ten).
+    """
+    least, gap, share = TOLERANCE[precision]
+    total = {"boxes": 0, "unpaired": 0, "worst_iou": 1.0, "worst_score": 0.0}
+    faults = []
+    if len(expected) != len(found):
+        raise ValueError("expected {} images, got {}".format(len(expected), len(found)))
+    for index, a in enumerate(expected):
+        one = _compare_image(a, found[index], threshold, least, gap)
+        total["boxes"] += one["boxes"]
+        total["unpaired"] += one["missing"] + one["extra"]
+        total["worst_iou"] = min(total["worst_iou"], one["iou"])
+        total["worst_score"] = max(total["worst_score"], one["score"])
+        if one["missing"] or one["extra"]:
+            faults.append("image {}: {} missing, {} not expected".format(index, one["missing"], one["extra"]))
+    same = total["boxes"] > 0 and total["unpaired"] <= share * total["boxes"]
+    allowed = {"iou": least, "score": gap, "share": share}
+    return dict(
+        total,
+        same=bool(same),
+        precision=precision,
+        threshold=threshold,
+        images=len(expected),
+        allowed=allowed,
+        faults=faults[:10],
+    )
+
+
+def _compare_image(a, b, threshold, least, gap):
+    partner, iou, score = _pair(a, b, least, gap)
+    # a box near the threshold may lie on either side of it
+    missing = int(np.sum((partner < 0) & (a.scores >= threshold + gap)))
+    free = np.setdiff1d(np.arange(len(b.scores)), partner[partner >= 0])
+    extra = int(np.sum(b.scores[free] >= threshold + gap))
+    counted = int(np.sum(a.scores >= threshold))
+    return {"boxes": counted, "missing": missing, "extra": extra, "iou": iou, "score": score}
+
+
+def _pair(a, b, least, gap):
+    """Partner in b of each box of a, or -1, taken greedily from the best score on; and the worst of the pairs."""
+    partner = np.full(len(a.scores), -1)
+    worst_iou, worst_score = 1.0, 0.0
+    if not len(a.scores) or not len(b.scores):
+        return partner, worst_iou, worst_score
+    overlap = iou_matrix(a.boxes, b.boxes)
+    near = np.abs(a.scores[:, None] - b.scores[None, :])
+    fits = (overlap >= least) & (near <= gap) & (a.class_ids[:, None] == b.class_ids[None, :])
+    for row in np.argsort(-a.scores, kind="stable"):
+        columns = np.flatnonzero(fits[row])
+        if len(columns):
+            best = columns[np.argmax(overlap[row, columns])]
+            partner[row] = best
+            fits[:, best] = False
+            worst_iou = min(worst_iou, float(overlap[row, best]))
+            worst_score = max(worst_score, float(near[row, best]))
+    return partner, worst_iou, worst_score
+
+
+def iou_matrix(a, b):
+    """Intersection over union of every box of a [n, 4] with every box of b [m, 4]; boxes are x1, y1, x2, y2."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    inner = np.prod(np.clip(high - low, 0, None), axis=2)
+    area_a, area_b = (np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1) for boxes in (a, b))
+    union = area_a[:, None] + area_b[None, :] - inner
+    return np.where(union > 0, inner / np.where(union > 0, union, 1), 0.0)
+
+
+def choose_threshold(detections, lowest, wanted=8):
+    """The score from which boxes are compared: 0.3, or less where a network is so unsure that few boxes reach it."""
+    scores = np.concatenate([d.scores for d in detections]) if detections else np.zeros(0)
+    for threshold in (0.3, 0.2, 0.1, 0.05, lowest):
+        if np.sum(scores >= threshold) >= wanted:
+            return float(threshold)
+    return float(lowest)

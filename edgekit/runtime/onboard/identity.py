@@ -1,0 +1,160 @@
+"""Which board this is: device tree, L4T release, architecture. Standard library only.
+
+EDGEKIT_SYSROOT names a folder that stands for ``/`` where facts are read from. It exists for the TX2 twin of the tests
+(a simulator); whatever is found below it makes every answer a simulated one.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+
+from .. import machine
+from ..errors import BoardLacks
+
+UNKNOWN = machine.UNKNOWN
+SYSROOT = "EDGEKIT_SYSROOT"
+TWIN = "edgekit,twin"  # in the device tree of the TX2 twin
+_CUDA = ("usr/local/cuda/version.json", "usr/local/cuda/version.txt")
+_SHORT = 30  # seconds for a child that only looks something up
+
+
+def sysroot():
+    """The folder that stands for ``/``."""
+    return os.environ.get(SYSROOT) or "/"
+
+
+def read_text(path):
+    """A small file below the system root, without NULs and outer blanks; "unknown" when it cannot be read or is empty.
+
+    Some files of sysfs exist and refuse to be read (EAGAIN, EINVAL): that is unknown too.
+    """
+    try:
+        with open(os.path.join(sysroot(), path.lstrip("/")), encoding="utf-8", errors="replace") as handle:
+            return handle.read().replace("\0", " ").strip() or UNKNOWN
+    except OSError:
+        return UNKNOWN
+
+
+def identity():
+    """What this machine says it is. JSON values; "unknown" where it does not say.
+
+    model, compatible (list), dts: from the device tree; l4t: "32.7.6"; architecture; python, executable; user, host;
+    simulated: reasons why nothing measured here is a board's, empty on hardware.
+    """
+    compatible = read_text("proc/device-tree/compatible")
+    return {
+        "model": read_text("proc/device-tree/model"),
+        "compatible": [] if compatible == UNKNOWN else compatible.split(),
+        "dts": read_text("proc/device-tree/nvidia,dtsfilename"),
+        "l4t": l4t_release(read_text("etc/nv_tegra_release")),
+        "architecture": platform.machine() or UNKNOWN,
+        "system": machine.facts()["system"],
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "host": platform.node() or UNKNOWN,
+        "simulated": simulated(compatible),
+    }
+
+
+def simulated(compatible):
+    """Every sign that this is a simulator, in words."""
+    signs = []
+    if TWIN in compatible.split():
+        signs.append("the device tree says " + TWIN)
+    if os.environ.get(SYSROOT):
+        signs.append("facts are read below {}={}".format(SYSROOT, os.environ[SYSROOT]))
+    return signs
+
+
+def l4t_release(text):
+    """The release in the first line of ``/etc/nv_tegra_release``: "R32 (release), REVISION: 7.6" is "32.7.6"."""
+    match = re.search(r"R(\d+)\b.*?REVISION:\s*([0-9.]+)", text)
+    return "{}.{}".format(match.group(1), match.group(2).rstrip(".")) if match else UNKNOWN
+
+
+def fits(wanted, found):
+    """Whether ``identity()``'s answer is the board of a profile's ``identity`` section (modules, compatible, models).
+
+    The first list that decides, decides: a module's part number before an entry of compatible, before words of the
+    model. A profile without any of them (a desktop) fits every machine that is no Jetson.
+    """
+    text = " ".join([found["dts"]] + found["compatible"]).lower()
+    modules = [m.lower() for m in wanted.get("modules") or ()]
+    if any(m in text for m in modules):
+        return True
+    if modules and re.search(r"\bp\d{4}-\d{4}\b", text.replace("+", " ")) and not _carrier_only(text):
+        return False  # it names a module, and that is another one
+    if any(c in found["compatible"] for c in wanted.get("compatible") or ()):
+        return True
+    if any(m.lower() in found["model"].lower() for m in wanted.get("models") or ()):
+        return True
+    nothing = not any(wanted.get(key) for key in ("modules", "compatible", "models"))
+    return nothing and found["l4t"] == UNKNOWN
+
+
+def _carrier_only(text):
+    """Mainline Linux names the TX2 kit by its carrier (p2771-0000), which tells nothing of the module."""
+    return not re.search(r"\bp3\d{3}-\d{4}\b|\bp2888-\d{4}\b", text.replace("+", " "))
+
+
+def require_board(profile, found):
+    """Raise BoardLacks when this machine is not the board that a bundle was made for."""
+    if not fits(profile.get("identity") or {}, found):
+        raise BoardLacks(
+            "this board calls itself {!r} (device tree: {}; L4T {}), the bundle is for {} ({}). Nothing was changed. "
+            "Make a bundle for this board: edgekit bundle ARTIFACT --board NAME".format(
+                found["model"],
+                ", ".join(found["compatible"]) or UNKNOWN,
+                found["l4t"],
+                profile["name"],
+                profile["title"],
+            )
+        )
+
+
+def resources(home):
+    """Room for a build: {"disk_free_bytes", "memory_available_bytes", "swap_total_bytes"}; None is unknown."""
+    memory = read_text("proc/meminfo")
+    return {
+        "disk_free_bytes": shutil.disk_usage(home).free,
+        "memory_available_bytes": _kilobytes(memory, "MemAvailable"),
+        "swap_total_bytes": _kilobytes(memory, "SwapTotal"),
+    }
+
+
+def _kilobytes(meminfo, name):
+    match = re.search(r"^{}:\s+(\d+) kB".format(name), meminfo, re.MULTILINE)
+    return int(match.group(1)) * 1024 if match else None
+
+
+def cuda_version():
+    """CUDA's version from its own files, or "unknown"."""
+    for path in _CUDA:
+        match = re.search(r"(\d+\.\d+(?:\.\d+)*)", read_text(path))
+        if match:
+            return match.group(1)
+    return UNKNOWN
+
+
+def ask_python(executable, code):
+    """Run ``code`` in another interpreter. Returns (exit code, its output's last line); a death by signal is negative.
+
+    OPENBLAS_CORETYPE, which EdgeKit sets for itself, is not handed on: the answer is for the user's own programs.
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
+    try:
+        done = subprocess.run(
+            [executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            timeout=_SHORT,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, type(error).__name__
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    return done.returncode, lines[-1].strip() if lines else ""

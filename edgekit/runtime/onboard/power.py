@@ -1,0 +1,140 @@
+"""nvpmodel and jetson_clocks: read always, set and restored when asked and permitted.
+
+Changing them needs root. Without it (or a password-less sudo) nothing is changed and the report says so. What is to be
+restored is written down first, so that a bench that was killed is cleaned up by the next command.
+"""
+
+import contextlib
+import os
+import re
+import subprocess
+
+from .store import read_json, write_json
+
+NOT_MEASURED = "not measured"
+JOURNAL = "power.json"
+_SECONDS = 60
+
+
+def read_mode():
+    """{"name", "id"} of nvpmodel's mode; "not measured" for what it does not tell."""
+    code, text = _run(["nvpmodel", "-q"])
+    if code != 0:
+        code, text = _run(["sudo", "-n", "nvpmodel", "-q"])
+    return parse_mode(text) if code == 0 else {"name": NOT_MEASURED, "id": NOT_MEASURED}
+
+
+def parse_mode(text):
+    """``nvpmodel -q``: "NV Power Mode: MAXN", and the number alone on the next line."""
+    name = re.search(r"NV Power Mode\s*:\s*(\S+)", text)
+    number = re.search(r"^\s*(\d+)\s*$", text, re.MULTILINE)
+    return {
+        "name": name.group(1) if name else NOT_MEASURED,
+        "id": int(number.group(1)) if number else NOT_MEASURED,
+    }
+
+
+@contextlib.contextmanager
+def power_set(home, modes, mode=None, clocks=False):
+    """Set a power mode and static clocks while the block runs.
+
+    modes: [{"id", "name"}] of the board's profile; mode: a name or an id of them, or None; clocks: run jetson_clocks
+    Yields the report: before, during, asked {mode, jetson_clocks}, done, refused (sentences), restored; the block's end
+    completes it. Asking for nothing only reports.
+    """
+    restore_left_over(home)
+    before = read_mode()
+    asked = {"mode": mode, "jetson_clocks": clocks}
+    report = {"before": before, "during": before, "asked": asked, "done": [], "refused": [], "restored": []}
+    journal = {"mode": None, "clocks": None}
+    try:
+        if mode is not None:
+            _set_mode(home, modes, mode, report, journal)
+        if clocks:
+            _set_clocks(home, report, journal)
+        report["during"] = read_mode()
+        yield report
+    finally:
+        report["restored"] = _restore(home, journal)
+        report["after"] = read_mode()
+
+
+def restore_left_over(home):
+    """Restore what a killed run left changed. Returns what was restored, in words."""
+    journal = read_json(os.path.join(home, JOURNAL))
+    return _restore(home, journal) if journal else []
+
+
+def _set_mode(home, modes, wish, report, journal):
+    number = _mode_number(modes, wish)
+    before = report["before"]["id"]
+    if number is None:
+        known = ", ".join("{} {}".format(m["id"], m["name"]) for m in modes) or "none"
+        report["refused"].append("power mode {}: this board has: {}".format(wish, known))
+    elif before == number:
+        report["done"].append("power mode was {} already".format(number))
+    elif before == NOT_MEASURED:
+        report["refused"].append("power mode {}: nvpmodel does not tell the present one to return to".format(wish))
+    else:
+        journal["mode"] = before
+        write_json(os.path.join(home, JOURNAL), journal)
+        _try(["nvpmodel", "-m", str(number)], "power mode {}".format(number), report)
+
+
+def _set_clocks(home, report, journal):
+    stored = os.path.join(home, "clocks.conf")
+    if not _try(["jetson_clocks", "--store", stored], "clocks stored", report):
+        return
+    journal["clocks"] = stored
+    write_json(os.path.join(home, JOURNAL), journal)
+    _try(["jetson_clocks"], "clocks at their maximum", report)
+
+
+def _mode_number(modes, wish):
+    for mode in modes:
+        if str(wish).upper() in (str(mode["id"]), str(mode["name"]).upper()):
+            return mode["id"]
+    return None
+
+
+def _restore(home, journal):
+    done = []
+    if journal.get("clocks"):
+        code, text = _as_root(["jetson_clocks", "--restore", journal["clocks"]])
+        done.append("clocks" if code == 0 else "clocks NOT restored: " + text)
+    if journal.get("mode") is not None:
+        code, text = _as_root(["nvpmodel", "-m", str(journal["mode"])])
+        what = "power mode {}".format(journal["mode"])
+        done.append(what if code == 0 else "{} NOT restored: {}".format(what, text))
+    path = os.path.join(home, JOURNAL)
+    if os.path.exists(path) and not any("NOT restored" in text for text in done):
+        os.unlink(path)
+    return done
+
+
+def _try(command, what, report):
+    code, text = _as_root(command)
+    if code == 0:
+        report["done"].append(what)
+    else:
+        report["refused"].append("{}: {} (exit code {}): {}".format(what, " ".join(command), code, text))
+    return code == 0
+
+
+def _as_root(command):
+    """As it is when this is root, else through a sudo that asks for no password."""
+    return _run(command if os.geteuid() == 0 else ["sudo", "-n"] + command)
+
+
+def _run(command):
+    """(exit code, last line of the output). nvpmodel may ask whether it may reboot; it is answered no."""
+    try:
+        done = subprocess.run(
+            command, input=b"NO\n", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_SECONDS
+        )
+    except FileNotFoundError:
+        return 127, "{}: not on this machine".format(command[0])
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 126, "{}: {}".format(command[0], type(error).__name__)
+    text = done.stdout.decode("utf-8", "replace").strip()
+    return done.returncode, text

@@ -1,0 +1,283 @@
+"""The steps on a board, on one unpacked bundle: build the engine, verify the golden boxes, measure.
+
+Each leaves a file in the version's folder that says what it did and for which input; it is skipped when that is there
+and the input did not change, so that a flash that was interrupted goes on where it stopped.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+from .. import machine
+from ..errors import BadConfig, BoardLacks, ChildDied, EdgeKitError
+from . import identity, power
+from .store import read_json, write_json
+
+ENGINE, VERIFY, BENCH = "engine", "verify.json", "bench.json"
+NEEDS_BYTES = 200 << 20  # free on the disk, at least, before an engine is built
+GROWTH = 4  # an engine and its timing cache are at most this many times the model's size
+RUNTIMES_WITHOUT_ENGINE = ("onnxruntime",)
+_SENSOR_SECONDS = 0.5
+
+
+class Version(object):
+    """An unpacked bundle on this board."""
+
+    def __init__(self, folder, bundle):
+        self.folder, self.bundle = str(folder), bundle
+        self.profile = bundle.index["board"]
+        self.options = bundle.index["build"]
+
+    @property
+    def name(self):
+        return os.path.basename(self.folder)
+
+    @property
+    def runtime(self):
+        return self.options["runtime"]
+
+    @property
+    def model(self):
+        """The artifact that the runtime loads: the engine that is built here, or the ONNX artifact itself."""
+        return self.path("artifact" if self.runtime in RUNTIMES_WITHOUT_ENGINE else ENGINE)
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    def images(self, kind):
+        """Paths of the bundle's images of a kind: golden, calibration or evaluation."""
+        return [self.path(name) for name in sorted(self.bundle.files) if name.startswith(kind + "/images/")]
+
+
+def open_version(store, wish=None):
+    """The Version that a command means; its files are verified."""
+    from . import archive
+
+    folder = store.resolve(wish)
+    return Version(folder, archive.verify_folder(folder))
+
+
+# -- build ------------------------------------------------------------------------------------------------------------
+def build(version, progress, force=False):
+    """Build the engine on this board. Returns {"skipped", "artifact" (digest), "seconds", "bytes"}."""
+    from ..artifact import read_artifact
+
+    if version.runtime in RUNTIMES_WITHOUT_ENGINE:
+        found = read_artifact(version.model)
+        return _built(found, True, 0.0)
+    kept = None if force else _whole(version.model)
+    if kept is not None:
+        return _built(kept, True, 0.0)
+    _room(version)
+    from ..engines import build_engine
+
+    started = time.time()
+    build_engine(version.path("artifact"), version.model, build_options(version), _counted(progress, "build"))
+    return _built(read_artifact(version.model), False, time.time() - started)
+
+
+def build_options(version):
+    """What ``build_engine`` takes: the bundle's options, with the paths of this board."""
+    options = {k: v for k, v in version.options.items() if k != "runtime"}
+    options.update(builder=version.runtime, board=version.profile["name"])
+    options["rebuild"] = "python3 edgekit_board.pyz build {} --force".format(version.name)
+    if options.get("precision") == "int8":
+        options["calibration_images"] = version.images("calibration")
+    return options
+
+
+def _built(artifact, skipped, seconds):
+    size = sum(record["bytes"] for record in artifact.manifest["payload"].values())
+    return {"skipped": skipped, "artifact": artifact.digest, "seconds": round(seconds, 1), "bytes": size}
+
+
+def _whole(folder):
+    from ..artifact import read_artifact
+
+    try:
+        return read_artifact(folder)
+    except EdgeKitError:
+        return None
+
+
+def _room(version):
+    size = sum(r["bytes"] for n, r in version.bundle.files.items() if n.startswith("artifact/"))
+    needed, free = NEEDS_BYTES + GROWTH * size, identity.resources(version.folder)["disk_free_bytes"]
+    if free < needed:
+        raise BoardLacks(
+            "{}: {:.0f} MB free, a build needs {:.0f} MB. Free some space, then repeat the same command.".format(
+                version.folder, free / 1e6, needed / 1e6
+            )
+        )
+
+
+def _counted(progress, phase):
+    return lambda done, total: progress(phase, done, total)
+
+
+# -- verify -----------------------------------------------------------------------------------------------------------
+def verify(version, progress, force=False):
+    """Compare the golden images' boxes with the expected. Returns the comparison; BoardLacks when they differ."""
+    from ..artifact import read_artifact
+    from ..detections import Detections
+    from ..images import read_image
+    from ..runner import open_runner
+    from .golden import compare
+
+    digest = read_artifact(version.model).digest
+    kept = read_json(version.path(VERIFY))
+    if kept and kept.get("artifact") == digest and kept.get("same") and not force:
+        return dict(kept, skipped=True)
+    golden = read_json(version.path("golden", "golden.json"))
+    found = []
+    with open_runner(version.model, version.runtime, _threads(version)) as runner:
+        for done, record in enumerate(golden["images"], 1):
+            found.append(runner(read_image(version.path("golden", "images", record["image"])))[0])
+            progress("verify", done, len(golden["images"]))
+        described = runner.session.describe()
+    expected = [Detections(r["boxes"], r["scores"], r["class_ids"]) for r in golden["images"]]
+    report = compare(expected, found, golden["threshold"], version.options["precision"])
+    report.update(artifact=digest, session=described, skipped=False)
+    write_json(version.path(VERIFY), report)
+    if not report["same"]:
+        raise BoardLacks(_different(version, report))
+    return report
+
+
+def _different(version, report):
+    return (
+        "version {}: {} of {} golden boxes have no partner within IoU {} and {} in score (worst IoU {:.3f}, worst "
+        "score {:.3f}); {}. It was not made current. Build it in FP32 to see whether FP16 is the reason: "
+        "edgekit bundle ... --precision fp32".format(
+            version.name,
+            report["unpaired"],
+            report["boxes"],
+            report["allowed"]["iou"],
+            report["allowed"]["score"],
+            report["worst_iou"],
+            report["worst_score"],
+            "; ".join(report["faults"]) or "no boxes at all",
+        )
+    )
+
+
+def _threads(version):
+    wanted = version.profile.get("threads", 1)
+    return len(machine.affinity()) if wanted == "all" else wanted
+
+
+# -- bench ------------------------------------------------------------------------------------------------------------
+def bench(version, store, progress, wishes=None):
+    """Measure in a process of its own. Returns what the workstation makes a row from.
+
+    wishes: seconds, count, warmup (None: the profile's), power_mode, jetson_clocks
+    The answer: the worker's result, with "board" (``identity``), "power", "sensors", "engine" (its manifest), "bundle".
+    """
+    from ..artifact import read_artifact
+
+    wishes = dict(wishes or {})
+    artifact = read_artifact(version.model)
+    facts = identity.identity()
+    facts["simulated"] += tensorrt_signs()
+    modes = version.profile.get("modes") or []
+    with power.power_set(store.home, modes, wishes.get("power_mode"), wishes.get("jetson_clocks")) as report:
+        result = _run_worker(_job(version, wishes), progress)
+    result.update(
+        board=facts,
+        power=report,
+        engine=dict(artifact.manifest),
+        bundle=version.bundle.digest,
+        resources=identity.resources(store.home),
+    )
+    write_json(version.path(BENCH), result)
+    return result
+
+
+def _job(version, wishes):
+    profile, images = version.profile, version.images("evaluation") or version.images("golden")
+    default = profile["measure"]
+    return {
+        "artifact": version.model,
+        "runtime": version.runtime,
+        "core": None,
+        "threads": _threads(version),
+        "warmup": default["warmup"] if wishes.get("warmup") is None else wishes["warmup"],
+        "min_seconds": default["min_seconds"] if wishes.get("seconds") is None else wishes["seconds"],
+        "min_count": default["min_count"] if wishes.get("count") is None else wishes["count"],
+        "images": images,
+    }
+
+
+def _run_worker(job, progress):
+    """The same worker as on a workstation, in a child; sensors are read meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder, tempfile.TemporaryFile() as words:
+        job_file, result_file = os.path.join(folder, "job.json"), os.path.join(folder, "result.json")
+        write_json(job_file, job)
+        command = [sys.executable, "-m", "edgekit.runtime.worker", job_file, result_file]
+        with _sampled() as sampler:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words, env=child_environment()
+            )
+            try:
+                _listen(process.stdout, progress)
+                code = process.wait()
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+                process.stdout.close()
+        result = read_json(result_file)
+        if result is None:
+            raise ChildDied("bench of {} {}".format(job["artifact"], _ending(code, words)))
+    if "error" in result:
+        raise BadConfig(result["error"])
+    result["sensors"] = sampler()
+    return result
+
+
+def _listen(stream, progress):
+    for line in iter(stream.readline, b""):
+        try:
+            message = json.loads(line.decode("utf-8", "replace"))
+            progress("bench: " + message["phase"], message["done"], message["total"])
+        except (ValueError, KeyError, TypeError):
+            continue  # a library's own word
+
+
+def _ending(code, words):
+    words.seek(0)
+    last = words.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
+    text = "; its last words: " + last[-1] if last else ""
+    if code == -9:
+        return "was killed by signal 9: the board ran out of memory. Add swap, or close other programs" + text
+    return "ended with exit code {} and left no result{}".format(code, text)
+
+
+def child_environment():
+    """The environment of a child that runs modules of this package, also from inside a zip archive."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    path = os.pathsep.join([root] + [p for p in [os.environ.get("PYTHONPATH")] if p])
+    return dict(os.environ, PYTHONPATH=path)
+
+
+@contextlib.contextmanager
+def _sampled():
+    """Sample the board's sensors while the block runs; gives a function that tells what was seen."""
+    try:
+        from ..sensors import Sampler
+    except ImportError:
+        yield lambda: power.NOT_MEASURED
+        return
+    sampler = Sampler(_SENSOR_SECONDS)
+    with sampler:
+        yield sampler.result
+
+
+def tensorrt_signs():
+    """A sentence when the tensorrt of this interpreter is the simulator of the tests."""
+    code, text = identity.ask_python(sys.executable, "import tensorrt as t; print(getattr(t, 'SIMULATOR', ''))")
+    return ["tensorrt says that it is a simulator: " + text] if code == 0 and text else []
