@@ -123,6 +123,17 @@ def peak_rss_bytes():
     return int(match.group(1)) * 1024 if match else UNKNOWN
 
 
+def frequency_file(core):
+    """The kernel's file of a core's present clock in kHz, or None where the machine does not show it."""
+    path = "{}/cpu{}/cpufreq/scaling_cur_freq".format(_CPU, core)
+    return path if _line(path).isdigit() else None
+
+
+def read_line(path):
+    """The content of one of the kernel's small files, or "unknown" when it is not there or not to be read."""
+    return _line(path)
+
+
 def _join(cores):
     return ", ".join(str(c) for c in cores)
 

@@ -12,7 +12,8 @@ from .timing import Timing
 class Runner(object):
     """``runner(image) -> (Detections, Timing)`` for uint8 BGR images [height, width, 3].
 
-    The spans are preprocess, inference and postprocess; decoding the file belongs to whoever reads it.
+    The spans are preprocess, inference and postprocess, and host_to_device and device_to_host where the session tells
+    them; decoding the file belongs to whoever reads it.
     score_threshold: replaces the manifest's when given, 0..1
     """
 
@@ -21,6 +22,7 @@ class Runner(object):
         self.session = session
         self.preprocess = artifact.preprocess
         self.postprocess = _postprocess(artifact, session, score_threshold)
+        self.batch = _batch(artifact)
 
     def __call__(self, image):
         timing = Timing()
@@ -28,9 +30,21 @@ class Runner(object):
         timing.lap("preprocess")
         outputs = self.session.infer({INPUT: tensor})
         timing.lap("inference")
+        if self.session.spans:
+            timing.split("inference", self.session.spans)
         detections = self.postprocess(outputs["boxes"][0], outputs["scores"][0], placement)
         timing.lap("postprocess")
         return detections, timing
+
+    def many(self, images):
+        """Detections of ``batch`` images by one call of the session; for files that were exported with a batch."""
+        prepared = [self.preprocess(image, self.session.layout) for image in images]
+        tensor = prepared[0][0] if len(prepared) == 1 else np.concatenate([tensor for tensor, _ in prepared])
+        outputs = self.session.infer({INPUT: tensor})
+        return [
+            self.postprocess(outputs["boxes"][i], outputs["scores"][i], placement)
+            for i, (_, placement) in enumerate(prepared)
+        ]
 
     def check(self, image):
         """Run once and look at the raw outputs. BadInput when they break the output contract or are not finite."""
@@ -55,6 +69,12 @@ class Runner(object):
 
     def __exit__(self, *exc_info):
         self.close()
+
+
+def _batch(artifact):
+    """Images that one call of the file takes; 1 where the manifest does not say, or the size is free."""
+    shape = artifact.manifest.get("input", {}).get("shape") or [1]
+    return shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 1
 
 
 def _postprocess(artifact, session, score_threshold):

@@ -1,8 +1,9 @@
 """The process that is measured: ``python -m edgekit.runtime.worker JOB.json RESULT.json``.
 
-JOB is an object with the keys of ``JOB``; RESULT is described at ``measure``. Progress goes to stdout, one JSON object
-per line: {"phase", "done", "total"}. A mistake of the user ends with exit code 2 and RESULT {"error": message, "type":
-class name}.
+JOB is an object with the keys of ``JOB``; RESULT is described at ``measure`` and ``measure_offline``. Progress goes to
+stdout, one JSON object per line: {"phase", "done", "total"}. A process that takes turns reads {"frames": n} from stdin,
+one per line, until it ends, and says {"phase": "turn", "ms": [...]} after each. A mistake of the user ends with exit
+code 2 and RESULT {"error": message, "type": class name}.
 
 numpy, cv2 and the libraries behind a session read their thread counts when they are loaded. So this module loads only
 the standard library; what needs numpy is imported inside functions that run after ``prepare``.
@@ -10,7 +11,6 @@ the standard library; what needs numpy is imported inside functions that run aft
 
 import json
 import os
-import resource
 import sys
 import time
 
@@ -29,12 +29,15 @@ JOB = {
     "images": None,  # paths; every one gets its detections into the result
     "timed_images": None,  # how many of them, from the first, the timed loop goes round; null: DEFAULT_TIMED
     "score_threshold": None,  # null: the manifest's
+    "mode": "latency",  # one of MODES
+    "streams": 1,  # offline: sessions that work at the same time, each on "threads" threads
 }
 REQUIRED = ("artifact", "images")
 # Decoded images of the timed loop stay in memory: 16 of 640x480 are 15 MB
 DEFAULT_TIMED = 16
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-SPANS = ("preprocess", "inference", "postprocess")
+# latency: SingleStream; turns: the same, when the parent says; offline: throughput
+MODES = ("latency", "turns", "offline")
 INTERRUPTED = 130  # what a shell reports for SIGINT
 _PROGRESS_EVERY = 0.5  # seconds
 
@@ -65,11 +68,13 @@ def _problems(job):
     images = job.get("images")
     if images is not None and not (isinstance(images, list) and images and all(isinstance(p, str) for p in images)):
         yield "images: expected a list of at least one path"
-    for key, least in (("threads", 1), ("warmup", 0), ("min_count", 1), ("min_seconds", 0)):
+    for key, least in (("threads", 1), ("streams", 1), ("warmup", 0), ("min_count", 1), ("min_seconds", 0)):
         value = job.get(key, JOB[key])
         kinds = (int, float) if key == "min_seconds" else int
         if isinstance(value, bool) or not isinstance(value, kinds) or value < least:
             yield "{}: expected a number from {}, got {!r}".format(key, least, value)
+    if job.get("mode", JOB["mode"]) not in MODES:
+        yield "mode: expected one of {}, got {!r}".format(", ".join(MODES), job["mode"])
     for key, least in (("core", 0), ("timed_images", 1)):
         value = job.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
@@ -91,16 +96,12 @@ def measure(job, cores, progress):
     Times are milliseconds (``*_ms``) or seconds. The result's keys: job; edgekit; artifact {path, kind, digest};
     session (see ``Session.describe``); layout; preprocess and postprocess (their fields); cores; load_seconds (library,
     file and compilation); decode_ms [timed images]; first_ms (the cold run, by span and total); warmup_ms [warm-up];
-    latency_ms {preprocess, inference, postprocess, total: [timed runs, in order]}; timed (see ``_timed_loop``);
-    detections [one per image: image, width, height, boxes, scores, class_ids]; peak_rss_bytes {loaded, timed, end};
-    machine_before and machine_after (see ``machine.facts``).
+    latency_ms {preprocess, inference, postprocess, total: [timed runs, in order], and the copies where the session
+    tells them}; timed (see ``loops.single_stream``); telemetry (see ``Telemetry.stop``); detections [one per image:
+    image, width, height, boxes, scores, class_ids]; peak_rss_bytes {loaded, timed, end}; device_memory_bytes where the
+    session tells it; machine_before and machine_after (see ``machine.facts``).
     """
-    import cv2
-
-    from .. import __version__
-
-    cv2.setNumThreads(job["threads"])
-    result = {"job": job, "edgekit": __version__, "cores": cores, "machine_before": machine.facts()}
+    result = _begin(job, cores)
     progress("load", 0, 1)
     started = time.perf_counter()
     with _open(job) as runner:
@@ -112,7 +113,7 @@ def measure(job, cores, progress):
         result["first_ms"] = _milliseconds(runner(images[0])[1])
         runner.check(images[0])
         result["warmup_ms"] = _warm_up(runner, images, job["warmup"], progress)
-        result["latency_ms"], result["timed"], seen = _timed_loop(runner, images, job, progress)
+        result["latency_ms"], result["timed"], seen, result["telemetry"] = _timed(runner, images, job, cores, progress)
         memory["timed"] = machine.peak_rss_bytes()
         result["detections"] = _accuracy_pass(runner, images, seen, job["images"], progress)
         memory["end"] = machine.peak_rss_bytes()
@@ -120,6 +121,54 @@ def measure(job, cores, progress):
     result["peak_rss_bytes"] = memory
     result["machine_after"] = machine.facts()
     return result
+
+
+def measure_offline(job, cores, progress):
+    """Throughput: ``streams`` sessions of the same file at the same time.
+
+    The result's keys: job; edgekit; cores; session; offline (see ``loops.offline``); peak_rss_bytes {end};
+    machine_before and machine_after.
+    """
+    from .loops import offline
+
+    result = _begin(job, cores)
+    progress("load", 0, job["streams"])
+    runners = []
+    try:
+        for number in range(job["streams"]):
+            runners.append(_open(job))
+            progress("load", number + 1, job["streams"])
+        images, _ = _decode(job)
+        for runner in runners:
+            _warm_up(runner, images, job["warmup"], progress, many=True)
+        result["session"] = runners[0].session.describe()
+        result["offline"] = offline(runners, images, job, progress)
+    finally:
+        for runner in runners:
+            runner.close()
+    result["peak_rss_bytes"] = {"end": machine.peak_rss_bytes()}
+    result["machine_after"] = machine.facts()
+    return result
+
+
+def _begin(job, cores):
+    import cv2
+
+    from .. import __version__
+
+    cv2.setNumThreads(job["threads"])
+    return {"job": job, "edgekit": __version__, "cores": cores, "machine_before": machine.facts()}
+
+
+def _timed(runner, images, job, cores, progress):
+    from .loops import single_stream, take_turns
+    from .telemetry import Telemetry
+
+    telemetry = Telemetry(cores)
+    if job["mode"] == "turns":
+        progress("ready", 1, 1)
+        return take_turns(runner, images, sys.stdin, lambda ms: progress.say({"phase": "turn", "ms": ms}), telemetry)
+    return single_stream(runner, images, job, progress, telemetry)
 
 
 def _open(job):
@@ -151,47 +200,15 @@ def _decode(job):
     return images, times
 
 
-def _warm_up(runner, images, count, progress):
+def _warm_up(runner, images, count, progress, many=False):
     times = []
     for i in range(count):
-        times.append(runner(images[i % len(images)])[1].total * 1e3)
+        if many:
+            runner.many([images[i % len(images)]] * runner.batch)
+        else:
+            times.append(runner(images[i % len(images)])[1].total * 1e3)
         progress("warm-up", i + 1, count)
     return times
-
-
-def _timed_loop(runner, images, job, progress):
-    """SingleStream: the next image is sent when the last one's detections are there.
-
-    Returns (latency_ms, account, detections of each timed image). account: count, images (how many the loop goes
-    round), wall_seconds, cpu_seconds (of all threads), cpu_over_wall, involuntary_switches.
-    """
-    latency = {name: [] for name in SPANS + ("total",)}  # type: dict[str, list[float]]
-    seen = [None] * len(images)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-    cpu, started = time.process_time(), time.perf_counter()
-    count = 0
-    while count < job["min_count"] or time.perf_counter() - started < job["min_seconds"]:
-        seen[count % len(images)], timing = runner(images[count % len(images)])
-        for name in SPANS:
-            latency[name].append(timing.spans[name] * 1e3)
-        latency["total"].append(timing.total * 1e3)
-        count += 1
-        progress("timed", count, max(count, _expected(job, count, time.perf_counter() - started)))
-    wall, cpu = time.perf_counter() - started, time.process_time() - cpu
-    account = {
-        "count": count,
-        "images": len(images),
-        "wall_seconds": wall,
-        "cpu_seconds": cpu,
-        "cpu_over_wall": cpu / wall,
-        "involuntary_switches": resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before,
-    }
-    return latency, account, seen
-
-
-def _expected(job, count, elapsed):
-    """How many runs the loop will have made when both minima are reached, at the present pace."""
-    return max(job["min_count"], int(count * job["min_seconds"] / max(elapsed, 1e-9)))
 
 
 def _accuracy_pass(runner, images, seen, paths, progress):
@@ -232,7 +249,10 @@ class _Progress(object):
         if phase == self._phase and now < self._next and done < total:
             return
         self._phase, self._next = phase, now + _PROGRESS_EVERY
-        self._stream.write(json.dumps({"phase": phase, "done": done, "total": total}) + "\n")
+        self.say({"phase": phase, "done": done, "total": total})
+
+    def say(self, message):
+        self._stream.write(json.dumps(message) + "\n")
         self._stream.flush()
 
 
@@ -244,7 +264,8 @@ def main(argv):
     code = 0
     try:
         job = read_job(argv[0])
-        result = measure(job, prepare(job), _Progress(sys.stdout))
+        task = measure_offline if job["mode"] == "offline" else measure
+        result = task(job, prepare(job), _Progress(sys.stdout))
     except EdgeKitError as error:
         result, code = {"error": str(error), "type": type(error).__name__}, 2
     except KeyboardInterrupt:  # Ctrl-C reaches the parent too, and that one tells

@@ -28,7 +28,8 @@ class Session(object):
     kinds: artifact kinds it can load
     layout: what ``infer`` takes, "nhwc_uint8" (raw pixels [1, H, W, 3]) or "nchw_float" (normalised [1, 3, H, W])
     postprocess: fields of ``Postprocess`` for an artifact whose manifest has none
-    spans: seconds that the library itself reported for parts of the last call, by name; empty for most
+    spans: seconds that the library itself reported for parts of the last call, by name; empty for most. The names
+        host_to_device and device_to_host become spans of the run, taken out of its inference
     """
 
     kinds = ("onnx", "onnx-int8")  # type: tuple[str, ...]

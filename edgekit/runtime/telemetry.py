@@ -1,0 +1,166 @@
+"""Clock, temperature and energy while a measurement runs, read between two frames so that no span holds the reading.
+
+Standard library only. What a machine does not tell (a virtual machine, a container without /sys) has no track: unknown
+is left out, never guessed.
+"""
+
+import glob
+import os
+import time
+
+from . import machine
+
+PERIOD = 0.5  # seconds between two readings
+_POWERCAP = "/sys/class/powercap"
+_HWMON = "/sys/class/hwmon"
+_ZONES = "/sys/class/thermal"
+# Drivers of a processor's own temperature sensor
+_CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "x86_pkg_temp", "soc_thermal")
+
+
+class Source(object):
+    """One thing to read. ``read()`` gives a number, or "unknown" when it cannot be read this time."""
+
+    def __init__(self, name, unit, source, read):
+        self.name = name
+        self.unit = unit
+        self.source = source
+        self.read = read
+        self.samples = []  # type: list[tuple[float, float]]
+
+
+class Telemetry(object):
+    """Reads its sources at most every ``period`` seconds.
+
+    ``start()`` begins, ``poll()`` reads when it is time, ``stop()`` reads once more and gives {"tracks", "energy"}.
+    sources: of tracks; counters: of energy; both default to what this machine has for ``cores``
+    """
+
+    def __init__(self, cores=None, sources=None, counters=None, period=PERIOD, clock=time.perf_counter):
+        self._sources = machine_sources(cores) if sources is None else sources
+        self._counters = rapl_counters() if counters is None else counters
+        self._period = period
+        self._clock = clock
+        self._started = self._next = 0.0
+
+    def start(self):
+        for source in self._sources:
+            source.samples = []
+        self._started = self._clock()
+        for counter in self._counters:
+            counter.start()
+        self._read(self._started)
+
+    def poll(self):
+        now = self._clock()
+        if now >= self._next:
+            for counter in self._counters:
+                counter.poll()
+            self._read(now)
+
+    def stop(self):
+        """{"tracks": [track], "energy": [{"source", "joules"}], "seconds"}; see ``track``."""
+        now = self._clock()
+        for counter in self._counters:
+            counter.poll()
+        self._read(now)
+        tracks = [track(source) for source in self._sources if source.samples]
+        energy = [{"source": c.source, "joules": c.joules} for c in self._counters if c.joules is not None]
+        return {"tracks": tracks, "energy": energy, "seconds": now - self._started}
+
+    def _read(self, now):
+        self._next = now + self._period
+        for source in self._sources:
+            value = source.read()
+            if value != machine.UNKNOWN:
+                source.samples.append((now - self._started, float(value)))
+
+
+def track(source):
+    """A sensor's course as JSON: name, unit, source, seconds, values, min, max, and first and last.
+
+    first, last: mean of the first and of the last third of the samples; one of two samples, and the one there is
+    """
+    seconds, values = [s for s, _ in source.samples], [v for _, v in source.samples]
+    third = max(1, len(values) // 3)
+    return {
+        "name": source.name,
+        "unit": source.unit,
+        "source": source.source,
+        "first": sum(values[:third]) / third,
+        "last": sum(values[-third:]) / third,
+        "min": min(values),
+        "max": max(values),
+        "seconds": [round(s, 3) for s in seconds],
+        "values": values,
+    }
+
+
+# -- what this machine has --------------------------------------------------------------------------------------------
+def machine_sources(cores=None):
+    """Clock of the first of ``cores`` (those that this process may use), and the processor's temperatures."""
+    if cores in (None, machine.UNKNOWN):
+        cores = machine.affinity()
+    sources = []
+    path = machine.frequency_file(cores[0] if cores != machine.UNKNOWN else 0)
+    if path is not None:
+        sources.append(Source("cpu clock", "MHz", path, lambda: _scaled(path, 1e-3)))
+    return sources + temperature_sources()
+
+
+def temperature_sources(hwmon=_HWMON, zones=_ZONES):
+    """The processor's own sensor, or where there is none every thermal zone of the board, in degrees Celsius."""
+    found = []
+    for folder in sorted(glob.glob(os.path.join(hwmon, "hwmon*"))):
+        if machine.read_line(os.path.join(folder, "name")) in _CPU_SENSORS:
+            found.append(("cpu temperature", os.path.join(folder, "temp1_input")))
+    if not found:
+        for folder in sorted(glob.glob(os.path.join(zones, "thermal_zone*"))):
+            kind = machine.read_line(os.path.join(folder, "type"))
+            found.append(("{} temperature".format(kind), os.path.join(folder, "temp")))
+    return [
+        Source(name, "C", path, lambda path=path: _scaled(path, 1e-3))
+        for name, path in found
+        if _scaled(path, 1e-3) != machine.UNKNOWN
+    ]
+
+
+def _scaled(path, factor):
+    text = machine.read_line(path)
+    return int(text) * factor if text.lstrip("-").isdigit() else machine.UNKNOWN
+
+
+class RaplCounter(object):
+    """An energy counter of Intel's RAPL (AMD's too), which runs over at ``wrap`` microjoules."""
+
+    def __init__(self, folder):
+        self.source = "RAPL {}".format(machine.read_line(os.path.join(folder, "name")))
+        self._path = os.path.join(folder, "energy_uj")
+        wrap = machine.read_line(os.path.join(folder, "max_energy_range_uj"))
+        self._wrap = int(wrap) if wrap.isdigit() else None
+        self._last = None
+        self.joules = None  # None: cannot be read, which on most machines only root may
+
+    def start(self):
+        self._last = self._count()
+        self.joules = None if self._last is None else 0.0
+
+    def poll(self):
+        """Add what was used since the last reading. Must be called more often than the counter runs over."""
+        now = self._count()
+        if now is None or self._last is None or (now < self._last and self._wrap is None):
+            self.joules = self._last = None
+            return
+        used = now - self._last + (self._wrap if now < self._last else 0)
+        self.joules, self._last = self.joules + used * 1e-6, now
+
+    def _count(self):
+        text = machine.read_line(self._path)
+        return int(text) if text.isdigit() else None
+
+
+def rapl_counters(root=_POWERCAP):
+    """One counter for each processor package that this process may read."""
+    folders = sorted(glob.glob(os.path.join(root, "intel-rapl:[0-9]*")))
+    packages = [f for f in folders if os.path.basename(f).count(":") == 1]
+    return [RaplCounter(f) for f in packages if machine.read_line(os.path.join(f, "energy_uj")).isdigit()]
