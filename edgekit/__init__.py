@@ -1,7 +1,8 @@
 """EdgeKit: from a detector's training recipe to numbers measured on the board.
 
-The command line's verbs are functions of the same name here: ``edgekit.export(...)`` does what ``edgekit export`` does.
-They are looked up on first use, so importing this package costs nothing and works on a board's Python 3.6.
+The command line's verbs are functions of the same name here: ``edgekit.export(...)`` does what ``edgekit export`` does,
+and ``edgekit.data_check(...)`` what ``edgekit data check`` does. They are looked up on first use, so importing this
+package costs nothing and works on a board's Python 3.6.
 """
 
 __version__ = "0.1.0"
@@ -16,9 +17,16 @@ VERBS = {
     "report": "pipeline",
     "run": "pipeline",
     "predict": "pipeline",
+    "data_check": "pipeline",
+    "data_stats": "pipeline",
+    "data_convert": "pipeline",
     "zoo": "pipeline",
     "boards": "pipeline",
     "doctor": "pipeline",
+    "gate": "measure.gate",
+    "baseline": "measure.baseline",
+    "score": "measure.scoring",
+    "schema": "measure.schemas",
 }
 
 __all__ = ["VERBS", "__version__", *VERBS]

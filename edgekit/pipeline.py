@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .board import Board, board_names, load_board
 from .paths import unknown_name
-from .recipe import TRAINABLE, Recipe, load_recipe, recipe_names
+from .recipe import Recipe, load_recipe, recipe_names
 from .runtime.artifact import Artifact, new_file, read_artifact
 from .runtime.errors import ArtifactError, BadConfig, BadInput, MissingDependency
 
@@ -158,6 +158,63 @@ def predict(
 
     artifact = _model(source)
     return predict_images(artifact, images, out, runtime or _first_runtime(artifact), score, progress)
+
+
+def data_check(
+    annotations: Path,
+    *,
+    images: Path | None = None,
+    layout: str = "coco",
+    classes: Sequence[str] | None = None,
+    class_map: str | None = None,
+    frame_stride: int = 1,
+    progress: Progress | None = None,
+) -> CocoSet:
+    """Read annotated images in any known layout and look at every file; what is wrong raises BadInput, all at once.
+
+    images: None looks in the usual places beside the annotations; class_map: a shipped map's name or a YAML file
+    """
+    from .data.classmap import load_class_map
+    from .data.formats import read_set
+
+    if layout == "coco" and Path(annotations).suffix.lower() != ".json":
+        raise BadInput(f"{annotations}: not a COCO file (.json). For another layout say which: --layout voc or yolo")
+
+    def looked_at(done: int, total: int) -> None:
+        _tell(progress, "images", done, total)
+
+    return read_set(
+        annotations,
+        images or (_images_of(annotations) if layout == "coco" else annotations.parent / "images"),
+        classes or None,
+        layout,
+        load_class_map(class_map) if class_map else None,
+        frame_stride,
+        progress=looked_at,
+    )
+
+
+def data_stats(coco: CocoSet, *, sheet: Path | None = None, count: int = 24) -> dict[str, Any]:
+    """Counts, sizes and class weights of a set; ``sheet`` is a picture of ``count`` of its images with their boxes."""
+    from .data.stats import set_stats
+
+    if sheet is not None:
+        from .measure.draw import labelled_sheet, save_image
+
+        save_image(sheet, labelled_sheet(coco, count))
+    return set_stats(coco)
+
+
+def data_convert(coco: CocoSet, *, out: Path, layout: str = "coco") -> Path:
+    """Write a set as a COCO file, or as a folder in the YOLO text layout. Returns the file that describes it."""
+    from .data.coco import write_coco
+    from .data.formats import yolo
+
+    if layout == "yolo":
+        return yolo.write(coco, out)
+    if layout != "coco":
+        raise unknown_name("layout to write", layout, ["coco", "yolo"], "")
+    return write_coco(coco, out)
 
 
 def run(
@@ -499,9 +556,7 @@ def _zoo_record(recipe: Recipe) -> dict[str, Any]:
 
 
 def _weights_status(recipe: Recipe) -> str:
-    if recipe.weights:
-        return "shipped"
-    return "to be trained" if recipe.model.name in TRAINABLE else "structure only"
+    return "shipped" if recipe.weights else "to be trained"
 
 
 def _tell(progress: Progress | None, phase: str, done: int, total: int) -> None:

@@ -12,7 +12,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
 
-# verb -> one line for ``edgekit --help``; ``cli/<verb>.py`` holds a function of the same name, with its EXAMPLE
+# verb -> one line for ``edgekit --help``; ``cli/<verb>.py`` holds a function of the same name, with its EXAMPLE.
+# A verb with a dash has an underscore there.
 VERBS = {
     "run": "The whole spine: export, quantize, bench and report a recipe. Finished steps are skipped.",
     "train": "Train a recipe into a checkpoint.",
@@ -21,9 +22,14 @@ VERBS = {
     "quantize": "Lower an ONNX artifact to INT8 and gate the loss of accuracy.",
     "bench": "Measure accuracy, size, GOPS and latency on a board.",
     "report": "Turn measured rows into a table and a page.",
+    "baseline": "Merge repeated runs into what the gate compares with.",
+    "gate": "Fail when a build is worse than a baseline: accuracy, latency, size, GOPS.",
+    "score": "Place measured rows among a competition's published results.",
     "predict": "Draw boxes on images and write them as COCO JSON.",
+    "data": "Check, describe or convert annotated images: COCO, Pascal VOC, ivslab, BDD100K, YOLO.",
     "zoo": "List the recipes and their measured results.",
     "boards": "List the boards and what each can do.",
+    "schema": "Print the JSON Schema of a report, a gate's result, a recipe or a board.",
     "doctor": "Say what works on this machine, and how to mend what does not.",
 }
 
@@ -43,10 +49,11 @@ class Verbs(TyperGroup):
 
 def load_verb(name: str) -> Any:
     """The command of one verb, made from its function's signature and docstring."""
-    module = import_module(f"{__package__}.{name}")
+    word = name.replace("-", "_")
+    module = import_module(f"{__package__}.{word}")
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     settings = {"help_option_names": ["-h", "--help"]}
-    function = getattr(module, name)
+    function = getattr(module, word)
     app.command(name, help=_text(function), epilog=_example(module.EXAMPLE), context_settings=settings)(function)
     return typer.main.get_command(app)
 

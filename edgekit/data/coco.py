@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.artifact import value_sha256
+from ..runtime.artifact import new_file, value_sha256
 from ..runtime.errors import BadInput
 from .imagefile import ImageHeader, read_header, read_image
 from .problems import Problems
@@ -139,6 +139,40 @@ def checked_set(
     problems.raise_any()
     samples = tuple(reader.sample(record, images) for record in records.values())
     return CocoSet(annotations, images, samples, tuple(names[c] for c in chosen), tuple(chosen), tuple(notes), sha256)
+
+
+def write_coco(coco: CocoSet, file: Path) -> Path:
+    """Write a set as a COCO file: names relative to the set's folder of images, ignored boxes marked so."""
+    annotations = [
+        {
+            "image_id": sample.image_id,
+            "category_id": coco.category_ids[int(label)],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": (x2 - x1) * (y2 - y1),
+            "iscrowd": 0,
+            **({"ignore": 1, "difficult": 1} if ignore else {}),
+        }
+        for sample in coco.samples
+        for (x1, y1, x2, y2), label, ignore in zip(
+            sample.boxes.astype(float).tolist(), sample.labels, sample.ignore, strict=True
+        )
+    ]
+    content = {
+        "images": [
+            {
+                "id": s.image_id,
+                "file_name": s.path.relative_to(coco.images).as_posix(),
+                "width": s.width,
+                "height": s.height,
+            }
+            for s in coco.samples
+        ],
+        "annotations": [{"id": number, **a} for number, a in enumerate(annotations, 1)],
+        "categories": [{"id": i, "name": n} for i, n in zip(coco.category_ids, coco.classes, strict=True)],
+    }
+    with new_file(file) as handle:
+        json.dump(content, handle)
+    return file
 
 
 def load_json(path: Path) -> tuple[Any, str]:

@@ -9,9 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..data.coco import CocoSet
+from ..data.stats import typical_samples
 from ..runtime.artifact import new_file
 from ..runtime.detections import Detections
 from ..runtime.errors import BadInput
+from ..runtime.images import read_image
 
 Colour = tuple[int, int, int]
 Area = tuple[int, int, int, int]  # x1, y1, x2, y2
@@ -42,7 +45,11 @@ def class_colour(class_id: int) -> Colour:
 
 
 def draw_detections(
-    image: np.ndarray, detections: Detections, classes: Sequence[str], score_threshold: float = 0.3
+    image: np.ndarray,
+    detections: Detections,
+    classes: Sequence[str],
+    score_threshold: float = 0.3,
+    show_scores: bool = True,
 ) -> np.ndarray:
     """A copy of a uint8 BGR image [h, w, 3] with the boxes of at least ``score_threshold``, labelled "class score %".
 
@@ -61,7 +68,7 @@ def draw_detections(
     taken: list[Area] = []
     for i in order:
         class_id = int(chosen.class_ids[i])
-        text = f"{classes[class_id]} {chosen.scores[i]:.0%}"
+        text = f"{classes[class_id]} {chosen.scores[i]:.0%}" if show_scores else classes[class_id]
         _label(picture, text, _corners(chosen.boxes[i], picture), class_colour(class_id), taken)
     return picture
 
@@ -142,6 +149,16 @@ def contact_sheet(
         x = gap + column * (width + gap) + (width - fitted.shape[1]) // 2
         sheet[y : y + fitted.shape[0], x : x + fitted.shape[1]] = fitted
     return sheet
+
+
+def labelled_sheet(coco: CocoSet, count: int) -> np.ndarray:
+    """A contact sheet of up to ``count`` images of a set with the boxes that it labels; ignored ones are left out."""
+    pictures = []
+    for sample in typical_samples(coco, count):
+        kept = ~sample.ignore
+        truth = Detections(sample.boxes[kept], np.ones(int(kept.sum()), np.float32), sample.labels[kept])
+        pictures.append(draw_detections(read_image(sample.path), truth, coco.classes, show_scores=False))
+    return contact_sheet(pictures)
 
 
 def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:

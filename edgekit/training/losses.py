@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..data import stats
 from ..models.heads.centernet import CenterMaps
 
 PROBABILITY_FLOOR = 1e-4  # predictions are kept in [1e-4, 1 - 1e-4] so that the logarithms stay finite
@@ -28,17 +30,8 @@ class CenterBatch(NamedTuple):
 
 
 def class_weights(counts: Sequence[int] | Tensor, gamma: float = 0.75, max_weight: float = 10.0) -> Tensor:
-    """Weight of each class by its number of labelled boxes M_c: 1 for the most frequent, W for the rarest (eq. 4).
-
-    r_c = M_max / M_c;  w_c = (W - 1) / (r_max^gamma - 1) * (r_c^gamma - 1) + 1
-    A class without a box has no r_c. It weighs 1 and stays out of M_min, where it would press the weights of classes
-    that are merely rare down to 1. All weights are 1 when the classes are equally frequent.
-    """
-    boxes = torch.as_tensor(counts, dtype=torch.float64)
-    ratio = torch.where(boxes > 0, (boxes.max() / boxes) ** gamma, 1.0)
-    if ratio.max() == 1:
-        return torch.ones(len(boxes))
-    return ((max_weight - 1) / (ratio.max() - 1) * (ratio - 1) + 1).float()
+    """``data.stats.class_weights``, eq. 4, as float32 [classes]."""
+    return torch.from_numpy(stats.class_weights(np.asarray(counts), gamma, max_weight)).float()
 
 
 def category_balanced_focal(

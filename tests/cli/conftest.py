@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 import edgekit
+from edgekit.measure.gate import compare
+from edgekit.measure.metrics import parse_limits
 from edgekit.measure.row import Latency, Row
+from edgekit.measure.scoring import load_references, load_rules, rank
 from edgekit.runtime.artifact import new_artifact, read_artifact
 
 
@@ -74,6 +77,12 @@ def pipeline(monkeypatch, artifact, row):
         "run": [row],
         "report": artifact.path,
         "predict": {"images": 2, "boxes": 7, "detections": []},
+        "data_stats": {
+            "images": 1,
+            "image_sizes": {"640x480": 1},
+            "per_class": {"car": {"boxes": 2}},
+            "notes": ["a note"],
+        },
         "zoo": [{"name": "one", "params": 1616168, "map50": None}, {"name": "two", "map50": 0.5}],
         "boards": [{"name": "x86-1t", "runtimes": ["onnxruntime"], "threads": 1}],
         "doctor": {
@@ -91,6 +100,15 @@ def pipeline(monkeypatch, artifact, row):
             "boards": [{"name": "x86", "title": "", "matches": False, "runtimes": [], "against": ["it is an arm"]}],
         },
     }
+    recorder.results |= {
+        "gate": compare([row], [row], parse_limits(["size=+1%"])),
+        "baseline": [{"row": "the-model", "runs": 3}],
+        "score": rank([row], load_rules("icme2020"), load_references("icme2020-table1")),
+        "schema": {"type": "object"},
+    }
+    for verb, module in edgekit.VERBS.items():
+        if module.startswith("measure."):
+            monkeypatch.setattr(edgekit, verb, getattr(recorder, verb), raising=False)
     monkeypatch.setitem(sys.modules, "edgekit.pipeline", recorder)
     monkeypatch.setattr(edgekit, "pipeline", recorder, raising=False)
     return recorder

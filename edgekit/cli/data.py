@@ -1,0 +1,105 @@
+"""``edgekit data``"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+from .output import print_json, show_table, show_values
+from .progress import work
+
+EXAMPLE = """
+edgekit data check instances_val.json
+edgekit data stats VOC2007/ImageSets/Main/train.txt --layout voc --out sheet.png
+edgekit data convert labels/train.json --layout bdd100k --images images/train --map bdd100k-traffic4 --out train.json
+edgekit data convert train.json --to yolo --out my-yolo
+"""
+
+COLUMNS = {
+    "class": "class",
+    "boxes": "boxes",
+    "ignored": "ignored",
+    "images": "images",
+    "small": "small",
+    "medium": "medium",
+    "large": "large",
+    "median_size": "median w, h",
+    "class_weight": "class weight",
+}
+
+
+class Action(str, Enum):
+    """check: is everything whole; stats: what is in it; convert: write it in another layout."""
+
+    check = "check"
+    stats = "stats"
+    convert = "convert"
+
+
+class Layout(str, Enum):
+    """Of annotations; see docs/own-data.md for what each one's file or folder is."""
+
+    coco = "coco"
+    voc = "voc"
+    ivslab = "ivslab"
+    bdd100k = "bdd100k"
+    yolo = "yolo"
+
+
+def data(
+    action: Annotated[Action, typer.Argument(metavar="check|stats|convert", help="What to do.")],
+    annotations: Annotated[
+        Path, typer.Argument(metavar="ANNOTATIONS", help="The file or folder that the layout begins with.")
+    ],
+    layout: Annotated[Layout, typer.Option(help="How the annotations are laid out.")] = Layout.coco,
+    images: Annotated[Path | None, typer.Option(help="The folder of the images; else the usual places.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Only these classes, in this order: car,bus")] = None,
+    class_map: Annotated[str | None, typer.Option("--map", help="A class map: a shipped one's name or a file.")] = None,
+    frame_stride: Annotated[int, typer.Option("--stride", min=1, help="One of so many frames of each clip.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="stats: a picture of labelled images; convert: what to write.")
+    ] = None,
+    to: Annotated[Layout, typer.Option(help="convert: the layout to write, coco or yolo.")] = Layout.coco,
+    json: options.Json = False,
+) -> None:
+    """Check, describe or convert annotated images.
+
+    Everything that is wrong is told at once, with its file. Layouts: COCO, Pascal VOC, ivslab, BDD100K, YOLO text.
+    """
+    from edgekit import pipeline
+
+    if action is Action.convert and out is None:
+        raise typer.BadParameter("convert needs --out: a file for coco, a folder for yolo")
+    with work(out, interrupted="nothing was written") as progress:
+        coco = pipeline.data_check(
+            annotations,
+            images=images,
+            layout=layout.value,
+            classes=[name.strip() for name in classes.split(",")] if classes else None,
+            class_map=class_map,
+            frame_stride=frame_stride,
+            progress=progress,
+        )
+        written = pipeline.data_convert(coco, out=out, layout=to.value) if action is Action.convert else None
+        stats = pipeline.data_stats(coco, sheet=out if action is Action.stats else None)
+    if json:
+        print_json({**stats, "written": written})
+    elif written is not None:
+        print(written)
+    else:
+        _show(stats, brief=action is Action.check)
+
+
+def _show(stats: dict[str, Any], brief: bool) -> None:
+    per_class, notes = stats.pop("per_class"), stats.pop("notes")
+    if not brief:
+        show_table([{"class": name, **values} for name, values in per_class.items()], COLUMNS)
+    sizes = stats.pop("image_sizes")
+    few = dict(list(sizes.items())[:5])
+    show_values({**stats, "image_sizes": {**few, **({"others": len(sizes) - 5} if len(sizes) > 5 else {})}})
+    for note in notes:
+        print(f"note: {note}")
