@@ -22,9 +22,6 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-TRAINABLE = frozenset({"mobile-centernet"})  # networks whose targets and losses are built
-
-
 def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
     if limits[0] > limits[1]:
         raise ValueError(f"expected [lowest, highest], got [{limits[0]}, {limits[1]}]")

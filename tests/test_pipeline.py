@@ -237,8 +237,5 @@ def test_zoo_and_boards_list_what_ships() -> None:
     assert edgekit.boards("x86-1t")[0]["threads"] == 1
 
 
-def test_a_network_without_losses_is_refused_before_any_work(tmp_path: Path) -> None:
-    assert {r["name"]: r["weights"] for r in edgekit.zoo()}["yolov3-tiny"] == "structure only"
-    with pytest.raises(BadConfig, match="losses of yolo are not built yet"):
-        edgekit.train("yolov3-tiny", out=tmp_path / "out")
-    assert not list(tmp_path.iterdir())
+def test_zoo_says_what_is_yet_to_be_trained() -> None:
+    assert {r["name"]: r["weights"] for r in edgekit.zoo()}["yolov3-tiny"] == "to be trained"

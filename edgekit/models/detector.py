@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,10 +15,12 @@ class Detector(nn.Module):
     ``detect(image, top_k)`` gives the output contract: boxes [N, A, 4] (xyxy, input pixels) and scores [N, A, C]
     (foreground probabilities), decoded with operators of opset 13 that TensorRT 8.2 accepts.
 
+    task: how it is trained, a name in ``training.tasks.TASKS``; "" where that is not built
     nms: what the host does with the boxes: "none" for peak-based heads, "classwise" for anchor heads
     float_modules: name prefixes of the layers that quantization leaves in float by default
     """
 
+    task = ""
     nms = "none"
     float_modules: tuple[str, ...] = ()
 
@@ -26,3 +29,9 @@ class Detector(nn.Module):
 
     def raw(self, image: Tensor) -> Any:
         return self(image)
+
+
+def host_postprocess(model: Detector, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``runtime.Postprocess`` for a network of a resolved recipe: its wishes, else ``nms``."""
+    wishes = {key: value for key, value in (recipe.get("postprocess") or {}).items() if value is not None}
+    return {"nms": model.nms, "top_k": int(recipe.get("export", {}).get("top_k", 100)), **wishes}

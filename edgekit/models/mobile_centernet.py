@@ -14,6 +14,7 @@ BACKBONES: dict[str, HRNetConfig] = {"hrnet-w16": HRNET_W16, "hrnet-w32": HRNET_
 class MobileCenterNet(Detector):
     """backbone: "hrnet-w16" (student) or "hrnet-w32" (teacher); head_filters: 32 or 64 in the paper."""
 
+    task = "center"
     nms = "none"
     float_modules = ("head.heatmap.2", "head.size.2", "head.offset.2")
 

@@ -43,6 +43,7 @@ class SSD(Detector):
     candidates: how many anchors, best first, leave the graph for NMS on the host; None: all of them
     """
 
+    task = "anchors"
     nms = "classwise"
 
     def __init__(

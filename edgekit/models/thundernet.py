@@ -125,6 +125,7 @@ class ThunderNet(Detector):
     rounds: of that NMS, see ``suppress``
     """
 
+    task = "proposals"
     nms = "classwise"
     float_modules = ("head.location", "head.confidence", "rpn.location", "rpn.confidence")
 

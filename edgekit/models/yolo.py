@@ -41,6 +41,7 @@ class YOLO(Detector):
     Width and height of the input must be divisible by 32; anchors are in its pixels.
     """
 
+    task = "yolo"
     nms = "classwise"
     float_modules = ("head.predictors",)
 

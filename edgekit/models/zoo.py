@@ -51,3 +51,8 @@ def build(
         return builder(classes, **given)
     except (TypeError, ValueError) as error:
         raise BadConfig(f"model.options: {error}") from error
+
+
+def bound_to_size(name: str) -> bool:
+    """Whether a detector's anchors are made for one input size; the others take any."""
+    return "size" in inspect.signature(DETECTORS[name]).parameters

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import lightning.pytorch as lightning
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..data.augment import Augment
 from ..data.coco import CocoSet
-from ..data.dataset import DetectionDataset, EpochSampler, Item, WatchedLoader, stack_canvases
-from ..models.backbones.hrnet import HRNet
+from ..data.dataset import DetectionDataset, EpochSampler, Item, WatchedLoader
 from ..recipe import Recipe
 from ..runtime.errors import BadConfig
-from .losses import CenterBatch
-from .targets import CenterTargets, Radius, center_targets
+from ..runtime.preprocess import Preprocess
+from .tasks.base import Collate
 
 VALIDATION_BATCH = 8
+SIZES = 1 << 20  # keeps the draws of sizes apart from those of images, which are seeded by (seed, epoch, ...)
 
 
 class DetectionData(lightning.LightningDataModule):
     """Loaders of a recipe's training and validation sets, each process of a distributed training with its share.
 
-    world: how many processes train together. Raises BadConfig when the training set does not fill one batch of each.
+    collate: makes a batch of Items;  world: how many processes train together
+    Raises BadConfig when the training set does not fill one batch of each.
     """
 
-    def __init__(self, recipe: Recipe, train: CocoSet, val: CocoSet | None, world: int = 1) -> None:
+    def __init__(self, recipe: Recipe, train: CocoSet, val: CocoSet | None, collate: Collate, world: int = 1) -> None:
         super().__init__()
-        self.recipe, self.train, self.val, self.world = recipe, train, val, world
+        self.recipe, self.train, self.val, self.collate, self.world = recipe, train, val, collate, world
         self.preprocess = recipe.preprocess.value()
         full = recipe.preprocess.size
         crop = recipe.augment.crop or full
-        self.train_preprocess = recipe.preprocess.model_copy(update={"size": crop}).value()
+        self.train_preprocess = self._preprocess_at(crop)
         self.augment = Augment(
             **recipe.augment.model_dump(exclude={"crop"}), view=(crop[0] / full[0], crop[1] / full[1])
         )
@@ -49,19 +49,33 @@ class DetectionData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> WatchedLoader:
         section = self.recipe.train
-        dataset = DetectionDataset(self.train, self.train_preprocess, self.augment, section.seed)
-        width, height = self.train_preprocess.size
+        dataset, sampler = self._training_items()
         return WatchedLoader(
             dataset,
             batch_size=section.batch_size,
-            sampler=EpochSampler(len(dataset), True, section.seed, self._rank(), self.world, section.batch_size),
+            sampler=sampler,
             num_workers=section.workers,
             persistent_workers=section.workers > 0,
             prefetch_factor=4 if section.workers else None,
-            collate_fn=CenterCollate(len(self.recipe.classes), (width, height), HRNet.stride, self.recipe.loss.radius),
+            collate_fn=self.collate,
             pin_memory=torch.cuda.is_available(),
             drop_last=True,
         )
+
+    def _training_items(self) -> tuple[Dataset[Item], Sampler[Any]]:
+        section = self.recipe.train
+        dataset = DetectionDataset(self.train, self.train_preprocess, self.augment, section.seed)
+        pairs = EpochSampler(len(dataset), True, section.seed, self._rank(), self.world, section.batch_size)
+        if section.multiscale is None:
+            return dataset, pairs
+        each = [
+            DetectionDataset(self.train, self._preprocess_at(size), self.augment, section.seed)
+            for size in section.multiscale.sizes
+        ]
+        return SizedDataset(each), SizeSampler(pairs, len(each), section.multiscale.every)
+
+    def _preprocess_at(self, size: tuple[int, int]) -> Preprocess:
+        return self.recipe.preprocess.model_copy(update={"size": size}).value()
 
     def val_dataloader(self) -> DataLoader[Item] | list[DataLoader[Item]]:
         if self.val is None:
@@ -74,28 +88,38 @@ class DetectionData(lightning.LightningDataModule):
         return self.trainer.global_rank if self.trainer is not None else 0
 
 
-class CenterCollate:
-    """Items -> (images uint8 [N, 3, H, W], CenterBatch); runs in the loader's workers. ``size`` is width, height."""
+class SizedDataset(Dataset[Item]):
+    """One set at several input sizes, indexed by (epoch, index, which size)."""
 
-    def __init__(self, classes: int, size: tuple[int, int], stride: int, radius: Radius) -> None:
-        self.classes, self.size, self.stride, self.radius = classes, size, stride, radius
+    def __init__(self, each: Sequence[DetectionDataset]) -> None:
+        self.each = each
 
-    def __call__(self, items: Sequence[Item]) -> tuple[Tensor, CenterBatch]:
-        return stack_canvases(items), batch_targets([self._targets(item) for item in items])
+    def __len__(self) -> int:
+        return len(self.each[0])
 
-    def _targets(self, item: Item) -> CenterTargets:
-        boxes = item.boxes
-        return center_targets(boxes.xyxy, boxes.labels, boxes.ignore, self.classes, self.size, self.stride, self.radius)
+    def __getitem__(self, key: tuple[int, int, int]) -> Item:
+        epoch, index, size = key
+        return self.each[size][epoch, index]
 
 
-def batch_targets(targets: Sequence[CenterTargets]) -> CenterBatch:
-    """Stack the targets of several images; objects carry the index of their image."""
-    centres = [np.insert(t.centres, 0, i, axis=1) for i, t in enumerate(targets)]
-    joined = {name: np.concatenate([asdict(t)[name] for t in targets]) for name in ("size", "offset")}
-    return CenterBatch(
-        heatmap=torch.from_numpy(np.stack([t.heatmap for t in targets])),
-        weight=torch.from_numpy(np.stack([t.weight for t in targets]))[:, None],
-        centres=torch.from_numpy(np.concatenate(centres)),
-        size=torch.from_numpy(joined["size"]),
-        offset=torch.from_numpy(joined["offset"]),
-    )
+class SizeSampler(Sampler[tuple[int, int, int]]):
+    """The pairs of an EpochSampler, with which of ``count`` sizes: a new one every ``every`` batches (YOLO9000, section
+    2). It depends on the seed and the batch's number alone, so all processes draw the same.
+    """
+
+    def __init__(self, pairs: EpochSampler, count: int, every: int) -> None:
+        self.pairs, self.count, self.every = pairs, count, every
+
+    def set_epoch(self, epoch: int) -> None:
+        self.pairs.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        batch = self.pairs.batch
+        before = self.pairs.epoch * (len(self.pairs) // batch)
+        for place, (epoch, index) in enumerate(self.pairs):
+            turn = (before + place // batch) // self.every
+            size = np.random.default_rng((self.pairs.seed, SIZES, turn)).integers(self.count)
+            yield epoch, index, int(size)

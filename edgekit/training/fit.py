@@ -22,14 +22,14 @@ from ..data.coco import CocoSet
 from ..data.formats import read_set
 from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file, write_checkpoint
 from ..models.detector import Detector
-from ..models.mobile_centernet import MobileCenterNet
-from ..models.zoo import build
-from ..recipe import TRAINABLE, Recipe, TeacherSection, load_recipe
+from ..models.zoo import bound_to_size, build
+from ..recipe import Recipe, TeacherSection, load_recipe
 from ..runtime.artifact import Artifact, file_sha256, read_artifact
 from ..runtime.errors import BadConfig, BadInput
 from .batches import DetectionData
 from .module import DetectorModule
 from .resume import RESUME, Start, WholeFiles, begin
+from .tasks import task_of
 from .watch import DataWait, MetricsTable, Progress, Report, without_remarks
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # ours -> Lightning's
@@ -45,16 +45,12 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     Under torchrun every process calls it; the first one writes. Raises EdgeKitError for what a user can mend, and
     KeyboardInterrupt for Ctrl-C, after which ``resume`` works.
     """
-    if recipe.model.name not in TRAINABLE:
-        raise BadConfig(
-            f"recipe {recipe.name}: the losses of {recipe.model.name} are not built yet, so it cannot be trained; "
-            f"what can: {', '.join(sorted(TRAINABLE))}"
-        )
     work = out.with_name(out.name + "-training")
     devices, nodes = _processes(os.environ)
     train, val = training_sets(recipe)
-    data = DetectionData(recipe, train, val, devices * nodes)
     model, teacher, parents = _networks(recipe)
+    collate = task_of(model, recipe.model.name).collate(recipe, model)
+    data = DetectionData(recipe, train, val, collate, devices * nodes)
     with without_remarks(), _interruptible(), one_cv2_thread():
         start = begin(work, recipe, devices * nodes, resume, writer=os.environ.get("RANK", "0") == "0")
         module = DetectorModule(recipe, model, train.class_counts().tolist(), data.steps_per_epoch, val, teacher)
@@ -93,10 +89,10 @@ def _networks(recipe: Recipe) -> tuple[Detector, Detector | None, dict[str, str]
     """The network to train, its teacher if it has one, and the hashes of the weights that were read, by role."""
     lightning.seed_everything(recipe.train.seed, verbose=False)
     model = build(recipe.model.name, len(recipe.classes), recipe.model.options, recipe.preprocess.size)
-    if not isinstance(model, MobileCenterNet):
-        raise BadConfig(
-            f"model.name: {recipe.model.name} cannot be trained here: the losses are those of mobile-centernet"
-        )
+    task = task_of(model, recipe.model.name)
+    task.check(recipe)
+    _check_sizes(recipe)
+    task.prepare(recipe, model)
     parents = {}
     if recipe.train.init:
         file = weights_file(recipe.resolve(recipe.train.init))
@@ -106,6 +102,19 @@ def _networks(recipe: Recipe) -> tuple[Detector, Detector | None, dict[str, str]
         return model, None, parents
     teacher, parents["teacher"] = _teacher(recipe.teacher, recipe)
     return model, teacher, parents
+
+
+def _check_sizes(recipe: Recipe) -> None:
+    """Raises BadConfig for other input sizes than preprocess.size where the anchors are made for that one."""
+    if not bound_to_size(recipe.model.name):
+        if recipe.augment.crop and recipe.train.multiscale:
+            raise BadConfig("augment.crop and train.multiscale both say how large training images are; choose one")
+        return
+    for key, wanted in (("augment.crop", recipe.augment.crop), ("train.multiscale", recipe.train.multiscale)):
+        if wanted:
+            raise BadConfig(
+                f"{key}: the anchors of {recipe.model.name} are made for preprocess.size alone; leave it out"
+            )
 
 
 def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:

@@ -13,20 +13,21 @@ from torch import Tensor, nn
 from ..data.coco import CocoSet
 from ..data.dataset import Item, stack_canvases
 from ..evaluation.coco import evaluate_detections
-from ..models.detector import Detector
+from ..models.detector import Detector, host_postprocess
 from ..recipe import Recipe, ScheduleSection
 from ..runtime.detections import Detections
 from ..runtime.postprocess import Postprocess
-from .distillation import DistillationLoss
+from .distillation import Distillation
 from .ema import WeightAverage
-from .losses import CenterBatch, DetectionLoss, class_weights
+from .optimizer import optimizer_of
 from .resume import STAMP, stamp
+from .tasks import task_of
 
 
 class DetectorModule(lightning.LightningModule):
     """Trains ``model`` by a recipe. With a ``teacher`` the distillation terms are added; nothing else differs.
 
-    train_counts: boxes per class in the training set, for the class weights of eq. 4
+    train_counts: boxes per class in the training set, for class weights
     steps_per_epoch: optimiser steps, for the schedule
     """
 
@@ -53,17 +54,11 @@ class DetectorModule(lightning.LightningModule):
                 network.to(memory_format=layout)  # type: ignore[call-overload]
         self.model = model
         self.average = WeightAverage(model, recipe.train.ema)
-        weights = class_weights(train_counts, recipe.loss.gamma, recipe.loss.max_weight)
-        loss = recipe.loss
-        self.loss = DetectionLoss(
-            weights if loss.balanced else torch.ones_like(weights),
-            loss.alpha,
-            loss.beta,
-            loss.size,
-            loss.offset,
-            loss.l1_mean,
-        )
-        self.distillation = DistillationLoss(**recipe.distillation.model_dump()) if recipe.distillation else None
+        task = task_of(model, recipe.model.name)
+        self.loss = task.criterion(recipe, model, train_counts)
+        self.distillation = None
+        if recipe.distillation is not None and teacher is not None:
+            self.distillation = Distillation(recipe.distillation, task, model, teacher, recipe.preprocess.size)
         # kept out of the module tree: the teacher is neither trained nor saved
         self._teacher = [teacher.eval().requires_grad_(False)] if teacher is not None else []
         self._val = val
@@ -84,11 +79,15 @@ class DetectorModule(lightning.LightningModule):
     # -- optimisation ------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
         train = self.recipe.train
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
+        optimizer = optimizer_of(train, self.model.parameters(), self._learnt_beside())
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(train.schedule, step, self.steps_per_epoch, train.epochs)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _learnt_beside(self) -> list[nn.Parameter]:
+        """What is learnt but not the network's: the weights of balanced terms, the adapters of distilled maps."""
+        return [p for part in (self.loss, self.distillation) if part is not None for p in part.parameters()]
 
     def on_fit_start(self) -> None:
         for teacher in self._teacher:
@@ -97,12 +96,12 @@ class DetectorModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[STAMP] = stamp(self.recipe, self.trainer.world_size)
 
-    def training_step(self, batch: tuple[Tensor, CenterBatch], index: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Any], index: int) -> Tensor:
         image, targets = batch
         image = self._normalise(image)
         maps = self.model(image)
         with torch.autocast(self.device.type, enabled=False):
-            terms = self.loss(maps, targets, self._objects(len(targets.centres)))
+            terms = self.loss(maps, targets, self._share)
             loss = terms["loss"]
         if self.distillation is not None:
             with torch.no_grad():
@@ -132,9 +131,12 @@ class DetectorModule(lightning.LightningModule):
             memory_format=torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
         )
 
-    def _objects(self, here: int) -> Tensor:
-        """N of eq. 3, 5, 6 over all processes, per process: so averaged gradients are those of one big batch."""
-        count = torch.tensor(float(here), device=self.device)
+    def _share(self, here: Tensor) -> Tensor:
+        """A count over all processes, per process, at least one in all.
+
+        It divides sums over a batch, so that averaged gradients are those of one big batch.
+        """
+        count = here.detach().clone()
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(count)
         return count.clamp(min=1) / self.trainer.world_size
@@ -144,7 +146,7 @@ class DetectorModule(lightning.LightningModule):
         self._seen = {}
 
     def validation_step(self, items: list[Item], index: int) -> None:
-        postprocess = Postprocess(nms=self.model.nms, score_threshold=0.01, top_k=self.recipe.export.top_k)
+        postprocess = Postprocess(**host_postprocess(self.model, self.recipe.model_dump(mode="json")))
         image = self._normalise(stack_canvases(items).to(self.device))
         network = self.average.model
         assert isinstance(network, Detector)
@@ -172,10 +174,13 @@ class DetectorModule(lightning.LightningModule):
 
 
 def lr_factor(schedule: ScheduleSection, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Share of the base learning rate at an optimiser step: linear warm-up, then step or cosine decay."""
-    warmup = min(1.0, (step + 1) / (schedule.warmup_steps + 1))
+    """Share of the base learning rate at an optimiser step: a rise, then decay by steps, a cosine or a power."""
+    start, power = schedule.warmup_from, schedule.warmup_power
+    warmup = start + (1 - start) * min(1.0, (step + 1) / (schedule.warmup_steps + 1)) ** power
     epoch = step / steps_per_epoch
     if schedule.kind == "step":
         return warmup * 0.1 ** sum(epoch >= drop for drop in schedule.drops)
+    if schedule.kind == "exponential":
+        return warmup * schedule.rate ** (epoch // schedule.every)
     progress = min(1.0, epoch / epochs)
     return warmup * (schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2)

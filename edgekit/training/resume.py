@@ -23,6 +23,7 @@ STAMP = "edgekit"  # our entry in Lightning's checkpoint
 # another training: some of it (the learning rate) Lightning would even ignore, since its state holds the old value.
 MAY_CHANGE = (
     *("name", "description", "paper", "data.root", "data.images", "export", "quantize", "evaluation"),
+    "postprocess",
     *("train.epochs", "train.workers", "train.validate_every", "train.init", "teacher"),
 )
 

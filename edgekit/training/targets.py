@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
+import torch
+
+from .losses import CenterBatch
 
 Radius = Literal["centernet", "cornernet"]
 
@@ -89,3 +93,16 @@ def draw_gaussian(plane: np.ndarray, x: int, y: int, radius: int) -> None:
     ys, xs = np.ogrid[top - y : bottom - y, left - x : right - x]
     patch = plane[top:bottom, left:right]
     np.maximum(patch, np.exp(-(xs * xs + ys * ys) / (2 * sigma * sigma)).astype(np.float32), out=patch)
+
+
+def batch_targets(targets: Sequence[CenterTargets]) -> CenterBatch:
+    """Stack the targets of several images; objects carry the index of their image."""
+    centres = [np.insert(t.centres, 0, i, axis=1) for i, t in enumerate(targets)]
+    joined = {name: np.concatenate([asdict(t)[name] for t in targets]) for name in ("size", "offset")}
+    return CenterBatch(
+        heatmap=torch.from_numpy(np.stack([t.heatmap for t in targets])),
+        weight=torch.from_numpy(np.stack([t.weight for t in targets]))[:, None],
+        centres=torch.from_numpy(np.concatenate(centres)),
+        size=torch.from_numpy(joined["size"]),
+        offset=torch.from_numpy(joined["offset"]),
+    )

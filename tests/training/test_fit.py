@@ -193,7 +193,11 @@ def refused(recipe_file: Path, out: Path, overrides: Sequence[str]) -> str:
         (["train.batch_size=9"], ["train.json", "8 images", "batch of 9", "train.batch_size"]),
         (["train.init=gone.safetensors"], ["gone.safetensors", "no such weights"]),
         (["model.name=mobile-centrenet"], ["mobile-centrenet", "mobile-centernet"]),
-        (["model.name=mobilenet-ssd"], ["mobilenet-ssd", "cannot be trained", "mobile-centernet"]),
+        (["model.name=mobilenet-ssd", "augment.crop=[64, 64]"], ["augment.crop", "mobilenet-ssd", "preprocess.size"]),
+        (["model.name=mobilenet-ssd", "train.multiscale={sizes: [[64, 64]]}"], ["train.multiscale", "mobilenet-ssd"]),
+        (["augment.crop=[64, 64]", "train.multiscale={sizes: [[64, 64]]}"], ["augment.crop", "train.multiscale"]),
+        (["yolo_loss={ignore: 0.7}"], ["yolo_loss", "mobile-centernet", "in loss"]),
+        (["model.name=yolo", "loss={alpha: 1}"], ["loss", "yolo_loss"]),
         (["distillation={}", "teacher={recipe: nobody, weights: x}"], ["nobody"]),
         (
             ["distillation={}", "teacher={recipe: mobile-centernet-w32-bccd, weights: x}"],

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.training.batches import batch_targets
-from edgekit.training.targets import CenterTargets, center_targets, draw_gaussian, gaussian_radius
+from edgekit.training.targets import CenterTargets, batch_targets, center_targets, draw_gaussian, gaussian_radius
 
 
 def targets(

@@ -1,0 +1,78 @@
+"""The loss of one step of any anchor head: which anchors count, and what their boxes and classes cost."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..models.anchors import VARIANCES, decode
+from ..models.heads.anchor import Activation
+from ..recipe import AnchorLossSection
+from .boxes import iou, regression_loss
+from .classification import cross_entropy, focal, iou_guided
+from .matching import BoxBatch, Matches, hardest
+
+
+class StepLoss(NamedTuple):
+    """Sums over the anchors of a batch, to be divided by the number of positive ones."""
+
+    box: Tensor
+    classes: Tensor
+    positives: Tensor
+
+
+class AnchorLoss(nn.Module):
+    """SSD's loss (Liu et al. 2016, section 2.2, eq. 1-3) and what later papers put in the place of its parts.
+
+    weights: of the background and the classes [C + 1] (RefineDetLite, eq. 5)
+    variances: of the coding of boxes, see ``models.anchors``
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        section: AnchorLossSection,
+        weights: Tensor,
+        activation: Activation = "softmax",
+        variances: tuple[float, ...] = VARIANCES,
+    ) -> None:
+        super().__init__()
+        self.section, self.variances = section, variances
+        self.activation: Activation = activation
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(
+        self, location: Tensor, confidence: Tensor, anchors: Tensor, matches: Matches, batch: BoxBatch
+    ) -> StepLoss:
+        """location: [N, A, 4];  confidence: [N, A, C + 1];  anchors: [A, 4] or [N, A, 4], cx, cy, w, h."""
+        location, logits = location.float(), confidence.float()
+        anchors = anchors.float().expand_as(location)
+        positive, boxes = matches.positive, matches.boxes(batch)
+        box = regression_loss(
+            self.section.box, location[positive], anchors[positive], boxes[positive], self.variances
+        ).sum()
+        label = matches.label.clamp(min=0)
+        counted = self._counted(logits, label, matches)
+        cost = self._class_loss(logits, label, decode(location, anchors, self.variances).detach(), boxes)
+        return StepLoss(box, cost[counted].sum(), positive.sum())
+
+    def _class_loss(self, logits: Tensor, label: Tensor, predicted: Tensor, boxes: Tensor) -> Tensor:
+        section = self.section
+        if section.classification == "focal":
+            return focal(logits, label, self.activation, self.weights, section.alpha, section.gamma)
+        if section.iou_guided is not None and self.activation == "softmax":
+            guide = section.iou_guided
+            return iou_guided(logits, label, iou(predicted, boxes), self.weights, guide.alpha, guide.beta)
+        return cross_entropy(logits, label, self.activation, self.weights)
+
+    def _counted(self, logits: Tensor, label: Tensor, matches: Matches) -> Tensor:
+        """Anchors whose classes count [N, A]: all of focal loss; else positive ones and the hardest negative ones."""
+        if self.section.classification == "focal":
+            return matches.label >= 0
+        ones = torch.ones_like(self.weights)
+        difficulty = cross_entropy(logits.detach(), label, self.activation, ones)
+        wanted = (self.section.mining * matches.positive.sum(1)).long()
+        return matches.positive | hardest(difficulty, matches.label == 0, wanted)

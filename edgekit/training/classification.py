@@ -1,0 +1,108 @@
+"""Losses of class predictions: cross-entropy, focal, and RefineDetLite's soft labels, weights and balance of terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..models.heads.anchor import Activation
+
+
+def cross_entropy(logits: Tensor, label: Tensor, activation: Activation, weights: Tensor) -> Tensor:
+    """Weighted cross-entropy of each anchor [N, A].
+
+    logits: [N, A, C + 1], background first;  label: int64 [N, A], 0 background
+    activation: "softmax" over all, or "sigmoid": the sum over the C classes of binary cross-entropies
+    weights: w_i [C + 1] of RefineDetLite's eq. 5, 1 for the background
+    """
+    if activation == "softmax":
+        return F.cross_entropy(logits.transpose(1, 2), label, reduction="none") * weights[label]
+    target = one_hot(label, logits)
+    return (F.binary_cross_entropy_with_logits(logits[..., 1:], target, reduction="none") * weights[1:]).sum(-1)
+
+
+def focal(
+    logits: Tensor, label: Tensor, activation: Activation, weights: Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """Focal loss of each anchor [N, A]: -alpha_t (1 - p_t)^gamma log p_t (Lin et al. 2017, eq. 5).
+
+    With "sigmoid" it is RetinaNet's: a sum over classes, alpha_t = alpha where a class is the anchor's, else 1 - alpha.
+    With "softmax", p_t is the probability of the anchor's own class, and alpha_t = 1 - alpha for the background.
+    """
+    if activation == "softmax":
+        log_p = logits.log_softmax(-1).gather(-1, label.unsqueeze(-1)).squeeze(-1)
+        alpha_t = torch.where(label > 0, alpha, 1 - alpha)
+        return -alpha_t * (1 - log_p.exp()) ** gamma * log_p * weights[label]
+    target = one_hot(label, logits)
+    loss = F.binary_cross_entropy_with_logits(logits[..., 1:], target, reduction="none")
+    p = logits[..., 1:].sigmoid()
+    miss = p * (1 - target) + (1 - p) * target  # 1 - p_t
+    alpha_t = alpha * target + (1 - alpha) * (1 - target)
+    return (alpha_t * miss**gamma * loss * weights[1:]).sum(-1)
+
+
+def one_hot(label: Tensor, logits: Tensor) -> Tensor:
+    """Labels [N, A], 0 background -> [N, A, C] as the logits' kind of number."""
+    return F.one_hot(label, logits.shape[-1])[..., 1:].to(logits.dtype)
+
+
+# -- RefineDetLite, section 4.2: the IoU-guided loss ------------------------------------------------------------------
+def soft_labels(label: Tensor, iou: Tensor, classes: int, alpha: float = 0.25) -> Tensor:
+    """Eq. 3: the target distribution y [N, A, K] over K = ``classes`` classes, the background among them.
+
+    y_t = 1 - alpha (1 - IoU) for a positive anchor, 1 - alpha IoU for a negative one; the others share the rest.
+    label: int64 [N, A];  iou: [N, A], of the predicted box with the object that the anchor was assigned to
+    """
+    own = 1 - alpha * torch.where(label > 0, 1 - iou, iou)
+    rest = ((1 - own) / (classes - 1)).unsqueeze(-1).expand(*label.shape, classes)
+    return rest.scatter(-1, label.unsqueeze(-1), own.unsqueeze(-1))
+
+
+def anchor_weights(label: Tensor, iou: Tensor, beta: float = 0.9) -> Tensor:
+    """Eq. 4: eta = 1 / (1 + beta (IoU - 1)) for positive anchors, 10 at IoU 0 and beta 0.9; 1 for negative ones."""
+    return torch.where(label > 0, 1 / (1 + beta * (iou - 1)), 1.0)
+
+
+def iou_guided(
+    logits: Tensor, label: Tensor, iou: Tensor, weights: Tensor, alpha: float = 0.25, beta: float = 0.9
+) -> Tensor:
+    """Eq. 2 of each anchor [N, A]: eta sum_i w_i y_i log(y_i / softmax(x)_i), with eq. 3's labels and eq. 4's eta."""
+    y = soft_labels(label, iou, logits.shape[-1], alpha)
+    divergence = (weights * (torch.xlogy(y, y) - y * logits.log_softmax(-1))).sum(-1)
+    return anchor_weights(label, iou, beta) * divergence
+
+
+# -- RefineDetLite, section 4.4: balanced multi-task learning ---------------------------------------------------------
+class BalancedSum(nn.Module):
+    """Eq. 6: the sum of 1/2 e^-s L + s/2 (regression) or e^-s L + s/2 (classification); s = log sigma^2 is learnt.
+
+    regression: name of each term -> whether it is one of regression. The s start at 0 and take no weight decay.
+    """
+
+    def __init__(self, regression: Mapping[str, bool]) -> None:
+        super().__init__()
+        self.names = tuple(regression)
+        self.log_variance = nn.Parameter(torch.zeros(len(regression)))
+        self.register_buffer("_share", torch.tensor([0.5 if r else 1.0 for r in regression.values()]), persistent=False)
+
+    _share: Tensor
+
+    def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
+        losses = torch.stack([terms[name] for name in self.names])
+        s = self.log_variance
+        return (self._share * (-s).exp() * losses + s / 2).sum()
+
+
+class PlainSum(nn.Module):
+    """Eq. 1: the terms times their lambdas, which are fixed."""
+
+    def __init__(self, lambdas: Mapping[str, float]) -> None:
+        super().__init__()
+        self.lambdas = dict(lambdas)
+
+    def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
+        total = [weight * terms[name] for name, weight in self.lambdas.items()]
+        return torch.stack(total).sum()

@@ -1,0 +1,68 @@
+"""Two-step anchor heads: RefineDet, RefineDet++ and RefineDetLite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...models.anchors import AnchorMaps, RefineMaps, refine
+from ...models.detector import Detector
+from ...recipe import AnchorLossSection, Recipe
+from ..anchorloss import AnchorLoss
+from ..boxes import corners
+from ..matching import BoxBatch, Matches, box_collate, match_anchors
+from .anchors import anchor_responses, per_positive, total_of
+from .base import Collate, Responses, Share, Task, background_and_classes
+
+BOX_TERMS, CLASS_TERMS = ("arm_box", "odm_box"), ("arm_class", "odm_class")
+
+
+class RefineCriterion(nn.Module):
+    """RefineDet++'s eq. 1, RefineDetLite's eq. 1 or 6: both steps' boxes and classes, each over its positive anchors.
+
+    The first step finds objects of no class: cross-entropy and hard negatives, whatever the second one is asked for.
+    """
+
+    def __init__(self, section: AnchorLossSection, weights: Tensor) -> None:
+        super().__init__()
+        self.section = section
+        plain = section.model_copy(update={"classification": "cross-entropy", "iou_guided": None})
+        self.arm = AnchorLoss(plain, torch.ones(2))
+        self.odm = AnchorLoss(section, weights)
+        self.total = total_of(section, BOX_TERMS, CLASS_TERMS)
+
+    def forward(self, maps: RefineMaps, batch: BoxBatch, share: Share) -> dict[str, Tensor]:
+        section = self.section
+        objects = BoxBatch(batch.boxes, batch.labels.clamp(max=0))
+        first = match_anchors(corners(maps.anchors), objects, section.positive, section.negative)
+        refined = refine(maps.arm_boxes.float(), maps.anchors).detach()  # two-step cascaded regression, section III-C
+        second = match_anchors(corners(refined), batch, section.positive, section.negative)
+        second = without_easy_negatives(second, maps.arm_scores, section.filter)
+        arm = per_positive(self.arm(maps.arm_boxes, maps.arm_scores, maps.anchors, first, objects), share)
+        odm = per_positive(self.odm(maps.odm_boxes, maps.odm_scores, refined, second, batch), share)
+        terms = {"arm_box": arm[0], "arm_class": arm[1], "odm_box": odm[0], "odm_class": odm[1]}
+        return {**terms, "loss": self.total(terms)}
+
+
+def without_easy_negatives(matches: Matches, arm_scores: Tensor, theta: float = 0.99) -> Matches:
+    """Negative anchor filtering (RefineDet++, section III-B): an anchor that the first step takes for background with
+    more than ``theta`` is neither positive nor negative in the second. arm_scores: logits [N, A, 2], background first.
+    """
+    easy = arm_scores.detach().float().softmax(-1)[..., 0] > theta
+    return matches._replace(label=torch.where(easy, -1, matches.label))
+
+
+class RefineTask(Task):
+    def collate(self, recipe: Recipe, model: Detector) -> Collate:
+        return box_collate
+
+    def criterion(self, recipe: Recipe, model: Detector, counts: Sequence[int]) -> nn.Module:
+        section = recipe.anchor_loss
+        return RefineCriterion(section, background_and_classes(section.class_weights, counts))
+
+    def responses(self, maps: RefineMaps, model: Detector) -> Responses | None:
+        """The second step's, on the anchors as this network refined them."""
+        refined = refine(maps.arm_boxes.float(), maps.anchors)
+        return anchor_responses(AnchorMaps(maps.odm_boxes, maps.odm_scores, refined, maps.features), "softmax")
