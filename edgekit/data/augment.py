@@ -36,6 +36,7 @@ class Augment:
     scale: tuple[float, float] = (0.6, 1.4)
     shift: float = 0.1
     colour: float = 0.4
+    gray_mix: float = 0.0
     view: tuple[float, float] = (1.0, 1.0)
 
     def __call__(self, image: np.ndarray, boxes: Boxes, rng: np.random.Generator) -> tuple[np.ndarray, Boxes]:
@@ -43,7 +44,10 @@ class Augment:
         image, boxes = self._crop(image, boxes, rng)
         if rng.random() < self.flip:
             image, boxes = flip(image, boxes)
-        return jitter_colour(image, self.colour, rng), boxes
+        image = jitter_colour(image, self.colour, rng)
+        if self.gray_mix and rng.random() < self.gray_mix:  # no draw when it is off: old trainings stay what they were
+            image = gray_mix_rgb(image)
+        return image, boxes
 
     def _crop(self, image: np.ndarray, boxes: Boxes, rng: np.random.Generator) -> tuple[np.ndarray, Boxes]:
         height, width = image.shape[:2]
@@ -93,6 +97,19 @@ def jitter_colour(image: np.ndarray, strength: float, rng: np.random.Generator) 
     bias = brightness * (1 - contrast) * float(image.mean())
     matrix = np.concatenate([gain * mix, np.full((3, 1), bias)], axis=1)
     return cv2.transform(image, matrix)  # rounds and saturates to uint8
+
+
+def gray_mix_rgb(image: np.ndarray) -> np.ndarray:
+    """GrayMixRGB (Lightweight SSD, section 3.4.2): the smallest channel of every pixel becomes the pixel's grey value.
+
+    uint8 BGR [h, w, 3]. Grey is 0.299 R + 0.587 G + 0.114 B; of equal channels the first in R, G, B order is replaced.
+    The printed program never resets its minimum from pixel to pixel; it has to.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    smallest = 2 - image[..., ::-1].argmin(axis=2)  # argmin takes the first, so the order is turned to R, G, B
+    mixed = image.copy()
+    np.put_along_axis(mixed, smallest[..., None], grey[..., None], axis=2)
+    return mixed
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ So an epoch is the same whether the training was interrupted before it or not, a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..runtime.errors import EdgeKitError
 from ..runtime.images import read_image
 from ..runtime.preprocess import Placement, Preprocess
-from .augment import Augment, Boxes
+from .augment import Boxes
 from .coco import CocoSet
+from .mosaic import mosaic
 
 
 class Item(NamedTuple):
@@ -33,25 +34,44 @@ class Item(NamedTuple):
     placement: Placement
 
 
-class DetectionDataset(Dataset[Item]):
-    """Items of a COCO set, indexed by (epoch, index). ``augment=None`` gives the images as they are."""
+Augmentation = Callable[[np.ndarray, Boxes, np.random.Generator], tuple[np.ndarray, Boxes]]
 
-    def __init__(self, coco: CocoSet, preprocess: Preprocess, augment: Augment | None = None, seed: int = 0) -> None:
-        self.coco, self.preprocess, self.augment, self.seed = coco, preprocess, augment, seed
+
+class DetectionDataset(Dataset[Item]):
+    """Items of a set, indexed by (epoch, index). ``augment=None`` gives the images as they are.
+
+    mosaic: probability that an item is made of four images, each augmented on its own
+    """
+
+    def __init__(
+        self,
+        coco: CocoSet,
+        preprocess: Preprocess,
+        augment: Augmentation | None = None,
+        seed: int = 0,
+        mosaic: float = 0.0,
+    ) -> None:
+        self.coco, self.preprocess, self.augment, self.seed, self.mosaic = coco, preprocess, augment, seed, mosaic
 
     def __len__(self) -> int:
         return len(self.coco.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        image, boxes = self._augmented(index, rng)
+        if self.mosaic and rng.random() < self.mosaic:
+            others = [self._augmented(int(i), rng) for i in rng.integers(0, len(self), 3)]
+            image, boxes = mosaic([(image, boxes), *others], self.preprocess.size, rng)
         sample = self.coco.samples[index]
-        image = read_image(sample.path)
-        boxes = Boxes(sample.boxes, sample.labels, sample.ignore)
-        if self.augment is not None:
-            image, boxes = self.augment(image, boxes, np.random.default_rng((self.seed, epoch, index)))
         canvas, placement = self.preprocess.canvas(image)
         on_canvas = Boxes(placement.to_canvas(boxes.xyxy), boxes.labels, boxes.ignore)
         return Item(canvas, on_canvas, sample.image_id, placement)
+
+    def _augmented(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, Boxes]:
+        sample = self.coco.samples[index]
+        image, boxes = read_image(sample.path), Boxes(sample.boxes, sample.labels, sample.ignore)
+        return (image, boxes) if self.augment is None else self.augment(image, boxes, rng)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
