@@ -6,41 +6,43 @@ warm-up that is kept apart; no frame is left out. The same run gives the detecti
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import psutil
 
 from ..board import Board
-from ..runtime import errors
 from ..runtime.artifact import Artifact, read_artifact
 from ..runtime.detections import Detections
 from ..runtime.errors import ArtifactError, BadInput, ChildDied, EdgeKitError
-from .row import Accuracy, Complexity, InputShape, Latency, ModelFile, Process, Row, Status, Verdict
+from .process import WORKER, Progress, run_worker
+from .row import (
+    Accuracy,
+    Complexity,
+    Drop,
+    Energy,
+    InputShape,
+    Latency,
+    ModelFile,
+    Process,
+    Row,
+    Sustained,
+    Throughput,
+    Track,
+    Verdict,
+)
+from .verdict import judge, simulators
 
 if TYPE_CHECKING:
     from ..data.coco import CocoSet
 
-Progress = Callable[[str, int, int], None]
-"""(phase, done, total); phases are load, warm-up, timed and accuracy."""
-
-WORKER = (sys.executable, "-m", "edgekit.runtime.worker")
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 # The payload that a runtime loads, by artifact kind
 MODEL_FILES = {"checkpoint": "weights.safetensors", "onnx": "model.onnx", "onnx-int8": "model.onnx"}
-
-LEAST_CPU_SHARE = 0.97  # of wall time, for one pinned thread; less means that somebody else had the core
-MOST_OTHER_LOAD = 0.25  # cores kept busy by others
+FULL_SECONDS, FULL_COUNT = 600.0, 662  # MLPerf's SingleStream lasts ten minutes; p99 needs 662 frames
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class BenchOptions:
     timed_images: how many of the images, from the first, the timed loop goes round
     score_threshold: replaces the artifact's, 0..1
     set_name: how the report calls the evaluation set
+    offline: measure throughput too, with every core
+    layers: time every layer too, in a process of its own
     """
 
     warmup: int | None = None
@@ -59,6 +63,13 @@ class BenchOptions:
     timed_images: int | None = None
     score_threshold: float | None = None
     set_name: str | None = None
+    offline: bool = False
+    layers: bool = False
+
+    @classmethod
+    def full(cls, **changes: Any) -> BenchOptions:
+        """As long as MLPerf asks for, and with frames enough for p99."""
+        return cls(**{"min_seconds": FULL_SECONDS, "min_count": FULL_COUNT, **changes})
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,8 @@ def bench_targets(
             measured.append(Measurement(unmeasured_row(target, board, str(error), options), {}))
     if failed and len(failed) == len(targets):
         raise failed[0]
-    return measured
+    rows = with_drops([m.row for m in measured], targets)
+    return [m._replace(row=row) for m, row in zip(measured, rows, strict=True)]
 
 
 def measure_target(
@@ -137,9 +149,110 @@ def measure_target(
     job = _job(target, board, eval_set, options)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     result, other_load = run_worker(job, worker, progress)
+    measurement = measured(target, board, eval_set, options, job, result, other_load, started)
+    return measurement._replace(row=_with_extras(measurement.row, target, board, job, options, worker, progress))
+
+
+def measured(
+    target: Target,
+    board: Board,
+    eval_set: CocoSet,
+    options: BenchOptions,
+    job: Mapping[str, Any],
+    result: Mapping[str, Any],
+    other_load: float | None,
+    started: str,
+) -> Measurement:
+    """What a worker's result says. ``job`` is what it was asked; it may have run here or on a board."""
     detections = _detections(result, eval_set)
-    row = _row(target, board, job, result, other_load, _accuracy(eval_set, detections, options), started)
-    return Measurement(row, detections)
+    accuracy = None if _perf_only(target) else _accuracy(eval_set, detections, options)
+    return Measurement(_row(target, board, job, result, other_load, accuracy, started), detections)
+
+
+def _with_extras(
+    row: Row,
+    target: Target,
+    board: Board,
+    job: Mapping[str, Any],
+    options: BenchOptions,
+    worker: Sequence[str],
+    progress: Progress | None,
+) -> Row:
+    """The row with what takes processes of its own. One that fails is told in the verdict; the latency stands."""
+    changes: dict[str, Any] = {}
+    lost: list[str] = []
+    if options.offline:
+        try:
+            changes["throughput"] = (measure_offline(job, board, worker, progress),)
+        except EdgeKitError as error:
+            lost.append(f"throughput was not measured: {error}")
+    if options.layers:
+        from .layers import measure_layers
+
+        try:
+            changes.update(measure_layers(row, target, board, job, progress))
+        except EdgeKitError as error:
+            lost.append(f"layers were not measured: {error}")
+    verdict = row.verdict.model_copy(update={"reasons": (*row.verdict.reasons, *lost)})
+    return row.model_copy(update={**changes, "verdict": verdict})
+
+
+def measure_offline(
+    job: Mapping[str, Any], board: Board, worker: Sequence[str] = WORKER, progress: Progress | None = None
+) -> Throughput:
+    """Images per second with all cores that this process may use: one session of one thread for each of them.
+
+    On an accelerator one session has the device for itself.
+    """
+    streams = 1 if board.kind in ("jetson", "gpu") else len(os.sched_getaffinity(0))
+    asked = {**job, "core": None, "threads": 1, "mode": "offline", "streams": streams}
+    result, _ = run_worker(asked, worker, progress)
+    done = result["offline"]
+    note = f"{streams} sessions side by side, one thread each" if streams > 1 else "one session"
+    note += (
+        f"; {done['batch']} images a call"
+        if done["batch"] > 1
+        else "; one image a call, as the file was exported with a static batch of one"
+    )
+    cores = result["cores"] if isinstance(result["cores"], list) else ()
+    fields = {"fps": done["fps"], "batch": done["batch"], "streams": streams, "threads": 1, "cores": tuple(cores)}
+    return Throughput(
+        **fields, count=done["count"], seconds=done["wall_seconds"], cpu_over_wall=done["cpu_over_wall"], note=note
+    )
+
+
+def with_drops(rows: Sequence[Row], targets: Sequence[Target]) -> list[Row]:
+    """The rows, each with what it lost against the FP32 file of its recipe that was measured in the same call.
+
+    The reference is the FP32 ONNX file in the same runtime, else in another, else the checkpoint in PyTorch, on the
+    same evaluation set. A reference has no drop.
+    """
+    return [row.model_copy(update={"drop": _drop(row, _reference(row, rows, targets))}) for row in rows]
+
+
+def _reference(row: Row, rows: Sequence[Row], targets: Sequence[Target]) -> Row | None:
+    kinds = {id(r): t.artifact.kind for r, t in zip(rows, targets, strict=True)}
+    if row.accuracy is None or (row.precision == "fp32" and kinds[id(row)] == "onnx"):
+        return None  # not known, or a reference itself
+    digest = row.accuracy.set_digest
+    found = [
+        r
+        for r in rows
+        if r is not row and r.recipe == row.recipe and r.precision == "fp32" and kinds[id(r)] in ("onnx", "checkpoint")
+        if r.accuracy is not None and r.accuracy.set_digest == digest
+    ]
+    return min(found, key=lambda r: (kinds[id(r)] != "onnx", r.runtime != row.runtime), default=None)
+
+
+def _drop(row: Row, reference: Row | None) -> Drop | None:
+    if reference is None or reference.accuracy is None or row.accuracy is None:
+        return None
+    return Drop(
+        map=reference.accuracy.map - row.accuracy.map,
+        map50=reference.accuracy.map50 - row.accuracy.map50,
+        reference=reference.artifact,
+        runtime=reference.runtime,
+    )
 
 
 def _job(target: Target, board: Board, eval_set: CocoSet, options: BenchOptions) -> dict[str, Any]:
@@ -158,120 +271,6 @@ def _job(target: Target, board: Board, eval_set: CocoSet, options: BenchOptions)
         "timed_images": options.timed_images,
         "score_threshold": options.score_threshold,
     }
-
-
-# -- the child process ------------------------------------------------------------------------------------------------
-def run_worker(
-    job: Mapping[str, Any], command: Sequence[str] = WORKER, progress: Progress | None = None
-) -> tuple[dict[str, Any], float | None]:
-    """Run ``command JOB RESULT`` and return (result, cores that others kept busy meanwhile).
-
-    Raises the EdgeKitError that the worker reported, or ChildDied naming the artifact, the runtime and the signal.
-    An exception here (Ctrl-C included) kills the worker and everything it started.
-    """
-    with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder, tempfile.TemporaryFile() as errors_file:
-        job_file, result_file = Path(folder) / "job.json", Path(folder) / "result.json"
-        job_file.write_text(json.dumps(job), encoding="utf-8")
-        load = _OtherLoad()
-        process = _start([*command, str(job_file), str(result_file)], errors_file)
-        try:
-            if process.stdout is not None:
-                _listen(process.stdout, progress)
-            process.wait()
-        finally:
-            _kill_group(process)
-        result = _read_result(result_file)
-        if result is None or (process.returncode != 0 and "error" not in result):
-            raise ChildDied(_obituary(job, process.returncode, _last_words(errors_file)))
-    if "error" in result:
-        raise _same_error(result)
-    return result, load.cores()
-
-
-def _start(command: Sequence[str], errors_file: IO[bytes]) -> subprocess.Popen[str]:
-    path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=errors_file,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,  # a group of its own: it can be killed whole, and Ctrl-C reaches only the parent
-        env={**os.environ, "PYTHONPATH": path},
-    )
-
-
-def _listen(lines: IO[str], progress: Progress | None) -> None:
-    """Read until the worker closes its output. A library may print there too; such lines are not progress."""
-    for line in lines:
-        message = _parse(line)
-        if progress is not None and isinstance(message, dict) and message.keys() >= {"phase", "done", "total"}:
-            progress(str(message["phase"]), int(message["done"]), int(message["total"]))
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def _kill_group(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
-
-
-def _read_result(file: Path) -> dict[str, Any] | None:
-    result = _parse(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return result if isinstance(result, dict) else None
-
-
-def _same_error(result: Mapping[str, Any]) -> EdgeKitError:
-    kind = getattr(errors, str(result.get("type")), EdgeKitError)
-    return kind(result["error"]) if issubclass(kind, EdgeKitError) else EdgeKitError(result["error"])
-
-
-def _obituary(job: Mapping[str, Any], code: int, words: str) -> str:
-    if code < 0:
-        cause = f"was killed by {signal.Signals(-code).name}"
-        cause += " (often the machine ran out of memory)" if code == -signal.SIGKILL else ""
-    else:
-        cause = f"ended with exit code {code} and left no result"
-    return f"bench of {job['artifact']} in {job['runtime']} {cause}" + (f"; its last words: {words}" if words else "")
-
-
-def _last_words(file: IO[bytes]) -> str:
-    file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-    lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
-
-
-class _OtherLoad:
-    """CPU time that other processes took of the cores that this one may use, while a child ran."""
-
-    def __init__(self) -> None:
-        self._busy, self._ours, self._wall = self._read()
-
-    def cores(self) -> float | None:
-        """Mean number of cores kept busy by others since the start; the child must have been waited for."""
-        busy, ours, wall = self._read()
-        if wall <= self._wall:
-            return None
-        return round(max(0.0, (busy - self._busy) - (ours - self._ours)) / (wall - self._wall), 3)
-
-    @staticmethod
-    def _read() -> tuple[float, float, float]:
-        allowed = os.sched_getaffinity(0)
-        cores = [times for core, times in enumerate(psutil.cpu_times(percpu=True)) if core in allowed]
-        # guest time is in user time already
-        busy = sum(t.user + t.nice + t.system + t.irq + t.softirq + t.steal for t in cores)
-        own = os.times()
-        return busy, own.user + own.system + own.children_user + own.children_system, own.elapsed
 
 
 # -- from result to row -----------------------------------------------------------------------------------------------
@@ -307,8 +306,13 @@ def _row(
 ) -> Row:
     width, height = result["preprocess"]["size"]
     samples = tuple(result["latency_ms"]["total"])
-    process = _process(job, result, other_load)
-    verdict = judge(samples, process, board.noisy_ratio, accuracy is not None)
+    process, sustained = _process(job, result, other_load), _sustained(result)
+    telemetry = result.get("telemetry", {})
+    tracks = tuple(Track.model_validate(track) for track in telemetry.get("tracks", ()))
+    why = _perf_only(target) or "the images have no labels"
+    verdict = judge(
+        samples, process, board.noisy_ratio, accuracy is not None, sustained, tracks, simulators(result), why
+    )
     return Row(
         **_identity(target, board),
         runtime_version=result["session"].get("version"),
@@ -318,12 +322,21 @@ def _row(
         latency=Latency.from_samples(samples),
         spans={name: float(np.median(ms)) for name, ms in result["latency_ms"].items() if name != "total"},
         samples=samples,
+        sustained=sustained,
+        energy=_energy(telemetry, len(samples)) if job.get("mode", "latency") == "latency" else None,
+        tracks=tracks,
         process=process,
         machine={"before": result["machine_before"], "after": result["machine_after"]},
         session=result["session"],
         started=started,
         verdict=verdict.model_copy(update={"reasons": verdict.reasons + _surprises(target, result)}),
     )
+
+
+def _perf_only(target: Target) -> str | None:
+    """Why the boxes of this file mean nothing, as with an engine that was built in INT8 without calibration."""
+    reason = (target.artifact.manifest.get("engine") or {}).get("perf_only")
+    return str(reason) if reason else None
 
 
 def _declared(target: Target) -> str:
@@ -382,38 +395,37 @@ def _process(job: Mapping[str, Any], result: Mapping[str, Any], other_load: floa
         warmup=len(result["warmup_ms"]),
         load_seconds=result["load_seconds"],
         cold_ms=result["first_ms"]["total"],
+        cold_spans={name: ms for name, ms in result["first_ms"].items() if name != "total"},
         decode_ms=float(np.median(result["decode_ms"])),
         seconds=timed["wall_seconds"],
         images=timed["images"],
         peak_rss_mb=None if isinstance(peak, str) else peak / 1e6,
+        device_memory_mb=_megabytes(result["session"].get("device_memory_bytes")),
         cpu_over_wall=timed["cpu_over_wall"],
         involuntary_switches=timed["involuntary_switches"],
+        voluntary_switches=timed.get("voluntary_switches"),
         other_load=other_load,
     )
 
 
-def judge(samples: Sequence[float], process: Process, noisy_ratio: float, accuracy_known: bool) -> Verdict:
-    """The verdict on a run, with every reason in words.
+def _megabytes(count: Any) -> float | None:
+    return count / 1e6 if isinstance(count, int | float) else None
 
-    samples: end-to-end ms, at least one; noisy_ratio: the board's limit of p90/p50. The 90th percentile is used here
-    however few the samples are: it warns, while the printed p90 claims.
-    """
-    p50, p90 = np.percentile(samples, (50, 90))
-    reasons = []
-    if p90 > noisy_ratio * p50:
-        reasons.append(f"p90 is {p90 / p50:.2f} x p50; the board allows {noisy_ratio:g} x")
-    share = process.cpu_over_wall
-    if process.core is not None and process.threads == 1 and share is not None and share < LEAST_CPU_SHARE:
-        reasons.append(
-            f"the process had its core for only {share:.0%} of the time "
-            f"({process.involuntary_switches} involuntary context switches)"
-        )
-    if process.other_load is not None and process.other_load > MOST_OTHER_LOAD:
-        reasons.append(f"other processes kept {process.other_load:.1f} cores busy meanwhile")
-    status: Status = "noisy" if reasons else "valid" if accuracy_known else "perf-only"
-    if not accuracy_known:
-        reasons.append("accuracy unknown: the images have no labels")
-    return Verdict(status=status, reasons=tuple(reasons))
+
+def _sustained(result: Mapping[str, Any]) -> Sustained | None:
+    thirds = result["timed"].get("sustained") or {}
+    first, last = thirds.get("first_ms"), thirds.get("last_ms")
+    return Sustained(first_ms=first, last_ms=last, ratio=last / first) if first and last else None
+
+
+def _energy(telemetry: Mapping[str, Any], frames: int) -> Energy | None:
+    """The sum of the machine's energy counters; None where no counter may be read."""
+    counters, seconds = telemetry.get("energy") or (), telemetry.get("seconds")
+    if not counters or not seconds:
+        return None
+    joules = sum(counter["joules"] for counter in counters)
+    source = " + ".join(counter["source"] for counter in counters)
+    return Energy(source=source, joules=joules, joules_per_frame=joules / frames, watts=joules / seconds)
 
 
 def unmeasured_row(target: Target, board: Board, reason: str, options: BenchOptions | None = None) -> Row:

@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from edgekit.board import Board
-from edgekit.measure.bench import BenchOptions, Target, bench_targets, judge, measure_target
+from edgekit.measure.bench import BenchOptions, Target, bench_targets, measure_target
 from edgekit.measure.row import Process, Row
+from edgekit.measure.verdict import judge
 from edgekit.runtime.errors import BadInput, BoardLacks, ChildDied, MissingDependency
 
 from .conftest import make_artifact, scripted_result
