@@ -12,6 +12,7 @@ from ..runtime.errors import BadInput
 from ..runtime.timing import P90_NEEDS, summary
 
 NOT_MEASURED = "not measured"
+TWIN = "twin"  # the board of every row that a simulator gave
 SYMBOLS = {"valid": "●", "noisy": "▲", "throttled": "▲", "perf-only": "◆", "simulated": "◇", NOT_MEASURED: "✕"}
 Status = Literal["valid", "noisy", "throttled", "perf-only", "simulated", "not measured"]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -317,6 +318,18 @@ class Row(Record):
     started: str | None = None
     verdict: Verdict
     tools: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _simulators_say_so(self) -> Row:
+        """What a simulator measured is of the board "twin" and "simulated", so that no report shows it as a board's."""
+        signs = [*(self.machine.get("board", {}).get("simulated") or ()), self.session.get("simulated")]
+        told = self.board == TWIN and self.verdict.status in ("simulated", NOT_MEASURED)
+        if (any(signs) or self.board == TWIN) and not told:
+            raise ValueError(
+                f"measured on a simulator, but called board {self.board!r} and {self.verdict.status!r}; "
+                f"it must be board {TWIN!r} and 'simulated'"
+            )
+        return self
 
     @property
     def model_size_mb(self) -> float:

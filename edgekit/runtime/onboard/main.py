@@ -84,7 +84,20 @@ def _install(store, path, trusted, say):
     if not answer["skipped"]:
         with store.set_aside(folder):
             archive.unpack(path, folder, lambda done, total: say.progress("unpack", done, total), check)
+    if path.startswith(os.path.join(store.home, "incoming")):
+        os.unlink(path)
     return dict(answer, **found)
+
+
+def check(arguments, say):
+    """Say whether a version is installed, whole, trusted and for this board."""
+    store = Store()
+    folder = store.resolve(arguments.version)
+    bundle = archive.verify_folder(folder)
+    for keys in _trusted(store, arguments):
+        trust.check_signature(bundle, keys, folder)
+    identity.require_board(bundle.index["board"], identity.identity())
+    return {"version": os.path.basename(folder), "digest": bundle.digest, "skipped": True}
 
 
 def _whole(folder):
@@ -123,15 +136,17 @@ def bench(arguments, say):
     names = ("seconds", "count", "warmup", "power_mode", "jetson_clocks")
     wishes = {name: getattr(arguments, name) for name in names}
     with store.working("bench", progress=say.progress):
-        return steps.bench(steps.open_version(store, arguments.version), store, say.progress, wishes)
+        version = steps.open_version(store, arguments.version)
+        return steps.bench(version, store, say.progress, wishes, arguments.force)
 
 
 def activate(arguments, say):
     """Make a verified version the current one."""
     store = Store()
     with store.working("activate", progress=say.progress):
-        state = store.activate(arguments.version)
-        return dict(state, removed=store.prune(arguments.version))
+        store.activate(arguments.version)
+        removed = store.prune(arguments.version)
+        return dict(store.state(), removed=removed)
 
 
 def rollback(arguments, say):
@@ -168,8 +183,8 @@ VERBS = {
     function.__name__: function
     for function in (identify, doctor, status, install, build, verify, bench, activate, rollback, camera)
 }
-PLUMBING = {function.__name__: function for function in (partial, receive, hold)}
-_VERSION = ("build", "verify", "bench", "activate")
+PLUMBING = {function.__name__: function for function in (partial, receive, hold, check)}
+_VERSION = ("build", "verify", "bench", "activate", "check")
 
 
 def parser():
@@ -182,8 +197,8 @@ def parser():
         one.add_argument("--json", action="store_true", help="print JSON lines")
         if name in _VERSION:
             what = "first 16 digits of its digest, or the folder of an unpacked bundle; default: the current one"
-            one.add_argument("version", nargs=None if name == "activate" else "?", help=what)
-        if name in ("build", "verify"):
+            one.add_argument("version", nargs=None if name in ("activate", "check") else "?", help=what)
+        if name in ("build", "verify", "bench"):
             one.add_argument("--force", action="store_true", help="also when it was done already")
         _OPTIONS.get(name, lambda one: None)(one)
     return top
@@ -192,6 +207,10 @@ def parser():
 def _install_options(one):
     one.add_argument("bundle", help="a bundle (.tar.gz)")
     one.add_argument("--received", action="store_true", help=argparse.SUPPRESS)
+    _trust_options(one)
+
+
+def _trust_options(one):
     one.add_argument("--trust", action="append", metavar="KEY.pub", help="only bundles signed by this key")
     one.add_argument("--trust-key", action="append", help=argparse.SUPPRESS)
 
@@ -213,6 +232,7 @@ def _receive_options(one):
 
 _OPTIONS = {
     "install": _install_options,
+    "check": _trust_options,
     "bench": _bench_options,
     "receive": _receive_options,
     "partial": lambda one: one.add_argument("sha256"),

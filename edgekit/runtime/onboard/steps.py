@@ -171,22 +171,30 @@ def _threads(version):
 
 
 # -- bench ------------------------------------------------------------------------------------------------------------
-def bench(version, store, progress, wishes=None):
+def bench(version, store, progress, wishes=None, force=False):
     """Measure in a process of its own. Returns what the workstation makes a row from.
 
     wishes: seconds, count, warmup (None: the profile's), power_mode, jetson_clocks
+    Asked for the same again, the answer is the earlier one, unless ``force``.
     The answer: the worker's result, with "board" (``identity``), "power", "sensors", "engine" (its manifest), "bundle".
     """
     from ..artifact import read_artifact
 
     wishes = dict(wishes or {})
     artifact = read_artifact(version.model)
-    facts = identity.identity()
+    asked = {"artifact": artifact.digest, "job": _job(version, wishes), "wishes": wishes}
+    kept = read_json(version.path(BENCH))
+    if kept and kept.get("asked") == asked and not force:
+        return dict(kept, skipped=True)
+    facts, started = identity.identity(), time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
     facts["simulated"] += tensorrt_signs()
     modes = version.profile.get("modes") or []
     with power.power_set(store.home, modes, wishes.get("power_mode"), wishes.get("jetson_clocks")) as report:
-        result = _run_worker(_job(version, wishes), progress)
+        result = _run_worker(asked["job"], progress)
     result.update(
+        asked=asked,
+        started=started,
+        skipped=False,
         board=facts,
         power=report,
         engine=dict(artifact.manifest),

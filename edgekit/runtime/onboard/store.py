@@ -132,12 +132,14 @@ class Store(object):
                 os.rename(aside, folder)
 
     def prune(self, keep):
-        """Remove versions that are neither current, previous nor ``keep``. Returns their names."""
+        """Remove versions that are neither current, previous nor ``keep``, and half received files. Returns names."""
         linked = [self._linked("current"), self._linked("previous"), self.version_path(keep)]
         needed = {os.path.basename(path) for path in linked if path}
         removed = [name for name in self.versions() if name not in needed]
         for name in removed:
             shutil.rmtree(os.path.join(self.home, "versions", name), ignore_errors=True)
+        for name in os.listdir(os.path.join(self.home, "incoming")):
+            os.unlink(os.path.join(self.home, "incoming", name))
         return removed
 
     def state(self):

@@ -1,0 +1,357 @@
+"""``flash``: a bundle onto boards over SSH, built, verified and measured there; the old version stays until then."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..board import Board, load_board, recognise
+from ..runtime.artifact import new_file
+from ..runtime.errors import BadConfig, BoardLacks, EdgeKitError
+from ..runtime.onboard import archive, trust
+from . import rows
+from .boardzip import NAME, board_zip
+from .bundling import BundleOptions, bundle
+from .ssh import Agent, Host, SshOptions
+
+if TYPE_CHECKING:
+    from ..measure.row import Row
+
+Progress = Callable[[str, str, int, int], None]
+"""(host, phase, done, total)"""
+
+MOST_AT_ONCE = 16
+SPARE = 500 << 20  # bytes for an engine, its timing cache and the results, on top of the bundle packed and unpacked
+_PIECE = 1 << 18
+
+
+@dataclass(frozen=True)
+class FlashOptions:
+    """How to flash.
+
+    trust: public keys of which one must have signed the bundle; measure: bench after verifying
+    seconds, power_mode, jetson_clocks: of the bench; force: build, verify and measure again what was done already
+    """
+
+    ssh: SshOptions = field(default_factory=SshOptions)
+    trust: tuple[Path, ...] = ()
+    measure: bool = True
+    seconds: float | None = None
+    power_mode: str | None = None
+    jetson_clocks: bool = False
+    force: bool = False
+
+
+@dataclass
+class Flashed:
+    """What became of one host. ``error`` is None when all went well; ``row`` when the bench ran.
+
+    steps: name -> "done", "skipped" or "failed"; version, previous: what is current now and what was before
+    simulated: reasons why this is a simulator, empty on hardware
+    """
+
+    host: str
+    board: str
+    steps: dict[str, str] = field(default_factory=dict)
+    version: str | None = None
+    previous: str | None = None
+    simulated: list[str] = field(default_factory=list)
+    row: Row | None = None
+    error: str | None = None
+    error_type: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+
+def flash(
+    source: str | Path | None,
+    *,
+    hosts: Sequence[str],
+    board: str | None = None,
+    rollback: bool = False,
+    out: Path | None = None,
+    options: FlashOptions | None = None,
+    contents: BundleOptions | None = None,
+    progress: Progress | None = None,
+) -> list[Flashed]:
+    """Flash a bundle, or an artifact's bundle for ``board``, onto every host; or take each to its previous version.
+
+    Hosts are worked on at the same time; one that fails keeps its old version and does not stop the others. The same
+    call goes on where an earlier one stopped. ``out`` keeps the measured rows as JSON.
+    Raises an EdgeKitError for what is wrong before any host is touched.
+    """
+    options = options or FlashOptions()
+    targets = _hosts(hosts, options.ssh)
+    show = progress or _quiet
+    if rollback:
+        work = _rollback_work(source)
+    else:
+        file = _bundle_file(source, board, contents, show)
+        work = _flash_work(file, board, options)
+    with ThreadPoolExecutor(min(MOST_AT_ONCE, len(targets))) as pool:
+        results = list(pool.map(lambda host: _one(host, work, show), targets))
+    measured = [result.row for result in results if result.row is not None]
+    if out is not None and measured:
+        from ..measure.report import report_json
+
+        with new_file(out) as handle:
+            handle.write(report_json(measured))
+    return results
+
+
+def _hosts(names: Sequence[str], options: SshOptions) -> list[Host]:
+    if not names:
+        raise BadConfig("no host: give at least one --host user@board")
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise BadConfig(f"host given twice: {', '.join(twice)}")
+    return [Host(name, options) for name in names]
+
+
+def _bundle_file(source: str | Path | None, board: str | None, contents: BundleOptions | None, show: Progress) -> Path:
+    """The bundle: the file that was given, or the one made of an artifact's folder beside it."""
+    if source is None:
+        raise BadConfig("nothing to flash: give an artifact's folder or a bundle, or --rollback")
+    path = Path(source)
+    if path.is_file():
+        return path
+    if board is None:
+        raise BadConfig(f"{path}: an artifact is bundled for a board; name it: --board jetson-tx2")
+    made = bundle(path, board=board, options=contents, progress=lambda phase, done, all_: show("", phase, done, all_))
+    return Path(made["path"])
+
+
+Work = Callable[[Host, Flashed, Progress], None]
+
+
+def _one(host: Host, work: Work, show: Progress) -> Flashed:
+    result, started = Flashed(host.name, ""), time.monotonic()
+    try:
+        work(host, result, show)
+        show(host.name, "done", 1, 1)
+    except EdgeKitError as error:
+        result.error, result.error_type = str(error), type(error).__name__
+        running = [name for name, state in result.steps.items() if state == "running"]
+        result.steps.update(dict.fromkeys(running, "failed"))
+        show(host.name, "failed", 1, 1)
+    result.seconds = round(time.monotonic() - started, 1)
+    return result
+
+
+def _agent(host: Host) -> Agent:
+    pyz = board_zip()
+    agent = Agent(host, pyz, hashlib.sha256(pyz).hexdigest())
+    agent.bring()
+    return agent
+
+
+def _who() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}"
+
+
+def _rollback_work(source: str | Path | None) -> Work:
+    if source is not None:
+        raise BadConfig("--rollback goes back to the version that is on the board; leave the artifact out")
+
+    def work(host: Host, result: Flashed, show: Progress) -> None:
+        with _step(result, "connect", host, show):
+            agent = _agent(host)
+            result.board = agent.call("identify")["model"]
+        with agent.holding(_who()), _step(result, "rollback", host, show):
+            state = agent.call("rollback")
+            result.version, result.previous = state["current"], state["previous"]
+
+    return work
+
+
+def _flash_work(file: Path, board: str | None, options: FlashOptions) -> Work:
+    trusted = [key for path in options.trust for key in trust.read_keys(path)] or None
+    found = archive.read_bundle(str(file))
+    trust.check_signature(found, trusted, str(file))
+    name = found.index["board"]["name"]
+    if board is not None and name != board:
+        raise BadConfig(f"{file}: is a bundle for {name}, --board says {board}. Bundle it again for that board")
+    job = _Job(file, found, load_board(name), trusted, options)
+    return job.run
+
+
+class _step:
+    """Marks a step as running and then done, and tells the table."""
+
+    def __init__(self, result: Flashed, name: str, host: Host, show: Progress) -> None:
+        self._result, self._name, self._host, self._show = result, name, host, show
+        self.outcome = "done"
+
+    def __enter__(self) -> _step:
+        self._result.steps[self._name] = "running"
+        self._show(self._host.name, self._name, 0, 0)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._result.steps[self._name] = self.outcome if kind is None else "failed"
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        self._show(self._host.name, phase, done, total)
+
+    def skip(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Pass an answer on; remember when the board had nothing to do."""
+        if answer.get("skipped"):
+            self.outcome = "skipped"
+        return answer
+
+
+class _Job:
+    """One bundle onto one host, step by step; every step may be repeated."""
+
+    def __init__(
+        self,
+        file: Path,
+        found: archive.Bundle,
+        profile: Board,
+        trusted: list[bytes] | None,
+        options: FlashOptions,
+    ) -> None:
+        self.file, self.bundle, self.profile = file, found, profile
+        self.trusted, self.options = trusted, options
+        self.sha256 = _sha256(file)
+        self.size = file.stat().st_size
+
+    def run(self, host: Host, result: Flashed, show: Progress) -> None:
+        with _step(result, "connect", host, show):
+            agent = _agent(host)
+            facts = agent.call("identify")
+            result.board, result.simulated = self._check(host, facts), list(facts["simulated"])
+            result.previous = facts["store"]["current"]
+        with agent.holding(_who()):
+            version = self._bring(agent, host, result, show)
+            again = ["--force"] if self.options.force else []
+            with _step(result, "build", host, show) as step:
+                step.skip(agent.call("build", version, *again, progress=step.progress))
+            with _step(result, "verify", host, show) as step:
+                step.skip(agent.call("verify", version, *again, progress=step.progress))
+            with _step(result, "activate", host, show) as step:
+                state = agent.call("activate", version, progress=step.progress)
+                result.version, result.previous = state["current"], state["previous"]
+            if self.options.measure:
+                with _step(result, "bench", host, show) as step:
+                    told = step.skip(agent.call("bench", version, *self._wishes(), *again, progress=step.progress))
+                    result.row = self._row(told)
+
+    # -- the steps ----------------------------------------------------------------------------------------------------
+    def _check(self, host: Host, facts: dict[str, Any]) -> str:
+        """Refuse a board of another kind, with other software, or with too little room, before anything is copied."""
+        found = recognise(facts["model"], facts["compatible"], facts["dts"])
+        needs_identity = any((self.profile.identity.modules, self.profile.identity.compatible))
+        if (found.name if found else None) != self.profile.name and (needs_identity or found is not None):
+            is_a = found.name if found else f"no board that EdgeKit knows ({facts['model']}, {facts['architecture']})"
+            raise BoardLacks(
+                f"{host.name}: is {is_a}, the bundle is for {self.profile.name}. Nothing was copied. "
+                f"Make one for it: edgekit bundle ARTIFACT --board {found.name if found else 'BOARD'}"
+            )
+        self._check_stack(host, facts)
+        needed = self.size + self.bundle.size + SPARE
+        if facts["disk_free_bytes"] < needed:
+            raise BoardLacks(
+                f"{host.name}: {facts['disk_free_bytes'] / 1e6:.0f} MB free at {facts['store']['home']}, needed are "
+                f"{needed / 1e6:.0f} MB. Nothing was copied. Free some space, then repeat the same command"
+            )
+        return self.profile.name
+
+    def _check_stack(self, host: Host, facts: dict[str, Any]) -> None:
+        if not self.profile.stacks or not any(stack.l4t for stack in self.profile.stacks):
+            return
+        try:
+            stack = self.profile.stack(facts["l4t"])
+        except BoardLacks as error:
+            raise BoardLacks(f"{host.name}: runs L4T {facts['l4t']}: {error}. Nothing was copied") from error
+        wanted = self.bundle.index["build"]["runtime"]
+        if wanted.startswith("tensorrt") and wanted != stack.runtime:
+            raise BoardLacks(
+                f"{host.name}: runs L4T {facts['l4t']} with TensorRT {stack.tensorrt}, which takes {stack.runtime}; "
+                f"the bundle is for {wanted}. Bundle again with --release {facts['l4t']}"
+            )
+
+    def _bring(self, agent: Agent, host: Host, result: Flashed, show: Progress) -> str:
+        """Copy and install the bundle unless the version is there and whole. Returns the version's name."""
+        name = self.bundle.digest[:16]
+        with _step(result, "copy", host, show) as step:
+            if name in agent.call("status")["versions"]:
+                step.outcome = "skipped"
+            else:
+                self._copy(agent, step)
+        with _step(result, "install", host, show) as step:
+            keys = [part for key in self.trusted or () for part in ("--trust-key", key.hex())]
+            if result.steps["copy"] == "skipped":
+                try:
+                    step.skip(agent.call("check", name, *keys))
+                    return name
+                except EdgeKitError:  # damaged there: bring it again
+                    self._copy(agent, step)
+            answer = agent.call("install", "--received", self.sha256, *keys, progress=step.progress)
+            return str(step.skip(answer)["version"])
+
+    def _copy(self, agent: Agent, step: _step) -> None:
+        """Send what is missing. What has arrived is kept when it is the beginning of this very file."""
+        there = agent.call("partial", self.sha256)
+        offset = there["bytes"] if _sha256(self.file, there["bytes"]) == there["sha256"] else 0
+        if offset == self.size:
+            return
+        pieces = self._pieces(offset, step)
+        arrived = agent.call("receive", self.sha256, "--offset", str(offset), stdin=pieces)
+        if not arrived["complete"]:
+            raise BoardLacks(
+                f"{agent.host.name}: {arrived['bytes']} of {self.size} bytes arrived whole. Repeat the same command"
+            )
+
+    def _pieces(self, offset: int, step: _step) -> Iterator[bytes]:
+        with self.file.open("rb") as handle:
+            handle.seek(offset)
+            for piece in iter(lambda: handle.read(_PIECE), b""):
+                yield piece
+                step.progress("copy", handle.tell(), self.size)
+
+    def _wishes(self) -> list[str]:
+        wishes = []
+        if self.options.seconds is not None:
+            wishes += ["--seconds", str(self.options.seconds)]
+        if self.options.power_mode is not None:
+            wishes += ["--power-mode", self.options.power_mode]
+        return wishes + (["--jetson-clocks"] if self.options.jetson_clocks else [])
+
+    def _row(self, told: dict[str, Any]) -> Row:
+        with tempfile.TemporaryDirectory(prefix="edgekit-row-") as folder:
+            place = Path(folder) / "bundle"
+            archive.unpack(str(self.file), str(place))
+            return rows.row_from_board(told, self.profile, self.bundle.index, place)
+
+
+def _sha256(file: Path, size: int | None = None) -> str:
+    """Of a file, or of its first ``size`` bytes."""
+    digest, left = hashlib.sha256(), file.stat().st_size if size is None else size
+    with file.open("rb") as handle:
+        while left > 0:
+            piece = handle.read(min(left, 1 << 20))
+            if not piece:
+                break
+            digest.update(piece)
+            left -= len(piece)
+    return digest.hexdigest()
+
+
+def _quiet(host: str, phase: str, done: int, total: int) -> None:
+    """No progress wanted."""
+
+
+__all__ = ["NAME", "FlashOptions", "Flashed", "flash"]
