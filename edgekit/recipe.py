@@ -74,17 +74,31 @@ class DataSection(Section):
 
 
 class AugmentSection(Section):
-    """CenterNet's augmentation: flip, scale and shift crop, colour jitter; probabilities and ranges.
+    """Augmentation of training images; probabilities and ranges.
 
+    policy: "centernet" has scale, shift and crop, and colour jitter; "ssd" has its own distortion, expansion and crop
     crop: train on crops of this size (width, height) with the objects as large as in the full input. The network is
-    fully convolutional, so half the pixels cost half the time and change nothing that it is asked to learn.
+        fully convolutional, so half the pixels cost half the time and change nothing that it is asked to learn.
+    max_expand: ssd's canvas is up to so many times as wide and high; gray_mix, mosaic: see Lightweight SSD, 3.4
     """
 
+    policy: Literal["centernet", "ssd"] = "centernet"
     flip: Probability = 0.5
     scale: Range = (0.6, 1.4)
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.4
     crop: Size | None = None
+    max_expand: Annotated[float, Field(ge=1)] = 4.0
+    gray_mix: Probability = 0.0
+    mosaic: Probability = 0.0
+
+    @model_validator(mode="after")
+    def _of_one_policy(self) -> AugmentSection:
+        others = {"centernet": {"max_expand"}, "ssd": {"scale", "shift", "colour", "crop"}}[self.policy]
+        defaults = AugmentSection.model_fields
+        if strange := sorted(name for name in others if getattr(self, name) != defaults[name].default):
+            raise ValueError(f"policy {self.policy} has no {', '.join(strange)}")
+        return self
 
 
 class LossSection(Section):

@@ -232,3 +232,18 @@ def test_bdd100k_recipes_are_the_papers() -> None:
         assert recipe.preprocess.mode == "stretch"
         assert recipe.train.epochs == 60
         assert recipe.train.schedule.drops == (45, 55)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (["augment.policy=ssd", "augment.scale=[0.5, 2]"], "policy ssd has no scale"),
+        (["augment.max_expand=2"], "policy centernet has no max_expand"),
+        (["augment.policy=yolo"], "policy"),
+        (["augment.mosaic=2"], "mosaic"),
+        (["data.layout=vox"], "layout"),
+    ],
+)
+def test_augmentation_and_data_of_one_kind(override: list[str], said: str) -> None:
+    with pytest.raises(BadConfig, match=said):
+        load_recipe("mobile-centernet-w16", override)

@@ -13,7 +13,7 @@ MARGIN = 0.2  # the cutting lines keep this share of the sides free
 
 
 def mosaic(
-    parts: Sequence[tuple[np.ndarray, Boxes]], size: tuple[int, int], rng: np.random.Generator
+    parts: Sequence[tuple[np.ndarray, Boxes]], size: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[np.ndarray, Boxes]:
     """Four images and their boxes -> one of ``size`` (width, height), cut at a random point.
 
@@ -21,7 +21,7 @@ def mosaic(
     scale that they would have alone. Boxes are cut as ``window`` says.
     """
     width, height = size
-    x, y = (int(rng.uniform(MARGIN, 1 - MARGIN) * side) for side in size)
+    x, y = (int(rng.uniform(MARGIN, 1 - MARGIN) * side) for side in (width, height))
     canvas = np.empty((height, width, 3), np.uint8)
     found = []
     quarters = ((0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height))
@@ -33,7 +33,7 @@ def mosaic(
     return canvas, Boxes(*(np.concatenate(values) for values in zip(*found, strict=True)))
 
 
-def _resized(image: np.ndarray, boxes: Boxes, size: tuple[int, int]) -> tuple[np.ndarray, Boxes]:
+def _resized(image: np.ndarray, boxes: Boxes, size: tuple[int, ...]) -> tuple[np.ndarray, Boxes]:
     scale = np.array([size[0] / image.shape[1], size[1] / image.shape[0]] * 2, np.float32)
     shrinks = scale[0] * scale[1] < 1
     resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

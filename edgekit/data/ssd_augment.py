@@ -57,7 +57,7 @@ def distort(image: np.ndarray, probability: float, rng: np.random.Generator) -> 
         hsv = cv2.cvtColor(np.clip(pixels, 0, 255), cv2.COLOR_BGR2HSV)  # hue 0..360, value as the pixels
         hsv[..., 0] = (hsv[..., 0] + hue) % 360
         hsv[..., 1] = np.clip(hsv[..., 1] * saturation, 0, 1)
-        pixels = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+        pixels = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR), np.float32)
     pixels *= 1.0 if early else contrast
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..data.augment import Augment
 from ..data.coco import CocoSet
-from ..data.dataset import DetectionDataset, EpochSampler, Item, WatchedLoader
+from ..data.dataset import Augmentation, DetectionDataset, EpochSampler, Item, WatchedLoader
+from ..data.ssd_augment import SsdAugment
 from ..recipe import Recipe
 from ..runtime.errors import BadConfig
 from ..runtime.preprocess import Preprocess
@@ -33,12 +34,8 @@ class DetectionData(lightning.LightningDataModule):
         super().__init__()
         self.recipe, self.train, self.val, self.collate, self.world = recipe, train, val, collate, world
         self.preprocess = recipe.preprocess.value()
-        full = recipe.preprocess.size
-        crop = recipe.augment.crop or full
-        self.train_preprocess = self._preprocess_at(crop)
-        self.augment = Augment(
-            **recipe.augment.model_dump(exclude={"crop"}), view=(crop[0] / full[0], crop[1] / full[1])
-        )
+        self.train_preprocess = self._preprocess_at(recipe.augment.crop or recipe.preprocess.size)
+        self.augment = augmentation(recipe)
         needed = recipe.train.batch_size * world
         self.steps_per_epoch = len(train) // needed
         if not self.steps_per_epoch:
@@ -64,15 +61,16 @@ class DetectionData(lightning.LightningDataModule):
 
     def _training_items(self) -> tuple[Dataset[Item], Sampler[Any]]:
         section = self.recipe.train
-        dataset = DetectionDataset(self.train, self.train_preprocess, self.augment, section.seed)
+        dataset = self._dataset(self.train_preprocess)
         pairs = EpochSampler(len(dataset), True, section.seed, self._rank(), self.world, section.batch_size)
         if section.multiscale is None:
             return dataset, pairs
-        each = [
-            DetectionDataset(self.train, self._preprocess_at(size), self.augment, section.seed)
-            for size in section.multiscale.sizes
-        ]
+        each = [self._dataset(self._preprocess_at(size)) for size in section.multiscale.sizes]
         return SizedDataset(each), SizeSampler(pairs, len(each), section.multiscale.every)
+
+    def _dataset(self, preprocess: Preprocess) -> DetectionDataset:
+        recipe = self.recipe
+        return DetectionDataset(self.train, preprocess, self.augment, recipe.train.seed, recipe.augment.mosaic)
 
     def _preprocess_at(self, size: tuple[int, int]) -> Preprocess:
         return self.recipe.preprocess.model_copy(update={"size": size}).value()
@@ -86,6 +84,18 @@ class DetectionData(lightning.LightningDataModule):
 
     def _rank(self) -> int:
         return self.trainer.global_rank if self.trainer is not None else 0
+
+
+def augmentation(recipe: Recipe) -> Augmentation:
+    """What the recipe does to a training image."""
+    section = recipe.augment
+    if section.policy == "ssd":
+        mean = recipe.preprocess.mean if recipe.preprocess.colour == "bgr" else recipe.preprocess.mean[::-1]
+        return SsdAugment(section.flip, max_expand=section.max_expand, gray_mix=section.gray_mix, fill=mean)
+    full = recipe.preprocess.size
+    crop = section.crop or full
+    view = crop[0] / full[0], crop[1] / full[1]
+    return Augment(section.flip, section.scale, section.shift, section.colour, section.gray_mix, view)
 
 
 class SizedDataset(Dataset[Item]):
