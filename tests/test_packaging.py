@@ -15,7 +15,7 @@ import pytest
 import edgekit
 
 ROOT = Path(__file__).parents[1]
-SHARED = ("recipes", "boards", "calibration")
+SHARED = ("recipes", "boards", "calibration", "scoring")
 
 
 def run(*command, **options):

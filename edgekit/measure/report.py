@@ -27,6 +27,7 @@ __all__ = [
     "Report",
     "ReportFiles",
     "TerminalTable",
+    "markdown_grid",
     "markdown_table",
     "read_report",
     "render_html",
@@ -128,12 +129,12 @@ def render_markdown(rows: Sequence[Row], pictures: Sequence[Picture] = (), title
             f"{n}. {title}: {verdict_text(row)}" for n, (title, row) in enumerate(zip(titles, rows, strict=True), 1)
         ),
         "## Where the time goes (p50, ms)",
-        _grid(
+        markdown_grid(
             ["", *spans],
             [[title, *(_show_span(row, span) for span in spans)] for title, row in zip(titles, rows, strict=True)],
         ),
         "## Details",
-        _grid(["", *titles], details),
+        markdown_grid(["", *titles], details),
         *(_machine_markdown(machine) for machine in machines(rows)),
         "## What the columns mean",
         "\n".join(f"- **{column.header}**: {column.meaning}" for column in COLUMNS),
@@ -149,15 +150,16 @@ def _show_span(row: Row, span: str) -> str:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """The competition table alone."""
-    return _grid([column.header for column in COLUMNS], table_cells(rows), numeric=NUMERIC)
+    return markdown_grid([column.header for column in COLUMNS], table_cells(rows), numeric=NUMERIC)
 
 
 def _machine_markdown(machine: Machine) -> str:
     numbers = ", ".join(map(str, machine.numbers))
-    return f"## Machine (rows {numbers})\n\n" + _grid(["fact", "value"], [list(fact) for fact in machine.facts])
+    return f"## Machine (rows {numbers})\n\n" + markdown_grid(["fact", "value"], [list(fact) for fact in machine.facts])
 
 
-def _grid(headers: Sequence[str], body: Sequence[Sequence[str]], numeric: frozenset[str] = frozenset()) -> str:
+def markdown_grid(headers: Sequence[str], body: Sequence[Sequence[str]], numeric: frozenset[str] = frozenset()) -> str:
+    """A Markdown table; the columns in ``numeric`` are set to the right."""
     rules = ["---:" if header in numeric else "---" for header in headers]
     lines = [[_cell(h) for h in headers], rules, *([_cell(c) for c in row] for row in body)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,43 @@
+"""``edgekit baseline``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .output import print_json, show_records
+
+EXAMPLE = """
+edgekit baseline save run-1.json run-2.json run-3.json --out baseline.json
+edgekit baseline show baseline.json
+"""
+
+
+def baseline(
+    action: Annotated[str, typer.Argument(metavar="save|show", help="Merge reports into a baseline, or show one.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="REPORT", help="Reports of repeated runs of one build on one machine; or the baseline."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The baseline to write; the gate's first argument.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Save what edgekit gate compares with, or show what it holds.
+
+    A baseline is a report without the single frames. Repeated runs (five are good, three are the least) tell the gate
+    how much the machine varies.
+    """
+    import edgekit
+
+    records = edgekit.baseline(action, files, out=out)
+    if json:
+        print_json(records)
+        return
+    show_records(records)
+    if out:
+        print(f"Next: edgekit gate {out} REPORT...")

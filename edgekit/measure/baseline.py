@@ -1,0 +1,76 @@
+"""Baselines: the rows that a gate compares with, merged from repeated runs of one build."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from ..runtime.artifact import new_file
+from ..runtime.errors import BadConfig, BadInput
+from .gate import noise_band
+from .matching import DISTURBED, Runs, group_rows, machine_differences, require_one_file, state_differences
+from .metrics import METRICS
+from .report import read_report, report_json
+from .row import Row
+
+ACTIONS = ("save", "show")
+
+
+def baseline(action: str, files: Sequence[str | Path], *, out: str | Path | None = None) -> list[dict[str, Any]]:
+    """``save`` merges reports of repeated runs into the file ``out``; ``show`` tells what a baseline holds.
+
+    Returns a record per row: its name, runs, p50 and its deviation from run to run, and what a gate should know.
+    Raises BadInput when the runs are not of one build on one machine, and BadConfig for another action.
+    """
+    if action not in ACTIONS:
+        raise BadConfig(f"baseline: unknown action {action!r}; there are: {', '.join(ACTIONS)}")
+    if (action == "save") != (out is not None):
+        raise BadConfig("baseline save needs --out BASELINE.json" if out is None else "baseline show takes no --out")
+    rows = [row for file in files for row in read_report(file)]
+    names = ", ".join(map(str, files))
+    if not rows:
+        raise BadInput(f"{names}: holds no row. Measure some: edgekit bench")
+    (runs,) = group_rows(rows)
+    require_one_file(runs, names)
+    _require_one_machine(runs, names)
+    if out is not None:
+        _save(rows, names, out)
+    return [_record(key.label, repeats) for key, repeats in runs.items()]
+
+
+def _save(rows: Sequence[Row], names: str, out: str | Path) -> None:
+    unmeasured = [row.label for row in rows if row.verdict.status == "not measured"]
+    if unmeasured:
+        raise BadInput(f"{names}: {unmeasured[0]} was not measured, so it is no baseline. Measure again: edgekit bench")
+    # a gate needs the statistics; the frames behind them would make a file that nobody wants in a repository
+    slim = [row.model_copy(update={"samples": (), "tracks": (), "layers": ()}) for row in rows]
+    with new_file(out) as handle:
+        handle.write(report_json(slim))
+
+
+def _require_one_machine(runs: Runs, names: str) -> None:
+    for key, (first, *others) in runs.items():
+        for row in others:
+            told = [*machine_differences(first, row), *state_differences(first, row)]
+            if told:
+                raise BadInput(
+                    f"{names}: {key.label} was measured on different machines or board states ({'; '.join(told)}). "
+                    f"A baseline is of one; give the reports of one machine."
+                )
+
+
+def _record(label: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Also ``a gate fails from``: the slowdown that a report of as many runs cannot hide at latency=+5%."""
+    quiet = [row.latency.p50 for row in rows if row.latency and row.verdict.status not in DISTURBED]
+    record: dict[str, Any] = {"row": label, "runs": len(rows), "undisturbed": len(quiet)}
+    if quiet and min(quiet) > 0:
+        noise = noise_band(quiet, quiet, METRICS["latency"].noise or 0.0)
+        record |= {
+            "p50_ms": math.exp(fmean(map(math.log, quiet))),
+            "deviation_percent": 100 * stdev(map(math.log, quiet)) if len(quiet) > 1 else None,
+            "noise_percent": 100 * math.expm1(noise.band),
+        }
+    return record

@@ -1,0 +1,302 @@
+"""The gate: may this build replace the one that the baseline was measured on?
+
+Counted figures (mAP, size, GOPS, parameters) are compared as they are. Figures of time, memory and energy vary from run
+to run; they fail only where the change is beyond the limit by more than the runs' own noise explains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Literal, NamedTuple
+
+from ..runtime.errors import BadInput
+from .matching import (
+    DISTURBED,
+    Key,
+    Runs,
+    group_rows,
+    machine_differences,
+    require_one_file,
+    software_differences,
+    state_differences,
+)
+from .metrics import Limit, Metric, parse_limits
+from .row import Record, Row
+
+DEFAULT_LIMITS = "mAP=-0.5pt,latency=+5%,size=+1%,gops=+0%"
+ASSUMED_RUNS = 4  # the assumed noise of a metric weighs as much as this many runs beyond the first
+MUST_CATCH = 0.10  # a gate that could overlook such a slowdown says so
+# Student's t, one-sided 99.9 %: of a thousand unchanged builds one goes beyond its noise. (degrees of freedom, t)
+_T999 = (
+    *((4, 7.173), (5, 5.893), (6, 5.208), (7, 4.785), (8, 4.501), (9, 4.297), (10, 4.144), (12, 3.930)),
+    *((15, 3.733), (20, 3.552), (30, 3.385), (60, 3.232), (120, 3.160)),
+)
+_SURE = 2.326  # normal deviate, one-sided 99 %
+
+Outcome = Literal["pass", "within noise", "fail", "missing", "not comparable", "skipped"]
+FAILING: tuple[Outcome, ...] = ("fail", "missing", "not comparable")
+
+
+class Check(Record):
+    """One metric of one row. base, new: mean over the undisturbed runs of a varying figure, else median and worst.
+
+    bound: the worst value allowed; change: relative, None where base is 0; runs: (baseline, report)
+    noise: how far ``new`` may be beyond ``bound`` by chance, relative, None for a counted figure
+    sure_from: the relative worsening from which on this gate fails 99 times in 100; None for a counted figure
+    """
+
+    row: str
+    metric: str
+    outcome: Outcome
+    reason: str = ""
+    limit: str
+    unit: str = ""
+    base: float | None = None
+    new: float | None = None
+    bound: float | None = None
+    change: float | None = None
+    noise: float | None = None
+    sure_from: float | None = None
+    runs: tuple[int, int] = (0, 0)
+
+
+class GateResult(Record):
+    """What a gate found. notes: what a reader should know and what fails nothing, each told once."""
+
+    format: Literal["edgekit-gate"] = "edgekit-gate"
+    version: Literal[1] = 1
+    passed: bool
+    baseline: str
+    reports: tuple[str, ...]
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> list[Check]:
+        return [check for check in self.checks if check.outcome in FAILING]
+
+
+def gate(
+    baseline: str | Path,
+    reports: Sequence[str | Path],
+    *,
+    limits: Sequence[str] = (DEFAULT_LIMITS,),
+    skip_incomparable: bool = False,
+) -> GateResult:
+    """Compare reports of one build with a stored baseline, row by row and metric by metric.
+
+    limits: ``mAP=-0.5pt,latency=+5%``; several reports are repeated runs of the same build
+    skip_incomparable: what cannot be compared (another machine or board state, a disturbed run) is named and passes
+    Raises BadConfig for a limit that cannot be read, BadInput for a file that is no report.
+    """
+    from .report import read_report
+
+    wanted = parse_limits(limits)
+    old, new = read_report(baseline), [row for file in reports for row in read_report(file)]
+    if not old or not new:
+        empty = baseline if not old else reports[0] if reports else "the report"
+        raise BadInput(f"{empty}: holds no row to compare. Measure some: edgekit bench")
+    result = compare(old, new, wanted, (str(baseline), *map(str, reports)))
+    return _skip(result) if skip_incomparable else result
+
+
+def compare(
+    base: Sequence[Row], new: Sequence[Row], limits: Sequence[Limit], sources: Sequence[str] = ("baseline", "report")
+) -> GateResult:
+    """``gate`` on rows. Raises BadInput when one side holds different model files under one name."""
+    before, after = group_rows(base, new)
+    require_one_file(before, sources[0])
+    require_one_file(after, ", ".join(sources[1:]))
+    checks = [check for key in before for check in _row_checks(key, before[key], after.get(key), limits)]
+    return GateResult(
+        passed=not any(check.outcome in FAILING for check in checks),
+        baseline=sources[0],
+        reports=tuple(sources[1:]),
+        checks=tuple(checks),
+        notes=tuple(dict.fromkeys(_notes(before, after, checks))),
+    )
+
+
+def _skip(result: GateResult) -> GateResult:
+    checks = tuple(
+        c.model_copy(update={"outcome": "skipped"}) if c.outcome == "not comparable" else c for c in result.checks
+    )
+    return result.model_copy(update={"checks": checks, "passed": not any(c.outcome in FAILING for c in checks)})
+
+
+# -- one row ----------------------------------------------------------------------------------------------------------
+def _row_checks(key: Key, base: Sequence[Row], new: Sequence[Row] | None, limits: Sequence[Limit]) -> list[Check]:
+    if not new:
+        reason = "the baseline has this row, the report has not"
+        return [Check(row=key.label, metric="row", outcome="missing", reason=reason, limit="present")]
+    return [_check(key.label, limit, base, new) for limit in limits]
+
+
+def _check(label: str, limit: Limit, base: Sequence[Row], new: Sequence[Row]) -> Check:
+    metric = limit.metric
+    old, now = _values(metric, base), _values(metric, new)
+    why = next(_incomparable(metric, base, new), "")
+    if why:
+        found: dict[str, object] = {"outcome": "not comparable", "reason": why}
+    elif not old or not now:
+        found = _absent(metric, base, new, bool(old))
+    else:
+        judge = _judge_exact if metric.noise is None else _judge_noisy
+        found = {**judge(limit, old, now), "runs": (len(old), len(now))}
+    named = {"row": label, "metric": metric.name, "limit": limit.text, "unit": metric.unit}
+    return Check.model_validate({**named, **found})
+
+
+def _values(metric: Metric, rows: Sequence[Row]) -> list[float]:
+    """The metric of each run; of a figure that varies, only from the runs that nothing disturbed."""
+    usable = [row for row in rows if metric.noise is None or row.verdict.status not in DISTURBED]
+    return [float(value) for row in usable if (value := metric.value(row)) is not None]
+
+
+def _absent(metric: Metric, base: Sequence[Row], new: Sequence[Row], known: bool) -> dict[str, object]:
+    """The baseline has a value that the report lacks: missing. Without a baseline there is nothing to compare with."""
+    side, rows = ("report", new) if known else ("baseline", base)
+    reasons = dict.fromkeys(reason for row in rows for reason in row.verdict.reasons)
+    told = f": {'; '.join(reasons)}" if reasons else ""
+    return {
+        "outcome": "missing" if known else "not comparable",
+        "reason": f"{metric.name} was not measured in the {side}{told}",
+    }
+
+
+def _incomparable(metric: Metric, base: Sequence[Row], new: Sequence[Row]) -> Iterator[str]:
+    """Reasons why the figures of the two sides must not be compared."""
+    if metric.name in ("mAP", "mAP50"):
+        yield from _other_images([*base, *new])
+    if metric.noise is None:
+        return
+    first, *others = [*base, *new]
+    for row in others:
+        for what, differences in (("machine", machine_differences), ("board state", state_differences)):
+            told = differences(first, row)
+            if told:
+                yield f"another {what} ({'; '.join(told)})"
+        if (first.verdict.status == "simulated") != (row.verdict.status == "simulated"):
+            yield "one side was measured, the other one simulated"
+    for side, rows in (("baseline", base), ("report", new)):
+        timed = [row for row in rows if row.latency is not None]
+        if timed and all(row.verdict.status in DISTURBED for row in timed):
+            yield f"every run of the {side} was disturbed ({timed[0].verdict.status}: {_why(timed[0])})"
+
+
+def _why(row: Row) -> str:
+    return "; ".join(row.verdict.reasons) or "no reason is given"
+
+
+def _other_images(rows: Sequence[Row]) -> Iterator[str]:
+    sets = dict.fromkeys(
+        (f"{r.accuracy.set}, {r.accuracy.images} images, digest {r.accuracy.set_digest[:12]}")
+        for r in rows
+        if r.accuracy is not None
+    )
+    if len(sets) > 1:
+        yield f"measured on different evaluation images ({'; '.join(sets)})"
+
+
+# -- one metric -------------------------------------------------------------------------------------------------------
+def _judge_exact(limit: Limit, base: Sequence[float], new: Sequence[float]) -> dict[str, object]:
+    """Counted figures: the worst of the report against the median of the baseline. On the limit is within it."""
+    high = limit.metric.better == "high"
+    old, now = median(base), min(new) if high else max(new)
+    bound = limit.bound(old)
+    worse_by = (bound - now) if high else (now - bound)
+    ok = worse_by <= 1e-9 * max(1.0, abs(old))
+    return {
+        "base": old,
+        "new": now,
+        "bound": bound,
+        "change": (now - old) / abs(old) if old else None,
+        "outcome": "pass" if ok else "fail",
+        "reason": "" if ok else f"{_beyond(limit, now, bound)}",
+    }
+
+
+class Noise(NamedTuple):
+    """Of the logarithm of a ratio of two means: its standard error, and how far chance alone rarely takes it."""
+
+    error: float
+    band: float
+
+
+def noise_band(base: Sequence[float], new: Sequence[float], assumed: float) -> Noise:
+    """How far the ratio of the two sides' geometric means may be off.
+
+    base, new: one positive value a run. The deviation from run to run is pooled over both sides, within each; the
+    ``assumed`` one counts as ``ASSUMED_RUNS`` more degrees of freedom, so a few runs that agree by luck do not make the
+    band vanish, and one run a side still has one.
+    """
+    squares, freedom = 0.0, 0
+    for values in (base, new):
+        logs = [math.log(value) for value in values]
+        squares += sum((x - fmean(logs)) ** 2 for x in logs)
+        freedom += len(logs) - 1
+    deviation = math.sqrt((squares + ASSUMED_RUNS * assumed**2) / (freedom + ASSUMED_RUNS))
+    error = deviation * math.sqrt(1 / len(base) + 1 / len(new))
+    t = next(t for limit, t in reversed(_T999) if limit <= freedom + ASSUMED_RUNS)
+    return Noise(error, t * error)
+
+
+def _judge_noisy(limit: Limit, base: Sequence[float], new: Sequence[float]) -> dict[str, object]:
+    """Varying figures: geometric means, and a failure only beyond limit and noise together."""
+    metric = limit.metric
+    if min(*base, *new) <= 0:
+        return {"outcome": "not comparable", "reason": f"a run has {metric.text(min(*base, *new))}"}
+    old, now = (math.exp(fmean(math.log(v) for v in values)) for values in (base, new))
+    noise = noise_band(base, new, metric.noise or 0.0)
+    bound = limit.bound(old)
+    found = {"base": old, "new": now, "bound": bound, "change": now / old - 1, "noise": math.expm1(noise.band)}
+    if bound <= 0:
+        return {**found, "outcome": "pass", "reason": "the limit allows everything"}
+    sign = -1.0 if metric.better == "high" else 1.0
+    beyond = sign * math.log(now / bound)  # how much worse than the limit, as a logarithm
+    allowed = sign * math.log(bound / old)
+    found["sure_from"] = math.expm1(allowed + noise.band + _SURE * noise.error)
+    if beyond <= 1e-12:
+        return {**found, "outcome": "pass"}
+    told = _beyond(limit, now, bound)
+    if beyond <= noise.band:
+        return {**found, "outcome": "within noise", "reason": f"{told}, by no more than the runs vary"}
+    return {**found, "outcome": "fail", "reason": f"{told}, by more than the runs vary"}
+
+
+def _beyond(limit: Limit, now: float, bound: float) -> str:
+    worse = "below" if limit.metric.better == "high" else "above"
+    return f"{limit.metric.text(now)} is {worse} the limit of {limit.metric.text(bound)}"
+
+
+# -- what else a reader should know -----------------------------------------------------------------------------------
+def _notes(before: Runs, after: Runs, checks: Sequence[Check]) -> Iterator[str]:
+    for key in after:
+        if key not in before:
+            yield f"{key.label}: new, not in the baseline; nothing was checked"
+    for key, base in before.items():
+        for row in after.get(key, ()):
+            yield from (f"software of {key.board} changed: {text}" for text in software_differences(base[0], row))
+            if row.input != base[0].input:
+                yield f"{key.label}: the input changed from {_input(base[0])} to {_input(row)}"
+        for side, rows in (("baseline", base), ("report", after.get(key, ()))):
+            disturbed = [row for row in rows if row.verdict.status in DISTURBED]
+            if disturbed and len(disturbed) < len(rows):
+                yield (
+                    f"{key.label}: {len(disturbed)} of {len(rows)} runs of the {side} were disturbed and are left "
+                    f"out of what varies ({_why(disturbed[0])})"
+                )
+    for check in checks:
+        allowed = abs(check.bound / check.base - 1) if check.bound and check.base else 0.0
+        if check.sure_from is not None and check.sure_from > MUST_CATCH > allowed:
+            yield (
+                f"{check.row}: {check.metric} must get {check.sure_from:.1%} worse before this gate is sure to fail "
+                f"({check.runs[0]} runs in the baseline, {check.runs[1]} in the report); more runs make it sharper"
+            )
+
+
+def _input(row: Row) -> str:
+    return f"{row.input.width} x {row.input.height} {row.input.layout}"

@@ -1,0 +1,119 @@
+"""Which rows of two reports are the same thing, and whether their figures may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..runtime.errors import BadInput
+from .row import Row
+
+DISTURBED = ("noisy", "throttled")
+# Facts that say which machine it is. memory_mb may differ a little: the kernel keeps some for itself.
+_IDENTITY = ("cpu", "architecture", "extensions", "cores", "physical_cores", "memory_mb", "board", "virtual")
+_NEAR = {"memory_mb": 0.05, "frequency_mhz": 0.05}  # relative difference that means nothing
+_SOFTWARE = ("system", "kernel", "python")
+_MOVING = ("load_average", "affinity", "smt_siblings", "frequency_mhz")
+_HELD = ("performance", "userspace", "unknown")  # governors under which the frequency is a setting, not an answer
+_UNKNOWN = (None, "unknown")
+
+
+class Key(NamedTuple):
+    """What a row is of. recipe: only where rows of several recipes share the rest, else empty."""
+
+    model: str
+    board: str
+    runtime: str
+    precision: str
+    recipe: str = ""
+
+    @property
+    def label(self) -> str:
+        model = f"{self.model} ({self.recipe})" if self.recipe else self.model
+        return f"{model} · {self.board} · {self.runtime} {self.precision}"
+
+
+Runs = dict[Key, list[Row]]
+
+
+def group_rows(*files: Sequence[Row]) -> list[Runs]:
+    """The rows of each list by their key. Rows under one key in one list are repeated runs of the same thing."""
+    shared: set[Key] = set()  # by rows of several recipes in one list
+    for rows in files:
+        named = {(_key(row), row.recipe) for row in rows}
+        keys = [key for key, _ in named]
+        shared |= {key for key in keys if keys.count(key) > 1}
+    grouped = []
+    for rows in files:
+        runs: Runs = {}
+        for row in rows:
+            key = _key(row)
+            runs.setdefault(key._replace(recipe=row.recipe) if key in shared else key, []).append(row)
+        grouped.append(runs)
+    return grouped
+
+
+def _key(row: Row) -> Key:
+    return Key(row.model, row.board, row.runtime, row.precision)
+
+
+def require_one_file(runs: Runs, source: str | Path) -> None:
+    """Repeated runs must be of one model file. Raises BadInput naming the rows that are not."""
+    for key, rows in runs.items():
+        files = sorted({row.model_file.sha256[:12] for row in rows})
+        if len(files) > 1:
+            raise BadInput(
+                f"{source}: {key.label} was measured on {len(files)} different model files ({', '.join(files)}), so "
+                f"its rows are no repeats of each other. Give the reports of one build at a time."
+            )
+
+
+def machine_differences(first: Row, second: Row) -> list[str]:
+    """In what the machines of two rows differ, as ``cpu: A, now B``; empty when they do not, or nothing is known."""
+    return list(_differences(first, second, _IDENTITY))
+
+
+def state_differences(first: Row, second: Row) -> list[str]:
+    """In what the states of the boards differ: governor, turbo, held frequency, power mode, threads."""
+    before, after = _facts(first), _facts(second)
+    skip = {*_IDENTITY, *_SOFTWARE, *_MOVING}
+    names = [n for n in before if n not in skip and all(isinstance(f.get(n), str | bool) for f in (before, after))]
+    if all(facts.get("governor", "unknown") in _HELD for facts in (before, after)):
+        names.append("frequency_mhz")
+    told = list(_differences(first, second, names))
+    if first.process.threads != second.process.threads:
+        told.append(f"threads: {first.process.threads}, now {second.process.threads}")
+    return told
+
+
+def software_differences(first: Row, second: Row) -> list[str]:
+    """In what the software differs. That is often the change under test, so it stops no comparison."""
+    told = list(_differences(first, second, _SOFTWARE))
+    if first.runtime_version != second.runtime_version:
+        told.insert(
+            0, f"{first.runtime}: {first.runtime_version or 'unknown'}, now {second.runtime_version or 'unknown'}"
+        )
+    return told
+
+
+def _facts(row: Row) -> Mapping[str, Any]:
+    return row.machine.get("before", {})
+
+
+def _differences(first: Row, second: Row, names: Sequence[str]) -> Iterator[str]:
+    before, after = _facts(first), _facts(second)
+    for name in names:
+        old, new = before.get(name), after.get(name)
+        if old not in _UNKNOWN and new not in _UNKNOWN and not _same(name, old, new):
+            yield f"{name.replace('_', ' ')}: {_show(old)}, now {_show(new)}"
+
+
+def _same(name: str, old: Any, new: Any) -> bool:
+    if name in _NEAR and isinstance(old, int | float) and isinstance(new, int | float):
+        return abs(new - old) <= _NEAR[name] * max(abs(old), abs(new))
+    return bool(old == new)
+
+
+def _show(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,91 @@
+"""``edgekit gate`` for CI: exit codes, the files it writes, and what GitHub reads. The gate itself is the real one."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+import edgekit
+from edgekit.cli import main
+from edgekit.measure.report import report_json
+from edgekit.measure.row import Latency
+
+
+@pytest.fixture
+def reports(tmp_path, row):
+    """base.json, same.json and slow.json of one quiet machine."""
+    for name, ms in (("base", 10.0), ("same", 10.0), ("slow", 20.0)):
+        latency = Latency.from_samples([ms] * 100)
+        quiet = row.model_copy(
+            update={"latency": latency, "verdict": row.verdict.model_copy(update={"status": "valid"})}
+        )
+        (tmp_path / f"{name}.json").write_text(report_json([quiet]))
+    return tmp_path
+
+
+def call(reports, *args):
+    return main(["gate", str(reports / "base.json"), *(str(reports / a) if a.endswith(".json") else a for a in args)])
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["same.json", "--max", "latency=+5%,size=+1%"], 0),
+        (["slow.json", "--max", "latency=+5%,size=+1%"], 1),
+        (["slow.json", "--max", "size=+1%"], 0),
+        (["slow.json", "--max", "latency=+200%", "--max", "size=+0%"], 0),
+        (["same.json", "--max", "mAP=-1pt"], 1),  # it was never measured, so it cannot be gated
+        (["same.json", "--max", "mAP=-1pt", "--skip-incomparable"], 0),
+        (["same.json", "--max", "latncy=+5%"], 2),
+        (["none.json"], 2),
+        ([], 2),
+    ],
+)
+def test_exit_codes(args, code, reports, capsys):
+    assert call(reports, *args) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_json_says_what_the_table_says(reports, capsys):
+    assert call(reports, "slow.json", "--max", "latency=+5%", "--json") == 1
+    value = json.loads(capsys.readouterr().out)
+    assert value["passed"] is False
+    assert value["checks"][0]["outcome"] == "fail"
+    assert call(reports, "slow.json", "--max", "latency=+5%") == 1
+    out = capsys.readouterr().out
+    assert "20.00 ms is above the limit of 10.50 ms" in out
+    assert out.splitlines()[-1].startswith("Gate failed: 1 of 1 checks")
+
+
+def test_files_for_ci(reports, monkeypatch, capsys):
+    page = reports / "page.md"
+    page.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    files = ["--markdown", str(reports / "gate.md"), "--junit", str(reports / "gate.xml")]
+    assert call(reports, "slow.json", "--max", "latency=+5%", *files, "--github") == 1
+    assert "::error title=EdgeKit gate%3A latency::the-model" in capsys.readouterr().out
+    assert (reports / "gate.md").read_text().startswith("## ❌ Gate failed")
+    assert page.read_text() == "before\n" + (reports / "gate.md").read_text()
+    assert ElementTree.parse(reports / "gate.xml").getroot().attrib["failures"] == "1"
+
+
+def test_annotations_leave_json_alone(reports, capsys):
+    assert call(reports, "slow.json", "--max", "latency=+5%", "--json", "--github") == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["passed"] is False
+    assert err.startswith("::error")
+
+
+def test_the_python_function_is_the_verb(reports):
+    result = edgekit.gate(reports / "base.json", [reports / "same.json"], limits=["latency=+5%"])
+    assert result.passed
+
+
+def test_baseline_save_and_show(reports, capsys):
+    out = str(reports / "new.json")
+    assert main(["baseline", "save", *[str(reports / "same.json")] * 3, "--out", out]) == 0
+    assert f"edgekit gate {out}" in capsys.readouterr().out
+    assert main(["baseline", "show", out, "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert (record["runs"], record["p50_ms"]) == (3, pytest.approx(10.0))
+    assert main(["baseline", "save", out]) == 2

@@ -1,0 +1,457 @@
+"""The gate with scripted latencies: what it must pass, what it must catch, and what it must refuse to compare."""
+
+import json
+import math
+import random
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekit.measure.baseline import baseline
+from edgekit.measure.gate import DEFAULT_LIMITS, FAILING, compare, gate, noise_band
+from edgekit.measure.gate_report import gate_cells, github_annotations, headline, junit_xml, render_gate
+from edgekit.measure.metrics import METRICS, find_metric, parse_limits
+from edgekit.measure.report import read_report, report_json
+from edgekit.measure.row import Latency
+from edgekit.runtime.errors import BadConfig, BadInput
+
+from .test_row import make_row
+
+MACHINE = {"cpu": "Toy 9000", "cores": 2, "memory_mb": 8000, "governor": "performance", "frequency_mhz": 2000.0}
+NOISY = {"status": "noisy", "reasons": ["somebody else ran"]}
+LABEL = "toynet · x86-1t · onnxruntime int8"
+
+
+def row(ms=10.0, machine=None, **changes):
+    """A row whose frames all took ``ms``, on MACHINE with ``machine``'s changes."""
+    facts = {**MACHINE, **(machine or {})}
+    latency = Latency.from_samples([ms] * 100).model_dump()
+    return make_row(**{"latency": latency, "samples": [], "machine": {"before": facts, "after": facts}, **changes})
+
+
+def model_file(size, sha="b"):
+    return {"name": "model.onnx", "bytes": size, "sha256": sha * 64}
+
+
+def complexity(macs):
+    return {"macs": macs, "gops": 2 * macs / 1e9, "parameters": 1}
+
+
+def accuracy(map_, **changes):
+    return {**row().accuracy.model_dump(), "map": map_, **changes}
+
+
+def check(base, new, limits):
+    (found,) = compare(base, new, parse_limits([limits])).checks
+    return found
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "base", "bound"),
+    [
+        ("latency=+5%", 20.0, 21.0),
+        ("latency=5%", 20.0, 21.0),
+        ("LATENCY = +2ms".replace(" = ", "="), 20.0, 22.0),
+        ("latency=+500us", 20.0, 20.5),
+        ("p50=+0%", 20.0, 20.0),
+        ("mAP=-0.5pt", 23.4, 22.9),
+        ("mAP@0.5=-10%", 40.0, 36.0),
+        ("size=+100kB", 2.0, 2.1),
+        ("gops=+.5GOPS", 9.0, 9.5),
+        ("params=+1M", 1e6, 2e6),
+        ("fps=-5%", 100.0, 95.0),
+        ("fps=-0%", 100.0, 100.0),
+    ],
+)
+def test_the_bound_of_a_limit_by_hand(text, base, bound):
+    (limit,) = parse_limits([text])
+    assert limit.bound(base) == pytest.approx(bound)
+
+
+def test_the_default_limits_are_the_four_columns():
+    assert [limit.metric.name for limit in parse_limits([DEFAULT_LIMITS])] == ["mAP", "latency", "size", "gops"]
+    assert parse_limits(["mAP=-1pt", "size=+1%"]) == parse_limits(["mAP=-1pt,size=+1%"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("latency", "'latency' is no limit"),
+        ("latency=", "is no limit"),
+        ("latency=fast", "is no limit"),
+        ("latency=+5%%", "is no limit"),
+        ("latncy=+5%", "Did you mean latency"),
+        ("latency=+5", "no unit; latency takes %, ms, us"),
+        ("latency=+5pt", "unknown unit 'pt'"),
+        ("mAP=+0.5pt", "gets worse downwards"),
+        ("latency=-5%", "gets worse upwards"),
+        ("latency=+5%,p50=+3%", "latency is limited twice"),
+        ("", "no limit is given"),
+        (",", "no limit is given"),
+    ],
+)
+def test_a_limit_that_cannot_be_meant_is_refused(text, told):
+    with pytest.raises(BadConfig) as caught:
+        parse_limits([text])
+    assert told in str(caught.value)
+
+
+def test_all_problems_of_the_limits_are_told_at_once():
+    with pytest.raises(BadConfig) as caught:
+        parse_limits(["mAP=+1pt,latncy=+1%,size=+1%"])
+    assert "downwards" in str(caught.value)
+    assert "latncy" in str(caught.value)
+    assert "size" not in str(caught.value).replace("'size'", "")
+
+
+# -- counted figures: exact -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("limit", "base", "new", "outcome"),
+    [
+        ("mAP=-0.5pt", {"accuracy": accuracy(0.300)}, {"accuracy": accuracy(0.295)}, "pass"),  # on the limit
+        ("mAP=-0.5pt", {"accuracy": accuracy(0.300)}, {"accuracy": accuracy(0.2949)}, "fail"),
+        ("mAP=-0.5pt", {"accuracy": accuracy(0.300)}, {"accuracy": accuracy(0.900)}, "pass"),
+        ("size=+1%", {"model_file": model_file(1_000_000)}, {"model_file": model_file(1_010_000, "d")}, "pass"),
+        ("size=+1%", {"model_file": model_file(1_000_000)}, {"model_file": model_file(1_010_001, "d")}, "fail"),
+        ("gops=+0%", {"complexity": complexity(10**9)}, {"complexity": complexity(10**9)}, "pass"),
+        ("gops=+0%", {"complexity": complexity(10**9)}, {"complexity": complexity(10**9 + 1000)}, "fail"),
+        ("params=+0%", {"complexity": complexity(10**9)}, {"complexity": complexity(1)}, "pass"),
+        ("mAP=-0.5pt", {}, {"accuracy": None}, "missing"),
+        ("mAP=-0.5pt", {"accuracy": None}, {}, "not comparable"),
+        ("mAP=-0.5pt", {}, {"accuracy": accuracy(0.9, set_digest="d" * 64)}, "not comparable"),
+        ("mAP=-0.5pt", {}, {"accuracy": accuracy(0.9, images=3)}, "not comparable"),
+        ("gops=+0%", {}, {"complexity": None}, "missing"),
+    ],
+)
+def test_counted_figures_are_compared_as_they_are(limit, base, new, outcome):
+    found = check([row(**base)], [row(**new)], limit)
+    assert found.outcome == outcome, found
+    assert (found.noise, found.sure_from) == (None, None)
+
+
+def test_of_repeats_that_differ_the_worst_counts():
+    found = check(
+        [row(accuracy=accuracy(m)) for m in (0.30, 0.31, 0.32)],
+        [row(accuracy=accuracy(m)) for m in (0.35, 0.28)],
+        "mAP=-1pt",
+    )
+    assert (found.base, found.new, found.bound) == (pytest.approx(31.0), pytest.approx(28.0), pytest.approx(30.0))
+    assert found.outcome == "fail"
+
+
+# -- varying figures: beyond limit and noise --------------------------------------------------------------------------
+def test_the_noise_band_by_hand():
+    # five runs a side that agree: only the assumed 1 % is left, as 4 of 8 + 4 degrees of freedom
+    noise = noise_band([10.0] * 5, [12.0] * 5, 0.01)
+    assert noise.error == pytest.approx(math.sqrt(4 * 0.01**2 / 12) * math.sqrt(2 / 5))
+    assert noise.band == pytest.approx(3.930 * noise.error)
+    # one run a side: the assumed deviation alone, with 4 degrees of freedom
+    alone = noise_band([10.0], [10.0], 0.01)
+    assert alone.band == pytest.approx(7.173 * 0.01 * math.sqrt(2))
+    # two runs that differ by a factor of e^0.02 lie 0.01 from their mean
+    two = noise_band([1.0, math.exp(0.02)], [1.0], 0.01)
+    assert two.error == pytest.approx(math.sqrt((2 * 0.01**2 + 4 * 0.01**2) / 5) * math.sqrt(1.5))
+
+
+@pytest.mark.parametrize(
+    ("ms", "outcome"), [(9.0, "pass"), (10.0, "pass"), (10.5, "pass"), (10.55, "within noise"), (11.0, "fail")]
+)
+def test_five_equal_runs_a_side(ms, outcome):
+    # the band is expm1(3.930 * sqrt(4e-4 / 12 * 0.4)) = 1.44 %, so a failure begins at 10.5 * 1.0144 = 10.65
+    found = check([row(10.0)] * 5, [row(ms)] * 5, "latency=+5%")
+    assert found.outcome == outcome
+    assert found.noise == pytest.approx(0.01445, abs=2e-5)
+    assert found.change == pytest.approx(ms / 10 - 1)
+    assert found.runs == (5, 5)
+
+
+@pytest.mark.parametrize(("fps_ms", "outcome"), [(10.0, "pass"), (10.5, "pass"), (12.5, "fail"), (5.0, "pass")])
+def test_a_varying_figure_that_should_be_high(fps_ms, outcome):
+    assert check([row(10.0)] * 5, [row(fps_ms)] * 5, "fps=-5%").outcome == outcome
+
+
+class ScriptedMachine:
+    """Gives the latencies of a run of frames: each run is off by a factor, each frame too, and some frames are late."""
+
+    def __init__(self, seed, run_noise=0.01, frame_noise=0.03, spikes=0.01):
+        self._random = random.Random(seed)
+        self._noise = run_noise, frame_noise, spikes
+
+    def run(self, ms, frames=150):
+        of_run, of_frame, spikes = self._noise
+        factor = self._random.lognormvariate(0, of_run)
+        late = (1.5 if self._random.random() < spikes else 1.0 for _ in range(frames))
+        samples = [ms * factor * slow * self._random.lognormvariate(0, of_frame) for slow in late]
+        return row(latency=Latency.from_samples(samples).model_dump())
+
+    def runs(self, ms, count):
+        return [self.run(ms) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("repeats", "noise", "slower", "caught"),
+    [(5, 0.01, 1.0, 0), (5, 0.01, 1.10, 100), (3, 0.01, 1.0, 0), (3, 0.005, 1.10, 100), (1, 0.01, 1.0, 0)],
+)
+def test_a_hundred_gates_against_five_runs_of_a_machine_that_varies(repeats, noise, slower, caught):
+    machine = ScriptedMachine(seed=repeats, run_noise=noise)
+    limits = parse_limits(["latency=+5%"])
+    base = machine.runs(20.0, 5)
+    failed = [not compare(base, machine.runs(20.0 * slower, repeats), limits).passed for _ in range(100)]
+    assert sum(failed) == caught
+
+
+def test_a_hundred_baselines_too():
+    machine, limits = ScriptedMachine(seed=1), parse_limits(["latency=+5%"])
+    for _ in range(100):
+        base = machine.runs(20.0, 5)
+        assert compare(base, machine.runs(20.0, 5), limits).passed
+        assert not compare(base, machine.runs(22.0, 5), limits).passed
+
+
+def test_too_few_runs_are_told():
+    found = compare([row(10.0)], [row(10.0)], parse_limits(["latency=+5%"]))
+    assert found.passed
+    (note,) = found.notes
+    assert "latency must get 20" in note  # 1.05 * exp((7.173 + 2.326) * 0.01 * sqrt(2)) = 1.201
+    assert "more runs make it sharper" in note
+    assert compare([row(10.0)] * 5, [row(10.0)] * 5, parse_limits(["latency=+5%"])).notes == ()
+
+
+@given(
+    base=st.lists(st.floats(1, 100), min_size=1, max_size=6),
+    new=st.lists(st.floats(1, 100), min_size=1, max_size=6),
+    percent=st.integers(0, 50),
+)
+@settings(max_examples=150, deadline=None)
+def test_properties_of_the_latency_gate(base, new, percent):
+    limit = f"latency=+{percent}%"
+    found = check([row(v) for v in base], [row(v) for v in new], limit)
+    # nothing slower than before never fails; a failure is beyond the limit; the band is never empty
+    if max(new) <= min(base):
+        assert found.outcome == "pass"
+    if found.outcome == "fail":
+        assert found.new > found.bound * (1 + found.noise) * (1 - 1e-9)
+    assert found.noise > 0
+    # faster never turns a pass into a failure, and a unit changes nothing
+    if found.outcome == "pass":
+        assert check([row(v) for v in base], [row(0.5 * v) for v in new], limit).outcome == "pass"
+    scaled = check([row(3 * v) for v in base], [row(3 * v) for v in new], limit)
+    assert scaled.noise == pytest.approx(found.noise)
+
+
+@given(before=st.integers(0, 1000), after=st.integers(0, 1000), points=st.integers(0, 100))
+@settings(deadline=None)
+def test_properties_of_the_map_gate(before, after, points):
+    found = check(
+        [row(accuracy=accuracy(before / 1000))], [row(accuracy=accuracy(after / 1000))], f"mAP=-{points / 10}pt"
+    )
+    assert (found.outcome == "fail") == (after < before - points)
+
+
+# -- what must not be compared ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"machine": {"cpu": "Other"}}, "another machine (cpu: Toy 9000, now Other)"),
+        ({"machine": {"memory_mb": 4000}}, "another machine (memory mb: 8000, now 4000)"),
+        ({"machine": {"governor": "powersave"}}, "another board state (governor: performance, now powersave)"),
+        ({"machine": {"frequency_mhz": 1500.0}}, "another board state (frequency mhz: 2000.0, now 1500.0)"),
+        ({"process": {"threads": 2, "core": None, "warmup": 10}}, "another board state (threads: 1, now 2)"),
+        ({"verdict": {"status": "simulated"}}, "one side was measured, the other one simulated"),
+        ({"verdict": NOISY}, "every run of the report was disturbed (noisy: somebody else ran)"),
+        ({"verdict": {"status": "throttled"}}, "every run of the report was disturbed (throttled: no reason is given)"),
+    ],
+)
+def test_what_forbids_a_comparison_of_time_is_named(changes, told):
+    result = compare([row()], [row(**changes)], parse_limits(["latency=+5%,size=+1%"]))
+    latency, size = result.checks
+    assert (latency.outcome, size.outcome) == ("not comparable", "pass")
+    assert told in latency.reason
+    assert latency.new is None
+    assert not result.passed
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"memory_mb": 8100},
+        {"governor": "unknown"},
+        {"cpu": "unknown"},
+        {"load_average": [5.0, 5.0, 5.0]},
+        {"affinity": [0]},
+        {"temperature": 71.5},
+        {"frequency_mhz": 2050.0},
+        {"frequency_mhz": 900.0, "governor": "ondemand"},
+    ],
+)
+def test_what_moves_or_is_unknown_forbids_nothing(facts):
+    result = compare([row()] * 5, [row(machine=facts)] * 5, parse_limits(["latency=+5%"]))
+    outcome = result.checks[0].outcome
+    # of two governors, both known, the second one is another state whatever the clock does
+    assert outcome == ("not comparable" if facts.get("governor") == "ondemand" else "pass")
+
+
+def test_repeats_on_two_machines_are_not_averaged():
+    result = compare([row()], [row(10.0), row(10.0, machine={"cpu": "Other"})], parse_limits(["latency=+5%"]))
+    assert "another machine" in result.checks[0].reason
+
+
+def test_changed_software_is_noted_and_compared():
+    result = compare([row()] * 5, [row(runtime_version="2.0", machine={"kernel": "6"})] * 5, parse_limits(["size=+1%"]))
+    assert result.passed
+    assert result.notes == ("software of x86-1t changed: onnxruntime: 1.2.3, now 2.0",)
+
+
+def test_a_disturbed_repeat_is_left_out_by_name():
+    slow = row(30.0, verdict=NOISY)
+    result = compare([row()] * 5, [row(10.0), slow, row(10.0)], parse_limits(["latency=+5%"]))
+    assert result.passed
+    assert result.checks[0].runs == (5, 2)
+    assert any(
+        "1 of 3 runs of the report were disturbed" in note and "somebody else ran" in note for note in result.notes
+    )
+
+
+def test_a_missing_row_fails_and_a_new_one_is_noted():
+    result = compare([row(), row(board="jetson-tx2")], [row(), row(runtime="openvino")], parse_limits(["size=+1%"]))
+    assert [c.outcome for c in result.checks] == ["pass", "missing"]
+    assert result.checks[1].row == "toynet · jetson-tx2 · onnxruntime int8"
+    assert result.notes == ("toynet · x86-1t · openvino int8: new, not in the baseline; nothing was checked",)
+
+
+def test_a_row_that_died_is_missing_with_its_reason():
+    died = make_row(
+        latency=None, accuracy=None, verdict={"status": "not measured", "reasons": ["it was killed by SIGSEGV"]}
+    )
+    result = compare([row()], [died], parse_limits([DEFAULT_LIMITS]))
+    assert [c.outcome for c in result.checks] == ["missing", "missing", "pass", "pass"]
+    assert "SIGSEGV" in result.checks[1].reason
+
+
+def test_two_recipes_of_one_network_are_two_rows():
+    rows = [row(recipe="a"), row(20.0, recipe="b")]
+    result = compare(rows, rows, parse_limits(["size=+1%"]))
+    assert [c.row for c in result.checks] == [f"toynet ({r}) · x86-1t · onnxruntime int8" for r in "ab"]
+    assert compare([row(recipe="a")], [row(recipe="b")], parse_limits(["size=+1%"])).passed
+
+
+def test_two_files_under_one_name_are_no_repeats():
+    rows = [row(), row(model_file=model_file(2_500_000, "d"))]
+    with pytest.raises(BadInput, match="2 different model files"):
+        compare([row()], rows, parse_limits(["size=+1%"]))
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def write(tmp_path):
+    def write(name, *rows):
+        (tmp_path / name).write_text(report_json(rows))
+        return tmp_path / name
+
+    return write
+
+
+def test_from_repeated_reports_to_a_verdict(write, tmp_path):
+    runs = [write(f"{n}.json", row(10.0 + n / 100), row(5.0, runtime="openvino")) for n in range(3)]
+    out = tmp_path / "baseline.json"
+    first, second = baseline("save", runs, out=out)
+    assert (first["row"], first["runs"], first["undisturbed"]) == (LABEL, 3, 3)
+    assert first["p50_ms"] == pytest.approx(10.01, rel=1e-4)
+    assert first["deviation_percent"] == pytest.approx(0.1, rel=1e-2)
+    assert second["deviation_percent"] == 0
+    assert baseline("show", [out])[0] == first
+    assert len(read_report(out)) == 6
+    result = gate(out, [runs[0]])
+    assert result.passed
+    assert len(result.checks) == 8
+    assert not gate(out, [write("slow.json", row(15.0), row(5.0, runtime="openvino"))]).passed
+
+
+def test_a_baseline_is_small(write, tmp_path):
+    frames = [10.0 + n / 1000 for n in range(1000)]
+    run = write("a.json", row(samples=frames))
+    baseline("save", [run], out=tmp_path / "b.json")
+    assert len((tmp_path / "b.json").read_text()) < 8000 < len(run.read_text())
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([row(), row(machine={"cpu": "Other"})], "different machines or board states"),
+        ([row(), row(model_file=model_file(1, "d"))], "different model files"),
+        ([make_row(latency=None, verdict={"status": "not measured"})], "was not measured"),
+        ([], "holds no row"),
+    ],
+)
+def test_what_is_no_baseline_is_refused_and_nothing_is_written(rows, told, write, tmp_path):
+    with pytest.raises(BadInput, match=told):
+        baseline("save", [write("a.json", *rows)], out=tmp_path / "b.json")
+    assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("action", "out", "told"),
+    [("sve", None, "there are: save, show"), ("save", None, "--out"), ("show", "x", "no --out")],
+)
+def test_baseline_says_how_it_is_called(action, out, told, write):
+    with pytest.raises(BadConfig, match=told):
+        baseline(action, [write("a.json", row())], out=out)
+
+
+def test_incomparable_rows_can_be_skipped(write):
+    base, other = write("a.json", row()), write("b.json", row(machine={"cpu": "Other"}))
+    assert not gate(base, [other]).passed
+    result = gate(base, [other], skip_incomparable=True)
+    assert result.passed
+    assert [c.outcome for c in result.checks] == ["pass", "skipped", "pass", "pass"]
+    assert "1 skipped" in headline(result)
+
+
+@pytest.mark.parametrize("name", ["there-is-none.json", "damaged.json"])
+def test_a_file_that_is_no_report_is_told(name, write, tmp_path):
+    (tmp_path / "damaged.json").write_text("{")
+    with pytest.raises(BadInput, match=name):
+        gate(write("a.json", row()), [tmp_path / name])
+
+
+# -- renderings -------------------------------------------------------------------------------------------------------
+EVIL = 'net <b> "x" & | \x00 %0A ::error::'
+FAILED = compare([row(model=EVIL), row(runtime="openvino")], [row(20.0, model=EVIL)], parse_limits([DEFAULT_LIMITS]))
+
+
+def test_the_markdown_tells_what_failed():
+    text = render_gate(FAILED)
+    assert text.startswith("## ❌ Gate failed: 2 of 5 checks against baseline.")
+    assert "latency fail (+100.0%): 20.00 ms is above the limit of 10.50 ms" in text
+    table = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(table) == 2 + 5
+    assert len({line.replace("\\|", "").count("|") for line in table}) == 1
+
+
+def test_junit_is_xml_with_a_case_per_check():
+    root = ElementTree.fromstring(junit_xml(FAILED))
+    assert root.attrib == {"name": "edgekit gate", "tests": "5", "failures": "2", "errors": "0", "skipped": "0"}
+    assert [len(suite) for suite in root] == [4, 1]
+    assert [case.attrib["name"] for case in root.iter("testcase")] == ["mAP", "latency", "size", "gops", "row"]
+    assert {f.attrib["type"] for f in root.iter("failure")} == {"fail", "missing"}
+
+
+def test_annotations_are_one_line_each_and_escaped():
+    lines = list(github_annotations(FAILED))
+    errors = [line for line in lines if line.startswith("::error title=")]
+    assert len(errors) == 2
+    assert all("\n" not in line and "\r" not in line for line in lines)
+    assert "%250A" in errors[0]
+    assert "+100.0%25" in errors[0]
+
+
+def test_every_outcome_can_be_shown():
+    for name in METRICS:
+        limit = f"{name}={'-' if find_metric(name).better == 'high' else '+'}5%"
+        result = compare([row()], [row()], parse_limits([limit]))
+        assert len(gate_cells(result.checks[0])) == 10
+        assert result.passed == (result.checks[0].outcome not in FAILING)
+        assert json.loads(result.model_dump_json())["format"] == "edgekit-gate"
