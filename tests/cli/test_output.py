@@ -26,6 +26,10 @@ LINES = {
     "zoo": "",
     "boards": "",
     "doctor": "",
+    "gate": "b.json r.json",
+    "baseline": "show b.json",
+    "score": "r.json --rules icme2020",
+    "schema": "report",
 }
 
 
@@ -33,7 +37,7 @@ LINES = {
 def test_json_of_every_verb(verb, pipeline, capsys):
     assert main([verb, *LINES[verb].split(), "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
-    kinds = {"zoo": list, "boards": list, "bench": list, "run": list}
+    kinds = {"zoo": list, "boards": list, "bench": list, "run": list, "baseline": list}
     assert type(value) is kinds.get(verb, dict)
 
 
