@@ -306,3 +306,140 @@ def test_load_of_others_is_what_this_process_and_its_children_did_not_use(monkey
     row = bench(worker, artifact, eval_set).row
     assert row.process.other_load == pytest.approx((5 - 3) / 4)
     assert row.verdict.reasons == ("other processes kept 0.5 cores busy meanwhile",)
+
+
+# -- the rest of a row ------------------------------------------------------------------------------------------------
+def told(latencies=(10.0,) * 100, **timed):
+    """A worker's result with what the newer worker adds."""
+    result = scripted_result(list(latencies))
+    result["timed"] = {**result["timed"], "voluntary_switches": 7, "sustained": {"first_ms": 10.0, "last_ms": 10.2}}
+    result["telemetry"] = {
+        "seconds": 4.0,
+        "tracks": [
+            {
+                "name": "cpu clock",
+                "unit": "MHz",
+                "source": "/sys",
+                "first": 3000.0,
+                "last": 3000.0,
+                "min": 3000.0,
+                "max": 3000.0,
+                "seconds": [0.0, 0.5],
+                "values": [3000.0, 3000.0],
+            }
+        ],
+        "energy": [{"source": "RAPL package-0", "joules": 30.0}, {"source": "RAPL package-1", "joules": 10.0}],
+    }
+    result["session"]["device_memory_bytes"] = 55_000_000
+    return result
+
+
+def test_energy_tracks_and_switches(worker, artifact, eval_set):
+    worker.play(result=told())
+    row = bench(worker, artifact, eval_set).row
+    assert (row.energy.source, row.energy.watts) == ("RAPL package-0 + RAPL package-1", 10.0)
+    assert (row.energy.joules, row.energy.joules_per_frame) == (40.0, 0.4)
+    assert row.sustained.ratio == pytest.approx(1.02)
+    assert row.tracks[0].values == (3000.0, 3000.0)
+    assert (row.process.voluntary_switches, row.process.device_memory_mb) == (7, 55.0)
+    assert row.process.cold_spans == {"preprocess": 1.0, "inference": 18.0, "postprocess": 1.0}
+    assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+
+def test_what_no_sensor_tells_is_none(worker, artifact, eval_set):
+    worker.play(result=scripted_result([10.0] * 100))
+    row = bench(worker, artifact, eval_set).row
+    assert (row.energy, row.tracks, row.sustained, row.throughput, row.drop) == (None, (), None, (), None)
+    assert row.process.device_memory_mb is None
+
+
+def test_full_is_as_long_as_mlperf_asks():
+    assert BenchOptions.full() == BenchOptions(min_seconds=600, min_count=662)
+    assert BenchOptions.full(min_seconds=5).min_seconds == 5
+
+
+def test_copies_of_an_accelerator_are_spans(worker, artifact, eval_set):
+    result = scripted_result([10.0] * 100)
+    result["latency_ms"] = {**result["latency_ms"], "host_to_device": [0.5] * 100, "device_to_host": [0.1] * 100}
+    worker.play(result=result)
+    spans = bench(worker, artifact, eval_set).row.spans
+    assert (spans["host_to_device"], spans["device_to_host"]) == (0.5, 0.1)
+
+
+def test_the_drop_is_against_the_fp32_file_in_the_same_runtime(worker, artifact, eval_set, tmp_path):
+    """FP32 finds one box of two, INT8 in OpenVINO none; the reference is of the same runtime where there is one."""
+    nothing = {"boxes": [], "scores": [], "class_ids": []}
+    quantized = make_artifact(tmp_path / "q", kind="onnx-int8", precision="int8")
+    blind = scripted_result([10.0] * 100, detections=[nothing, nothing])
+    blind["session"]["precision"] = "int8"
+    good = scripted_result([10.0] * 100)
+    targets = [Target(artifact, "onnxruntime"), Target(quantized, "openvino")]
+    worker.play(onnxruntime={"result": good}, openvino={"result": blind})
+    reference, lost = (m.row for m in bench_targets(targets, BOARD, eval_set, worker=worker.command))
+    assert reference.drop is None
+    assert lost.drop.map50 == pytest.approx(51 / 101)
+    assert (lost.drop.reference, lost.drop.runtime) == (artifact.digest, "onnxruntime")
+    targets = [Target(artifact, "openvino"), Target(artifact, "onnxruntime"), Target(quantized, "onnxruntime")]
+    worker.play(result=good)
+    rows = [m.row for m in bench_targets(targets, BOARD, eval_set, worker=worker.command)]
+    assert [r.drop and r.drop.runtime for r in rows] == [None, None, "onnxruntime"]
+    assert rows[2].drop.map == 0
+
+
+def test_no_reference_no_drop(worker, eval_set, tmp_path):
+    quantized = make_artifact(tmp_path / "q", kind="onnx-int8", precision="int8")
+    result = scripted_result([10.0] * 100)
+    result["session"]["precision"] = "int8"
+    worker.play(result=result)
+    (alone,) = bench_targets([Target(quantized, "onnxruntime")], BOARD, eval_set, worker=worker.command)
+    assert (alone.row.precision, alone.row.drop) == ("int8", None)
+
+
+def test_an_engine_without_calibration_has_no_accuracy(worker, eval_set, tmp_path):
+    engine = make_artifact(tmp_path / "e", engine={"perf_only": "INT8 without calibration: its boxes mean nothing"})
+    worker.play(result=scripted_result([10.0] * 100))
+    row = bench(worker, engine, eval_set).row
+    assert row.accuracy is None
+    assert "INT8 without calibration" in row.verdict.reasons[-1]
+
+
+def test_a_simulated_board_is_called_one(worker, artifact, eval_set):
+    worker.play(result={**scripted_result([10.0] * 100), "board": {"simulated": ["identity below /tmp/root"]}})
+    assert bench(worker, artifact, eval_set).row.verdict.status == "simulated"
+
+
+OFFLINE = {"count": 90, "wall_seconds": 3.0, "cpu_over_wall": 1.9, "fps": 30.0, "streams": 2, "batch": 1}
+
+
+def test_offline_is_another_process_with_every_core(worker, artifact, eval_set):
+    worker.play(result={**scripted_result([10.0] * 100), "offline": OFFLINE})
+    row = bench(worker, artifact, eval_set, options=BenchOptions(offline=True)).row
+    latency, throughput = worker.jobs()
+    cores = len(os.sched_getaffinity(0))
+    assert "mode" not in latency
+    assert {k: throughput[k] for k in ("mode", "streams", "threads", "core")} == {
+        "mode": "offline",
+        "streams": cores,
+        "threads": 1,
+        "core": None,
+    }
+    (found,) = row.throughput
+    assert (found.fps, found.streams, found.batch, found.count) == (30.0, cores, 1, 90)
+    assert "static batch of one" in found.note
+
+
+def test_offline_that_fails_leaves_the_latency(worker, artifact, eval_set):
+    worker.play(result=scripted_result([10.0] * 100))
+    row = bench(worker, artifact, eval_set).row
+    worker.play(result={**scripted_result([10.0] * 100), "offline": OFFLINE}, exit=0)
+    from edgekit.measure import bench as module
+
+    def fails(*_arguments):
+        raise ChildDied("out of memory")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "measure_offline", fails)
+        row = bench(worker, artifact, eval_set, options=BenchOptions(offline=True)).row
+    assert row.latency.count == 100
+    assert row.throughput == ()
+    assert "throughput was not measured: out of memory" in row.verdict.reasons
