@@ -26,7 +26,7 @@ class Runner(object):
 
     def __call__(self, image):
         timing = Timing()
-        tensor, placement = self.preprocess(image, self.session.layout)
+        tensor, placement = self.session.prepare(image, self.preprocess)
         timing.lap("preprocess")
         outputs = self.session.infer({INPUT: tensor})
         timing.lap("inference")
@@ -48,7 +48,7 @@ class Runner(object):
 
     def check(self, image):
         """Run once and look at the raw outputs. BadInput when they break the output contract or are not finite."""
-        tensor, _ = self.preprocess(image, self.session.layout)
+        tensor, _ = self.session.prepare(image, self.preprocess)
         outputs = self.session.infer({INPUT: tensor})
         boxes, scores = outputs["boxes"], outputs["scores"]
         wanted = boxes.shape[:2] + (len(self.artifact.classes),)

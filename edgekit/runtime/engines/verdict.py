@@ -95,9 +95,8 @@ def _check_header(path, about):
 
 
 def _header(header):
-    return (
-        " ".join(str(header[key]) for key in ("layout", "tag", "version") if header.get(key) is not None) or "nothing"
-    )
+    words = (str(header[key]) for key in ("layout", "tag", "version") if header.get(key) is not None)
+    return " ".join(words) or "nothing"
 
 
 def _check_source(artifact, about, onnx):

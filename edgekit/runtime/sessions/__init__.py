@@ -12,12 +12,26 @@ from ..errors import ArtifactError, BadConfig, BadInput, MissingDependency
 SESSIONS = {
     "onnxruntime": "edgekit.runtime.sessions.ort:OrtSession",
     "openvino": "edgekit.runtime.sessions.ov:OpenVinoSession",
+    "cuda": "edgekit.runtime.sessions.cuda_ort:CudaOrtSession",
+    "tensorrt8": "edgekit.runtime.sessions.trt8:Tensorrt8Session",
+    "tensorrt10": "edgekit.runtime.sessions.trt10:Tensorrt10Session",
+    "tensorrt11": "edgekit.runtime.sessions.trt10:Tensorrt11Session",
     "pytorch": "edgekit.models.session:TorchSession",
 }
 
 # what to install when the library is missing
-PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "edgekit[openvino]", "pytorch": "edgekit[train]"}
+PACKAGES = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "edgekit[openvino]",
+    "pytorch": "edgekit[train]",
+    "cuda": "onnxruntime-gpu",
+    "tensorrt8": "tensorrt",
+    "tensorrt10": "tensorrt<11",
+    "tensorrt11": "tensorrt>=11",
+}
 
+# kind -> the verb that makes it
+_MAKERS = {"checkpoint": "train RECIPE", "engine": "build ARTIFACT --board BOARD"}
 INPUT = "image"
 OUTPUTS = ("boxes", "scores")
 
@@ -40,6 +54,10 @@ class Session(object):
         self.layout = artifact.manifest.get("input", {}).get("layout", "nchw_float")
         self.postprocess = {}
         self.spans = {}
+
+    def prepare(self, image, preprocess):
+        """uint8 BGR image -> (what ``infer`` takes under "image", Placement); some sessions do this on their device."""
+        return preprocess(image, self.layout)
 
     def infer(self, inputs):
         """{"image": array} -> {"boxes": float32 [N, A, 4], "scores": float32 [N, A, C]}.
@@ -77,12 +95,12 @@ def open_session(runtime, artifact, threads=1):
     cls = _session_class(runtime)
     if artifact.kind not in cls.kinds:
         raise ArtifactError(
-            "{}: found an artifact of kind {!r}; runtime {} loads {}. Make one with: edgekit {} RECIPE".format(
+            "{}: found an artifact of kind {!r}; runtime {} loads {}. Make one with: edgekit {}".format(
                 artifact.path,
                 artifact.kind,
                 runtime,
                 " or ".join(cls.kinds),
-                "train" if "checkpoint" in cls.kinds else "export",
+                _MAKERS.get(cls.kinds[0], "export RECIPE"),
             )
         )
     return cls(artifact, threads)

@@ -24,13 +24,16 @@ class OrtSession(Session):
         ort = load_library("onnxruntime", "onnxruntime")
         path = artifact.file("model.onnx")
         try:
-            self._session = ort.InferenceSession(path, _options(ort, threads), providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(path, _options(ort, threads), providers=self._providers(ort))
         except _refusals() as error:
             raise BadInput(
                 "{}: ONNX Runtime {} refuses it: {}".format(path, ort.__version__, _one_line(error))
             ) from error
         self._version = ort.__version__
         check_names(path, [i.name for i in self._session.get_inputs()], [o.name for o in self._session.get_outputs()])
+
+    def _providers(self, ort):
+        return ["CPUExecutionProvider"]
 
     def infer(self, inputs):
         boxes, scores = self._session.run(OUTPUTS, {INPUT: inputs[INPUT]})

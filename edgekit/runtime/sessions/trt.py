@@ -1,0 +1,259 @@
+"""What every TensorRT session does alike: verdict, buffers, one stream, events, and where the image is prepared.
+
+``Execution`` hides how a TensorRT version names tensors and starts the work (trt8.py: bindings; trt10.py: addresses).
+"""
+
+import os
+
+import numpy as np
+
+from ..cuda import Cuda
+from ..engines.build import builder_for, l4t, load_tensorrt
+from ..engines.network import make_logger
+from ..engines.verdict import PLAN, check_engine
+from ..errors import BadConfig, BadInput, EdgeKitError
+from . import INPUT, OUTPUTS, Session, check_names
+from .cudagraph import NoGraph, capture
+from .preprocess_kernel import BLOCK, arguments, compile_kernel, grid
+
+# set to 0: launch kernels one by one; prepare images on the host
+GRAPH_SWITCH, KERNEL_SWITCH = "EDGEKIT_CUDA_GRAPH", "EDGEKIT_CUDA_PREPROCESS"
+ON_DEVICE = object()  # stands for an input that lies on the device already
+SUPPRESSED = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+
+
+class Port(object):
+    """An input or output: name, shape (-1 where the data decide), dtype, and its memory here and on the device."""
+
+    def __init__(self, driver, name, shape, dtype, nbytes=None):
+        self.name, self.shape, self.dtype = name, tuple(int(n) for n in shape), np.dtype(dtype)
+        count = nbytes // self.dtype.itemsize if nbytes is not None else int(np.prod(self.shape, dtype=np.int64))
+        self.host = driver.pagelocked_empty(max(1, count), self.dtype)
+        self.device = driver.mem_alloc(max(1, count) * self.dtype.itemsize)
+
+    @property
+    def address(self):
+        return int(self.device)
+
+    def array(self, rows=None):
+        """The host's copy in its shape; ``rows`` fills in a size that the data decided."""
+        if -1 not in self.shape:
+            return self.host[: int(np.prod(self.shape, dtype=np.int64))].reshape(self.shape)
+        shape = tuple(rows if n == -1 else n for n in self.shape)
+        return self.host[: int(np.prod(shape, dtype=np.int64))].reshape(shape)
+
+
+class TensorrtSession(Session):
+    """An engine on one stream with pinned buffers.
+
+    spans: compute, and host_to_device and device_to_host, by CUDA's events, in seconds. When the image is prepared on
+    the device, its upload and the kernel belong to the run's preprocessing, and are called upload and kernel.
+    """
+
+    kinds = ("engine",)
+    execution = None  # in subclasses the class that drives their TensorRT
+
+    def __init__(self, artifact, threads=1):
+        super(TensorrtSession, self).__init__(artifact, threads)
+        self._cuda = Cuda(int(artifact.manifest.get("engine", {}).get("device_number", 0)))
+        self._graph, self._notes = None, []
+        try:
+            trt = load_tensorrt()
+            self._facts = dict(self._cuda.facts(), tensorrt=trt.__version__, l4t=l4t())
+            self._check_version(trt)
+            check_engine(artifact, self._facts)
+            with self._cuda:
+                self._load(trt)
+        except EdgeKitError:
+            self.close()
+            raise
+
+    def _check_version(self, trt):
+        wanted = builder_for(trt.__version__)
+        if self.execution.name != wanted:
+            raise BadConfig(
+                "runtime {} is not for TensorRT {}, which is installed here; take --runtime {}".format(
+                    self.execution.name, trt.__version__, wanted
+                )
+            )
+
+    def _load(self, trt):
+        """With the context current; its objects must not outlive it."""
+        driver = self._cuda.driver
+        free = driver.mem_get_info()[0]
+        self._logger = make_logger(trt)
+        trt.init_libnvinfer_plugins(self._logger, "")
+        with open(self.artifact.file(PLAN), "rb") as handle:
+            self._run = self.execution(trt, self._logger, handle.read(), driver)
+        path = self.artifact.path
+        outputs = list(self._run.outputs)
+        check_names(path, list(self._run.inputs), OUTPUTS if set(outputs) == set(SUPPRESSED) else outputs)
+        self._input = self._run.inputs[INPUT]
+        self._stream = driver.Stream()
+        self._events = [driver.Event() for _ in range(4)]
+        self._capture()
+        self._kernel, self._raw = self._make_kernel(), None
+        self._taken = max(0, free - driver.mem_get_info()[0])
+
+    # -- once, when it opens -----------------------------------------------------------------------------------------
+    def _capture(self):
+        """Capture the engine's kernels, where that works; never for outputs whose size depends on the data."""
+        dynamic = [port.name for port in self._run.outputs.values() if -1 in port.shape]
+        if os.environ.get(GRAPH_SWITCH) == "0" or dynamic:
+            self._notes.append(
+                "no CUDA graph: " + ("{} is 0".format(GRAPH_SWITCH) if not dynamic else "dynamic outputs")
+            )
+            return
+        try:
+            if not self._run.start(self._stream.handle):
+                raise NoGraph("the first run failed: " + self._logger.told())
+            self._stream.synchronize()
+            self._graph = capture(self._stream.handle, lambda: self._run.start(self._stream.handle))
+        except NoGraph as error:
+            self._notes.append("no CUDA graph: {}".format(error))
+
+    def _make_kernel(self):
+        """The preprocessing kernel, or None. It must agree with ``Preprocess`` here and now to be used."""
+        if os.environ.get(KERNEL_SWITCH) == "0":
+            self._notes.append("images are prepared on the host: {} is 0".format(KERNEL_SWITCH))
+            return None
+        try:
+            kernel = compile_kernel()
+        except EdgeKitError as error:
+            self._notes.append("images are prepared on the host: {}".format(error))
+            return None
+        except self._cuda.driver.Error as error:
+            self._notes.append("images are prepared on the host: nvcc failed ({})".format(" ".join(str(error).split())))
+            return None
+        worst = self._disagreement(kernel)
+        if worst <= 1.01:
+            return kernel
+        self._notes.append("images are prepared on the host: the kernel differs by {:.2f} levels".format(worst))
+        return None
+
+    def _disagreement(self, kernel):
+        """Largest difference between the kernel and ``Preprocess`` on a made-up image, in levels of 255."""
+        preprocess = self.artifact.preprocess
+        width, height = preprocess.size
+        image = np.random.RandomState(5).randint(0, 256, (2 * height // 3 + 1, 3 * width // 2 + 1, 3)).astype(np.uint8)
+        expected, _ = preprocess(image, self.layout)
+        self._raw, self._kernel = None, kernel
+        self._on_device(image, preprocess)
+        self._cuda.driver.memcpy_dtoh_async(self._input.host, self._input.device, self._stream)
+        self._stream.synchronize()
+        difference = np.abs(self._input.array().astype(np.float32) - expected.astype(np.float32))
+        if self.layout == "nchw_float":  # back to levels, less what FP16 rounds away
+            slack = 2.0**-10 * np.abs(expected) if self._input.dtype == np.float16 else 0.0
+            std = np.array(preprocess.std, np.float32).reshape(1, 3, 1, 1)
+            difference = np.maximum(0.0, difference - slack) * std
+        return float(difference.max())
+
+    # -- for every image ---------------------------------------------------------------------------------------------
+    def prepare(self, image, preprocess):
+        """On the device where the kernel works, else on the host; waits for the device, so that spans are true."""
+        if self._kernel is None or image is None or image.ndim != 3 or image.dtype != np.uint8:
+            return preprocess(image, self.layout)
+        with self._cuda:
+            where = self._on_device(image, preprocess)
+            self._events[2].synchronize()
+        upload, kernel = (self._events[i].time_till(self._events[i + 1]) * 1e-3 for i in range(2))
+        self._prepared = {"upload": upload, "kernel": kernel}
+        return ON_DEVICE, where
+
+    def _on_device(self, image, preprocess):
+        driver = self._cuda.driver
+        if self._raw is None or self._raw.shape != image.shape:
+            self._raw = Port(driver, "raw", image.shape, np.uint8)
+        np.copyto(self._raw.array(), image)
+        output = "uint8" if self.layout == "nhwc_uint8" else self._input.dtype.name
+        values, where = arguments(preprocess, image.shape[1], image.shape[0], output)
+        start, copied, done = self._events[:3]
+        start.record(self._stream)
+        driver.memcpy_htod_async(self._raw.device, self._raw.host, self._stream)
+        copied.record(self._stream)
+        self._kernel(
+            self._raw.device, self._input.device, *values, block=BLOCK, grid=grid(preprocess), stream=self._stream
+        )
+        done.record(self._stream)
+        return where
+
+    def infer(self, inputs):
+        tensor = inputs[INPUT]
+        with self._cuda:
+            if tensor is not ON_DEVICE:
+                self._check_shape(tensor)
+                np.copyto(self._input.array(), tensor, casting="unsafe")
+            self._once(tensor is not ON_DEVICE)
+        parts = [self._events[i].time_till(self._events[i + 1]) * 1e-3 for i in range(3)]
+        self.spans = {"compute": parts[1], "device_to_host": parts[2]}
+        self.spans.update(self._prepared if tensor is ON_DEVICE else {"host_to_device": parts[0]})
+        return self._contract()
+
+    def _check_shape(self, tensor):
+        if tensor.shape != self._input.shape:
+            raise BadInput(
+                "{}: the engine takes an input {}, got {}".format(self.artifact.path, self._input.shape, tensor.shape)
+            )
+
+    def _once(self, copy):
+        """Copy in, compute, copy out; waits for the end."""
+        driver, events = self._cuda.driver, self._events
+        events[0].record(self._stream)
+        if copy:
+            driver.memcpy_htod_async(self._input.device, self._input.host, self._stream)
+        events[1].record(self._stream)
+        if self._graph is not None:
+            self._graph.launch()
+        elif not self._run.start(self._stream.handle):
+            raise BadInput("{}: TensorRT could not run it: {}".format(self.artifact.path, self._logger.told()))
+        events[2].record(self._stream)
+        for port in self._run.outputs.values():
+            driver.memcpy_dtoh_async(port.host, port.device, self._stream)
+        events[3].record(self._stream)
+        events[3].synchronize()
+
+    def _contract(self):
+        ports = self._run.outputs
+        if "boxes" in ports:
+            return {name: ports[name].array().astype(np.float32, copy=False) for name in OUTPUTS}
+        count = int(ports["num_detections"].array().ravel()[0])
+        boxes, scores, labels = (ports[name].array(count).reshape((-1,) + tail)[:count] for name, tail in _SELECTED)
+        return spread(boxes, scores, labels, len(self.artifact.classes))
+
+    # -- about -------------------------------------------------------------------------------------------------------
+    def describe(self):
+        about = self.artifact.manifest["engine"]
+        return {
+            "library": "tensorrt",
+            "version": self._facts["tensorrt"],
+            "precision": self.artifact.manifest["precision"],
+            "cuda": self._facts["cuda"],
+            "device": self._facts["device"],
+            "nms": about.get("nms", "host"),
+            "cuda_graph": self._graph is not None,
+            "preprocess": "device" if self._kernel is not None else "host",
+            "device_memory_bytes": self._taken,
+            "perf_only": about.get("perf_only"),
+            "notes": list(self._notes),
+        }
+
+    def close(self):
+        cuda, self._cuda = self._cuda, None
+        if cuda is None:
+            return
+        with cuda:
+            if self._graph is not None:
+                self._graph.close()
+            # device memory must go while its context is there
+            self._graph = self._run = self._input = self._raw = self._kernel = self._stream = self._events = None
+        cuda.close()
+
+
+_SELECTED = (("detection_boxes", (4,)), ("detection_scores", ()), ("detection_classes", ()))
+
+
+def spread(boxes, scores, labels, classes):
+    """Selected boxes [n, 4], scores [n] and class ids [n] as the contract's boxes [1, n, 4] and scores [1, n, C]."""
+    table = np.zeros((1, len(scores), classes), np.float32)
+    table[0, np.arange(len(scores)), labels.astype(np.int64)] = scores
+    return {"boxes": boxes.astype(np.float32)[None], "scores": table}

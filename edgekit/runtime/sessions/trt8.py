@@ -1,0 +1,35 @@
+"""TensorRT 8.0 to 8.4 (JetPack 4): tensors are bindings, numbered and handed over as one list of addresses."""
+
+from ..errors import BadInput
+from .trt import Port, TensorrtSession
+
+
+class BindingsExecution(object):
+    """A deserialized engine with its buffers. inputs, outputs: name -> Port."""
+
+    name = "tensorrt8"
+
+    def __init__(self, trt, logger, plan, driver):
+        runtime = trt.Runtime(logger)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise BadInput("TensorRT {} cannot load the engine: {}".format(trt.__version__, logger.told()))
+        context = engine.create_execution_context()
+        if context is None:
+            raise BadInput("TensorRT {} has no memory to run the engine: {}".format(trt.__version__, logger.told()))
+        self.inputs, self.outputs, self._addresses = {}, {}, []
+        for i in range(engine.num_bindings):
+            name = engine.get_binding_name(i)
+            port = Port(driver, name, engine.get_binding_shape(i), trt.nptype(engine.get_binding_dtype(i)))
+            (self.inputs if engine.binding_is_input(i) else self.outputs)[name] = port
+            self._addresses.append(port.address)
+        # the context needs the engine, the engine the runtime
+        self.context, self._engine, self._runtime = context, engine, runtime
+
+    def start(self, stream):
+        """Put the engine's work on the stream; False when TensorRT refuses."""
+        return self.context.execute_async_v2(self._addresses, stream)
+
+
+class Tensorrt8Session(TensorrtSession):
+    execution = BindingsExecution
