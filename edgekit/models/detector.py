@@ -18,11 +18,13 @@ class Detector(nn.Module):
     task: how it is trained, a name in ``training.tasks.TASKS``; "" where that is not built
     nms: what the host does with the boxes: "none" for peak-based heads, "classwise" for anchor heads
     float_modules: name prefixes of the layers that quantization leaves in float by default
+    opset: the lowest that the graph can be written in
     """
 
     task = ""
     nms = "none"
     float_modules: tuple[str, ...] = ()
+    opset = 13
 
     def detect(self, image: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
         raise TypeError(f"{type(self).__name__} does not define detect()")

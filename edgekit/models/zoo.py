@@ -7,14 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..runtime.errors import BadConfig
+from .centernet import centernet
 from .detector import Detector
 from .mobile_centernet import MobileCenterNet
+from .refinedet import refinedet, refinedet_lite
 from .ssd import any_ssd, fpnlite, lightweight_ssd, mobilenet_fpn, mobilenet_ssd, pelee, tiny_dsod
 from .thundernet import ThunderNet
 from .yolo import YOLO
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "mobile-centernet": MobileCenterNet,
+    "centernet": centernet,
+    "refinedet": refinedet,
+    "refinedet-lite": refinedet_lite,
     "ssd": any_ssd,
     "lightweight-ssd": lightweight_ssd,
     "mobilenet-ssd": mobilenet_ssd,

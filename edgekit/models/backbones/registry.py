@@ -7,13 +7,33 @@ from typing import Any
 
 from torch import nn
 
-from . import cspnet, cspresnet, darknet, densenet, mblitenet, mobilenet, peleenet, shufflenet, snet, tinydsod
+from . import (
+    cspnet,
+    cspresnet,
+    darknet,
+    densenet,
+    dla,
+    mblitenet,
+    mobilenet,
+    peleenet,
+    res2netlite,
+    resnet,
+    shufflenet,
+    snet,
+    tinydsod,
+    vgg,
+)
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     "peleenet": peleenet.PeleeNet,
     "csppeleenet": cspnet.csp_peleenet,
     "csppeleenet-reference": cspnet.csp_peleenet_reference,
     "cspdensenet-reference": cspnet.csp_densenet_reference,
+    "resnet": resnet.resnet,
+    "resnext": resnet.resnext,
+    "res2netlite": res2netlite.res2netlite,
+    "vgg-16": vgg.ReducedVGG16,
+    "dla-34": dla.dla34,
     "resnet-10": cspresnet.ResNet10,
     "cspresnet-10": cspresnet.CSPResNet10,
     "cspresnext-50": cspresnet.CSPResNeXt50,

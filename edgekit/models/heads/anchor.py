@@ -15,18 +15,21 @@ MAX_TOP_K = 3840
 
 
 def decode_anchor_maps(
-    maps: AnchorMaps, top_k: int | None = None, activation: Activation = "softmax"
+    maps: AnchorMaps, top_k: int | None = None, activation: Activation = "softmax", keep: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Raw maps -> (boxes [N, K, 4] xyxy in input pixels, scores [N, K, C] foreground probabilities).
 
     top_k: keep the anchors with the ``top_k`` best scores of any class, best first; None, or at least as many as there
         are anchors, keeps all A in their own order. NMS comes after it, on the host: give it a few hundred.
     activation: "softmax" over the classes and the background (SSD), or "sigmoid" of each class (focal loss)
+    keep: [N, A, 1], factors of the scores: zero for anchors that RefineDet's first step has filtered
     ``maps.anchors`` is [A, 4], or [N, A, 4] where every image has its own (RefineDet's refined anchors).
 
     Raises ValueError when ``top_k`` cuts and is more than TensorRT's TopK takes, 3840.
     """
     scores = foreground(maps.confidence, activation)
+    if keep is not None:
+        scores = scores * keep
     index = strongest(scores, top_k)
     if index is None:
         return decode(maps.location, maps.anchors), scores

@@ -1,0 +1,179 @@
+"""RefineDet, RefineDet++ and RefineDetLite: exact counts, the cascade by hand, and the way to ONNX."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edgekit.models import zoo
+from edgekit.models.anchors import RefineMaps, decode, refine
+from edgekit.models.heads.refine import decode_refine_maps, filtered
+from edgekit.runtime.errors import BadConfig
+
+from .conformance import exported, macs, parameters
+
+# name, options, classes, size -> parameters, MACs, anchors. Our own integers; the papers' are in benchmarks/papers.
+COUNTS = [
+    ("refinedet-lite", {}, 80, 320, 24_598_330, 5_856_331_264, 1602),
+    ("refinedet-lite", {"res2_mid_ratio": 0.5}, 80, 320, 13_884_586, 3_039_345_664, 1602),
+    ("refinedet-lite", {"res2_mid_ratio": 0.25}, 80, 320, 9_564_352, 1_903_790_464, 1602),
+    ("refinedet-lite", {"head": "plain"}, 80, 320, 35_841_850, 7_342_147_072, 1602),
+    (
+        "refinedet-lite",
+        {"head": "plain", "block": "res", "res2_mid_ratio": 0.25},
+        80,
+        320,
+        24_149_194,
+        4_269_071_872,
+        1602,
+    ),
+    ("refinedet-lite", {"head": "plain", "res2_mid_ratio": 0.25}, 80, 320, 20_807_872, 3_389_606_272, 1602),
+    ("refinedet", {}, 20, 320, 34_440_884, 37_772_921_600, 6375),
+    ("refinedet", {}, 20, 512, 34_440_884, 96_698_679_296, 16320),
+    ("refinedet", {"align": 3}, 20, 320, 34_440_884, 37_772_921_600, 6375),
+    ("refinedet", {"align": 3, "lowering": "grid-sample"}, 20, 320, 34_440_884, 37_772_921_600, 6375),
+    ("refinedet", {"backbone": "mobilenet-v1"}, 80, 320, 18_192_004, 6_906_361_600, 6375),
+    (*("refinedet", {"backbone": "resnext-152", "levels": 5}, 80, 1024), 81_225_877, 321_898_528_768, 65472),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "classes", "side", "weights", "products", "anchors"), COUNTS, ids=str)
+def test_counts(name, options, classes, side, weights, products, anchors):
+    with torch.device("meta"):
+        detector = zoo.build(name, classes, options, (side, side))
+    assert parameters(detector) == weights
+    assert macs(detector, (side, side)) == products
+    assert len(detector.arm.anchors) == anchors
+
+
+def test_the_anchors_of_a_cell_have_one_scale_and_three_ratios():
+    """Four strides at every level (section IV-C); the first cell of the first level."""
+    with torch.device("meta"):
+        detector = zoo.build("refinedet", 20, {"backbone": "mobilenet-v2"}, (320, 320))
+    first = zoo.build("refinedet", 20, {"backbone": "mobilenet-v2"}, (64, 64)).arm.anchors
+    assert len(detector.arm.anchors) == 3 * (1600 + 400 + 100 + 25)
+    root = 2**0.5
+    expected = torch.tensor([[4, 4, 32, 32], [4, 4, 32 * root, 32 / root], [4, 4, 32 / root, 32 * root]])
+    torch.testing.assert_close(first[:3], expected)
+    assert first[-1, 2:].tolist() == pytest.approx([256 / root, 256 * root])
+
+
+def maps_of_one_anchor(arm=(0.0, 0.0, 0.0, 0.0), odm=(0.0, 0.0, 0.0, 0.0), background=0.0):
+    return RefineMaps(
+        torch.tensor([[arm]]),
+        torch.tensor([[[background, 0.0]]]),
+        torch.tensor([[odm]]),
+        torch.tensor([[[0.0, 2.0, 1.0]]]),
+        torch.tensor([[50.0, 60.0, 20.0, 40.0]]),
+    )
+
+
+def test_the_second_offsets_start_from_the_refined_anchor():
+    """Anchor (50, 60, 20, 40); first step: x + 0.1 * 1 * 20 = 52, width * e^(0.2 * 5 * ln 2) = 40; second: x + 4."""
+    wider = 5 * torch.log(torch.tensor(2.0)).item()
+    boxes, _ = decode_refine_maps(maps_of_one_anchor((1.0, 0.0, wider, 0.0), (1.0, -1.0, 0.0, 0.0)))
+    assert boxes[0, 0].tolist() == pytest.approx([56 - 20, 56 - 20, 56 + 20, 56 + 20])
+
+
+def test_the_cascade_is_two_decodes():
+    generator = torch.Generator().manual_seed(0)
+    anchors = torch.rand(7, 4, generator=generator) * 50 + 10
+    first, second = torch.randn(2, 3, 7, 4, generator=generator)
+    maps = RefineMaps(first, torch.zeros(3, 7, 2), second, torch.zeros(3, 7, 4), anchors)
+    once = decode(first, anchors)
+    centre = torch.cat([(once[..., :2] + once[..., 2:]) / 2, once[..., 2:] - once[..., :2]], dim=-1)
+    torch.testing.assert_close(refine(first, anchors), centre, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(decode_refine_maps(maps)[0], decode(second, centre), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("background", "passes"), [(0.98, True), (0.9899, True), (0.9901, False), (0.9999, False)])
+def test_easy_negatives_are_filtered(background, passes):
+    """Section III-B: background above 0.99 goes; in a static graph its scores become zero."""
+    logit = torch.log(torch.tensor(background / (1 - background))).item()
+    maps = maps_of_one_anchor(background=logit)
+    assert filtered(maps).item() == float(passes)
+    _, scores = decode_refine_maps(maps)
+    weights = torch.tensor([0.0, 2.0, 1.0]).softmax(0)[1:]
+    assert scores[0, 0].tolist() == pytest.approx((weights * passes).tolist(), abs=1e-6)
+
+
+def test_a_filtered_anchor_is_not_among_the_best():
+    scores = torch.tensor([[[0.0, 9.0], [0.0, 1.0], [0.0, 2.0]]])
+    arm = torch.tensor([[[9.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
+    anchors = torch.tensor([[10.0, 10, 4, 4], [20, 20, 4, 4], [30, 30, 4, 4]])
+    boxes, found = decode_refine_maps(RefineMaps(torch.zeros(1, 3, 4), arm, torch.zeros(1, 3, 4), scores, anchors), 2)
+    assert boxes[0, :, 0].tolist() == pytest.approx([28, 18])
+    assert found[0, 0, 0] > found[0, 1, 0]
+
+
+def test_the_second_step_does_not_train_the_anchors_of_the_first():
+    torch.manual_seed(0)
+    detector = zoo.build("refinedet", 3, {"backbone": "mobilenet-v2", "align": 3}, (64, 64)).train()
+    maps = detector(torch.randn(2, 3, 64, 64))
+    (maps.odm_boxes.sum() + maps.odm_scores.sum()).backward()
+    assert detector.arm.location[0].weight.grad is None
+    assert detector.odm.location[0].weight.grad.abs().sum() > 0
+    assert maps.arm_boxes.shape == maps.odm_boxes.shape == (2, 255, 4)
+    assert maps.arm_scores.shape == (2, 255, 2)
+    assert maps.odm_scores.shape == (2, 255, 4)
+    assert [tuple(f.shape[1:]) for f in maps.features] == [(256, 8, 8), (256, 4, 4), (256, 2, 2), (256, 1, 1)]
+
+
+EXPORTS = [
+    ("refinedet-lite", {"width": 8, "res2_mid_ratio": 0.5}, (96, 64)),
+    ("refinedet-lite", {"width": 8, "block": "res", "head": "plain", "candidates": 20}, (96, 96)),
+    ("refinedet", {"backbone": "mobilenet-v2", "align": 3, "candidates": 120}, (128, 64)),
+    ("refinedet", {"backbone": "shufflenet-v2"}, (64, 128)),
+    ("refinedet", {"backbone": "resnet-18", "align": 5, "levels": 5}, (128, 128)),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "size"), EXPORTS, ids=str)
+def test_onnx_sees_the_same_boxes(name, options, size, tmp_path):
+    torch.manual_seed(0)
+    detector = zoo.build(name, 3, options, size)
+    comparison, operators = exported(detector, size, tmp_path)
+    assert comparison.same, str(comparison)
+    assert (
+        comparison.boxes == max(100, options.get("candidates", 0))
+        if "candidates" in options
+        else len(detector.arm.anchors)
+    )
+    assert operators["TopK"] == ("candidates" in options)
+    assert not {"GridSample", "DeformConv", "GatherElements"} & set(operators) or "candidates" in options
+    assert (operators["Gather"] > 8) == ("align" in options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({}, (64, 64)),
+        ({"backbone": "resnext-50", "align": 7}, (64, 64)),
+        ({"backbone": "mobilenet-v3-large"}, (64, 64)),
+    ],
+    ids=str,
+)
+def test_onnx_of_the_larger_ones(options, size, tmp_path):
+    torch.manual_seed(0)
+    detector = zoo.build("refinedet", 3, options, size)
+    comparison, _ = exported(detector, size, tmp_path)
+    assert comparison.same, str(comparison)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("refinedet", {"backbone": "vgg-19"}, "backbone: expected one of vgg-16, .*resnext-152.*, got 'vgg-19'"),
+        ("refinedet", {"align": 4}, "align: expected one of 3, 5, 7, got 4"),
+        ("refinedet", {"align": 3, "lowering": "magic"}, "lowering: expected one of gather, grid-sample, deform-conv"),
+        ("refinedet", {"levels": 6}, "levels: expected 4 or 5, got 6"),
+        ("refinedet", {"theta": 0}, "theta: expected a probability above 0, got 0"),
+        ("refinedet-lite", {"head": "heavy"}, "head: expected one of light, plain, got 'heavy'"),
+        ("refinedet-lite", {"block": "res3"}, "block: expected one of res2, res, got 'res3'"),
+        ("refinedet-lite", {"res2_mid_ratio": 0.01}, "mid_ratio: 0.01 of width 72 gives inner widths"),
+    ],
+)
+def test_wrong_options_are_named(name, options, message):
+    with pytest.raises(BadConfig, match=message), torch.device("meta"):
+        zoo.build(name, 20, options)
