@@ -160,6 +160,23 @@ def predict(
     return predict_images(artifact, images, out, runtime or _first_runtime(artifact), score, progress)
 
 
+def label(
+    source: str | Path,
+    images: Path,
+    *,
+    out: Path,
+    runtime: str | None = None,
+    score: float = 0.5,
+    doubt: float = 0.2,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Label a folder of images with a trained detector; writes a COCO file. See ``data.pseudo``."""
+    from .data.pseudo import pseudo_label
+
+    artifact = _model(source)
+    return pseudo_label(artifact, images, out, runtime or _first_runtime(artifact), score, doubt, progress)
+
+
 def data_check(
     annotations: Path,
     *,

@@ -149,6 +149,20 @@ def test_evaluate_by_the_voc_metric(spine: Path) -> None:
         edgekit.evaluate(spine / "onnx", metric="voc")
 
 
+def test_labels_of_a_teacher_are_a_set_to_train_on(spine: Path, tmp_path: Path) -> None:
+    folder = load_set("dhaka-eval").images_root
+    summary = edgekit.label(spine / "onnx", folder, out=tmp_path / "pseudo.json", score=0.05, doubt=0.01)
+    labelled = edgekit.data_check(tmp_path / "pseudo.json", images=folder)
+    assert labelled.class_counts().sum() == summary["labels"]
+    assert sum(int(s.ignore.sum()) for s in labelled.samples) == summary["ignored"] > 0
+    records = json.loads((tmp_path / "pseudo.json").read_text())["annotations"]
+    assert all((a["score"] < 0.05) == bool(a.get("ignore")) for a in records)
+    with pytest.raises(BadConfig, match="doubt"):
+        edgekit.label(spine / "onnx", folder, out=tmp_path / "x.json", score=0.1, doubt=0.5)
+    with pytest.raises(BadInput, match="no image"):
+        edgekit.label(spine / "onnx", tmp_path / "empty", out=tmp_path / "x.json")
+
+
 def test_predict_writes_pictures_and_coco_json(spine: Path, tmp_path: Path) -> None:
     images = list(load_set("dhaka-eval").images[:3])
     summary = edgekit.predict(spine / "onnx-int8", images, out=tmp_path / "boxes", score=0.1)

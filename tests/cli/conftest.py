@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import edgekit
+from edgekit.conversion.lint import Report
 from edgekit.measure.gate import compare
 from edgekit.measure.metrics import parse_limits
 from edgekit.measure.row import Latency, Row
@@ -66,6 +67,10 @@ def row():
     )
 
 
+FACTS = {"opset": 13, "nodes": 1, "producer": "", "inputs": {"image": "float [1]"}, "outputs": {}}
+MEMORY = {"precision": "fp16", "available": 7850.0, "build": {}, "run": {"weights": 2.0}, "run_total": 2.0}
+
+
 @pytest.fixture
 def pipeline(monkeypatch, artifact, row):
     """The recorder, in the place of ``edgekit.pipeline``, with a result of the right shape for every verb."""
@@ -77,6 +82,7 @@ def pipeline(monkeypatch, artifact, row):
         "run": [row],
         "report": artifact.path,
         "predict": {"images": 2, "boxes": 7, "detections": []},
+        "label": {"images": 2, "labels": 7, "ignored": 1},
         "data_stats": {
             "images": 1,
             "image_sizes": {"640x480": 1},
@@ -101,13 +107,14 @@ def pipeline(monkeypatch, artifact, row):
         },
     }
     recorder.results |= {
+        "lint": Report("m.onnx", "jetson-tx2", None, FACTS, (), MEMORY),
         "gate": compare([row], [row], parse_limits(["size=+1%"])),
         "baseline": [{"row": "the-model", "runs": 3}],
         "score": rank([row], load_rules("icme2020"), load_references("icme2020-table1")),
         "schema": {"type": "object"},
     }
     for verb, module in edgekit.VERBS.items():
-        if module.startswith("measure."):
+        if module != "pipeline":
             monkeypatch.setattr(edgekit, verb, getattr(recorder, verb), raising=False)
     monkeypatch.setitem(sys.modules, "edgekit.pipeline", recorder)
     monkeypatch.setattr(edgekit, "pipeline", recorder, raising=False)

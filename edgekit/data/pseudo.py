@@ -1,0 +1,75 @@
+"""Pseudo-labels: a trained detector labels images that nobody has, so that another can learn from them.
+
+Lee, "Pseudo-Label" (2013), for boxes: sure detections become labels, and doubtful ones are ignored, for they may be
+objects as well as background.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..runtime.artifact import Artifact, new_file
+from ..runtime.detections import Detections
+from ..runtime.errors import BadConfig, BadInput
+from ..runtime.images import read_image
+from ..runtime.runner import open_runner
+from .imagefile import SUFFIXES
+
+
+def pseudo_label(
+    artifact: Artifact,
+    images: Path,
+    out: Path,
+    runtime: str,
+    score: float = 0.5,
+    doubt: float = 0.2,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write a COCO file of what the detector sees in a folder of images and its sub-folders; returns a summary.
+
+    score: detections from it on (0..1) become labels, and keep their ``score``
+    doubt: those between it and ``score`` are marked ``ignore``: neither targets nor negatives
+    """
+    if not 0 <= doubt <= score <= 1:
+        raise BadConfig(f"score {score} and doubt {doubt}: expected 0 <= doubt <= score <= 1")
+    paths = sorted(p for p in images.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
+        raise BadInput(f"{images}: no image in this folder or below it")
+    records, annotations = [], []
+    with open_runner(artifact.path, runtime, score_threshold=doubt) as runner:
+        for number, path in enumerate(paths, 1):
+            image = read_image(path)
+            height, width = image.shape[:2]
+            name = path.relative_to(images).as_posix()
+            records.append({"id": number, "file_name": name, "width": width, "height": height})
+            annotations += _labels(runner(image)[0], number, artifact, score)
+            if progress is not None:
+                progress("label", number, len(paths))
+    categories = zip(artifact.manifest["category_ids"], artifact.classes, strict=True)
+    content = {
+        "info": {
+            "description": f"pseudo-labels by {artifact.digest}, score from {score:g} on, doubt from {doubt:g} on"
+        },
+        "images": records,
+        "annotations": [{"id": i, **a} for i, a in enumerate(annotations, 1)],
+        "categories": [{"id": i, "name": n} for i, n in categories],
+    }
+    with new_file(out) as handle:
+        json.dump(content, handle)
+    sure = sum("ignore" not in a for a in annotations)
+    return {"images": len(paths), "labels": sure, "ignored": len(annotations) - sure, "annotations": str(out)}
+
+
+def _labels(found: Detections, image_id: int, artifact: Artifact, score: float) -> list[dict[str, Any]]:
+    return [
+        {
+            **record,
+            "area": round(record["bbox"][2] * record["bbox"][3], 3),
+            "iscrowd": 0,
+            **({"ignore": 1} if record["score"] < score else {}),
+        }
+        for record in found.to_coco(image_id, artifact.manifest["category_ids"])
+    ]
