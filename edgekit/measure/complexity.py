@@ -10,19 +10,20 @@ manifest, which the tables print). Grids, masks and quantization scales are not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TypeAlias
 
-import onnx
-from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, shape_inference
+from onnx import ModelProto, NodeProto
 
-from ..runtime.errors import BadInput
+from ..runtime.errors import BadConfig, BadInput
+from .conventions import CONVENTIONS, graph_operations
+from .graph import MACS, Shape, load_graph, node_name, tensor_shapes, value_bytes
 
-Shape: TypeAlias = tuple[int, ...]
+__all__ = ["MODEL_FILE", "Complexity", "Layer", "complexity", "model_file"]
+
+MODEL_FILE = "model.onnx"  # in an artifact's folder
 # Operator -> which of its inputs hold learnt values.
 LEARNT: Mapping[str, tuple[int, ...]] = {
     "Conv": (1, 2),
@@ -40,22 +41,42 @@ TRANSPARENT = frozenset({"DequantizeLinear", "QuantizeLinear", "Identity", "Cast
 
 @dataclass(frozen=True)
 class Layer:
-    """One counted operator. macs per run of the graph; output is its shape."""
+    """One counted operator. macs per run of the graph; output is its shape.
+
+    counted: under the convention that was asked for (see ``conventions``)
+    activation_bytes: of what it writes; access_bytes: its memory-access cost: everything it reads and writes, weights
+    included (Ma et al., ShuffleNet V2, equation 1, in bytes); cio: values in and out, for operators with weights
+    """
 
     name: str
     kind: str
     output: Shape
     macs: int
     parameters: int
+    counted: int = 0
+    activation_bytes: int = 0
+    access_bytes: int = 0
+    cio: int = 0
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """macs: multiply-accumulates of one run (all images of the batch); parameters: as the module says."""
+    """macs: multiply-accumulates of one run (all images of the batch); parameters: as the module says.
+
+    convention, counted: the rule that was asked for, and the sum under it
+    activation_bytes: of everything the graph's operators write; access_bytes: of everything they read and write
+    cio: convolutional input/output in values (CSPNet, section 2, after HarDNet): the sum over the convolutions of
+        channels x height x width of what goes in and of what comes out
+    """
 
     macs: int
     parameters: int
     layers: tuple[Layer, ...]
+    convention: str = "flops"
+    counted: int = 0
+    activation_bytes: int = 0
+    access_bytes: int = 0
+    cio: int = 0
 
     @property
     def gops(self) -> float:
@@ -67,57 +88,87 @@ class Complexity:
         return {"macs": self.macs, "gops": round(self.gops, 6), "parameters": self.parameters}
 
 
-def complexity(path: str | Path) -> Complexity:
-    """Count an ONNX file; symbolic input dimensions count as 1.
+def complexity(path: str | Path, convention: str = "flops") -> Complexity:
+    """Count an ONNX file, or that of an artifact's folder; symbolic input dimensions count as 1.
 
-    Raises BadInput naming a file that is not ONNX or whose shapes cannot be inferred.
+    convention: how ``counted`` is counted, one of ``conventions.CONVENTIONS``
+    Raises BadInput naming a file that is not ONNX or whose shapes cannot be inferred, BadConfig for the convention.
     """
-    model = _load(path)
-    shapes = _shapes(model)
-    weights = _learnt(model)
+    if convention not in CONVENTIONS:
+        raise BadConfig(f"convention: no {convention!r}; there are: {', '.join(CONVENTIONS)}")
+    path = model_file(path)
+    model = load_graph(path)
+    shapes, weights = tensor_shapes(model), _learnt(model)
+    traffic = _Traffic(model, shapes)
+    rule = CONVENTIONS[convention]
+    costs = {operation.name: rule(operation) for operation in graph_operations(model)}
     counted: set[str] = set()
-    layers = []
+    layers, written, moved = [], 0, 0
     for node in model.graph.node:
-        names = weights.get(node.name or node.output[0], {})
+        names = weights.get(node_name(node), {})
         parameters = sum(size for name, size in names.items() if name not in counted)
         counted.update(names)
-        if node.op_type not in MACS and not parameters:
+        activation, access = traffic.of(node)
+        written, moved = written + activation, moved + access
+        cost = costs.get(node_name(node), 0)
+        if node.op_type not in MACS and not parameters and not cost:
             continue
-        try:
-            macs = MACS[node.op_type](node, shapes) if node.op_type in MACS else 0
-            output = shapes[node.output[0]]
-        except KeyError as error:
-            raise BadInput(f"{path}: the shape of {error} cannot be inferred; export it with static shapes") from error
-        layers.append(Layer(node.name or node.output[0], node.op_type, output, macs, parameters))
-    return Complexity(sum(layer.macs for layer in layers), sum(layer.parameters for layer in layers), tuple(layers))
+        macs, output = _macs(path, node, shapes)
+        cio = traffic.cio(node) if node.op_type in MACS else 0
+        layers.append(Layer(node_name(node), node.op_type, output, macs, parameters, cost, activation, access, cio))
+    return Complexity(
+        sum(layer.macs for layer in layers),
+        sum(layer.parameters for layer in layers),
+        tuple(layers),
+        convention,
+        sum(layer.counted for layer in layers),
+        written,
+        moved,
+        sum(layer.cio for layer in layers),
+    )
 
 
-def _load(path: str | Path) -> ModelProto:
+def model_file(path: str | Path) -> Path:
+    """The ONNX file itself, or the one in an artifact's folder. Raises BadInput when there is none."""
+    place = Path(path)
+    if place.is_dir():
+        place = place / MODEL_FILE
+    if not place.is_file():
+        raise BadInput(f"{path}: no such ONNX file, and no folder with a {MODEL_FILE}. Make one: edgekit export RECIPE")
+    return place
+
+
+def _macs(path: Path, node: NodeProto, shapes: Mapping[str, Shape]) -> tuple[int, Shape]:
     try:
-        model = onnx.load(str(path), load_external_data=False)
-        for value in model.graph.input:
-            for dim in value.type.tensor_type.shape.dim:
-                if not dim.HasField("dim_value"):
-                    dim.dim_value = 1
-        return shape_inference.infer_shapes(model, data_prop=True)
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except (DecodeError, ValueError, shape_inference.InferenceError) as error:
-        raise BadInput(f"{path}: not a readable ONNX file ({type(error).__name__}: {error})") from error
+        return (MACS[node.op_type](node, shapes) if node.op_type in MACS else 0), shapes[node.output[0]]
+    except KeyError as error:
+        raise BadInput(f"{path}: the shape of {error} cannot be inferred; export it with static shapes") from error
 
 
-def _shapes(model: ModelProto) -> dict[str, Shape]:
-    """Tensor name -> shape, for every tensor whose shape is known in full."""
-    graph = model.graph
-    shapes = {t.name: tuple(t.dims) for t in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
-            shapes[value.name] = tuple(int(d.dim_value) for d in dims)
-    for node in graph.node:
-        if node.op_type == "Constant":
-            shapes.update((node.output[0], tuple(a.t.dims)) for a in node.attribute if a.name == "value")
-    return shapes
+class _Traffic:
+    """Bytes and values that an operator reads and writes. Constants and mere views of a tensor move nothing."""
+
+    _VIEWS = frozenset({"Constant", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+
+    def __init__(self, model: ModelProto, shapes: Mapping[str, Shape]) -> None:
+        self._shapes, self._bytes = shapes, value_bytes(model)
+        constants = {t.name for t in model.graph.initializer}
+        self._constants = constants | {n.output[0] for n in model.graph.node if n.op_type == "Constant"}
+
+    def of(self, node: NodeProto) -> tuple[int, int]:
+        """(bytes written, bytes read and written)."""
+        if node.op_type in self._VIEWS:
+            return 0, 0
+        written = sum(self._size(name) for name in node.output)
+        return written, written + sum(self._size(name) for name in node.input)
+
+    def cio(self, node: NodeProto) -> int:
+        """Values of the activations that go in and come out."""
+        flowing = [name for name in (node.input[0], *node.output) if name not in self._constants]
+        return sum(prod(self._shapes.get(name, ())) if name in self._shapes else 0 for name in flowing)
+
+    def _size(self, name: str) -> int:
+        return prod(self._shapes[name]) * self._bytes.get(name, 4) if name in self._shapes else 0
 
 
 def _learnt(model: ModelProto) -> dict[str, dict[str, int]]:
@@ -142,38 +193,9 @@ def _learnt(model: ModelProto) -> dict[str, dict[str, int]]:
         if node.op_type == "Add" and any(_is_product(makers.get(name)) for name in node.input):
             inputs = list(node.input)  # the exporter writes a linear layer's bias as an addition
         found = [name for name in map(constant, inputs) if name is not None]
-        table[node.name or node.output[0]] = {name: sizes[name] for name in found}
+        table[node_name(node)] = {name: sizes[name] for name in found}
     return table
 
 
 def _is_product(node: NodeProto | None) -> bool:
     return node is not None and node.op_type == "MatMul"
-
-
-# -- one function per operator ----------------------------------------------------------------------------------------
-def _conv(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
-    weight = shapes[node.input[1]]  # [out, in / groups, *kernel]
-    return prod(shapes[node.output[0]]) * prod(weight[1:])
-
-
-def _conv_transpose(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
-    weight = shapes[node.input[1]]  # [in, out / groups, *kernel]: every input position is multiplied with all of it
-    return prod(shapes[node.input[0]]) * prod(weight[1:])
-
-
-def _gemm(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
-    a = shapes[node.input[0]]
-    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return prod(shapes[node.output[0]]) * (a[0] if transposed else a[1])
-
-
-def _matmul(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
-    return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-
-
-MACS: Mapping[str, Callable[[NodeProto, Mapping[str, Shape]], int]] = {
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-}

@@ -6,9 +6,9 @@ digit, so that a ratio between a paper's figure and ours compares networks and n
 macs         multiply-accumulates of convolutions and matrix products
 flops        2 x macs
 darknet      what darknet prints as BFLOPs (CSPNet, PRN, YOLOv3): 2 x macs, and the window of every local pooling
-elementwise  what a counter of PyTorch modules adds up: macs, biases, 2 per normalised value, 1 per activated or resized
-             one, the window of local average pooling, and transposed convolutions at their output positions (Mobile
-             CenterNet, table 2)
+elementwise  what a counter of PyTorch modules adds up (the style of thop): macs, biases, 2 per normalised value, 1 per
+             activated or resized one, the window of local average pooling, and transposed convolutions at their
+             output positions (Mobile CenterNet, table 2)
 elementwise-flops  twice that (DenseNet-201-Elastic's 8.77 G in CSPNet, table 3)
 
 A network is first turned into operations, from its modules (``module_operations``) or from its ONNX file
@@ -24,13 +24,11 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .complexity import MACS, _load, _shapes
+from .graph import MACS, Shape, load_graph, node_name, tensor_shapes
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    from onnx import ModelProto, NodeProto
     from torch import Tensor, nn
-
-Shape: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -201,8 +199,12 @@ def onnx_operations(path: str | Path) -> list[Operation]:
     sigmoids are: ``elementwise`` of a file differs from that of the modules it came from. Raises BadInput naming a
     file that is not ONNX.
     """
-    model = _load(path)
-    shapes = _shapes(model)
+    return graph_operations(load_graph(path))
+
+
+def graph_operations(model: ModelProto) -> list[Operation]:
+    """The same of a file that ``graph.load_graph`` has read."""
+    shapes = tensor_shapes(model)
     nodes = [n for n in model.graph.node if n.op_type in NODES and n.input[0] in shapes and n.output[0] in shapes]
     return [_node_operation(node, shapes) for node in nodes]
 
@@ -210,7 +212,7 @@ def onnx_operations(path: str | Path) -> list[Operation]:
 def _node_operation(node: NodeProto, shapes: Mapping[str, Shape]) -> Operation:
     kind, before, after = NODES[node.op_type], shapes[node.input[0]], shapes[node.output[0]]
     return Operation(
-        node.name or node.output[0],
+        node_name(node),
         kind,
         prod(after),
         MACS[node.op_type](node, shapes) if node.op_type in MACS else 0,

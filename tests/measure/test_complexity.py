@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgekit.measure.complexity import complexity
 from edgekit.models.zoo import build
-from edgekit.runtime.errors import BadInput
+from edgekit.runtime.errors import BadConfig, BadInput
 from tests.conversion.graphs import graph
 
 X = {"x": ("float", [1, 4, 10, 8])}
@@ -142,3 +142,76 @@ def test_pytorchs_own_counter_agrees(tmp_path):
     normalised = sum(m.num_features for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert learnable == 1_616_366
     assert found.parameters == learnable - normalised  # folding leaves one bias of each scale and shift
+
+
+# -- traffic and conventions ------------------------------------------------------------------------------------------
+def test_traffic_by_hand(save):
+    """A convolution 4 -> 6 channels with bias, a ReLU, and a Reshape, which moves nothing; 80 positions, floats."""
+    nodes: list[Any] = [
+        ("Conv", ["x", "w", "b"], ["a"], {}),
+        ("Relu", ["a"], ["r"], {}),
+        ("Reshape", ["r", "shape"], ["y"], {}),
+    ]
+    constants = {"w": ones(6, 4, 1, 1), "b": ones(6), "shape": np.array([1, 480], np.int64)}
+    found = complexity(save(nodes, X, {"y": ("float", [1, 480])}, constants))
+    (conv,) = found.layers
+    assert (conv.activation_bytes, conv.cio) == (480 * 4, 320 + 480)
+    assert conv.access_bytes == (320 + 24 + 6 + 480) * 4
+    assert found.activation_bytes == 2 * 480 * 4
+    assert found.access_bytes == conv.access_bytes + 2 * 480 * 4
+    assert found.cio == 800
+
+
+def test_the_cio_of_a_dense_block_is_cspnets_formula(save):
+    """CSPNet, section 3.1: m layers of growth d on c channels read and write, per position, c m + (m^2 + m) d / 2.
+
+    The formula counts what the layers read of the block's input and write; a layer reads c + (i - 1) d and writes d.
+    """
+    c, d, m = 4, 2, 3
+    nodes: list[Any] = []
+    constants, features = {}, "x"
+    for i in range(m):
+        nodes.append(("Conv", [features, f"w{i}"], [f"g{i}"], {}))
+        nodes.append(("Concat", [features, f"g{i}"], [f"f{i}"], {"axis": 1}))
+        constants[f"w{i}"] = ones(d, c + i * d, 1, 1)
+        features = f"f{i}"
+    found = complexity(save(nodes, X, {features: ("float", [1, c + m * d, 10, 8])}, constants))
+    assert found.cio == 80 * (c * m + (m * m + m) * d // 2)
+
+
+def test_bytes_follow_the_types(save):
+    nodes = [("QuantizeLinear", ["x", "s", "z"], ["y"], {})]
+    found = complexity(save(nodes, X, {"y": ("uint8", [1, 4, 10, 8])}, {"s": np.float32(0.1), "z": np.uint8(3)}))
+    assert found.activation_bytes == 320
+    assert found.access_bytes == 320 * 4 + 4 + 1 + 320
+
+
+@pytest.mark.parametrize(
+    ("convention", "counted"),
+    [("macs", 1920), ("flops", 3840), ("darknet", 3840 + 4 * 120), ("elementwise", 1920 + 480 + 480)],
+)
+def test_a_convention_counts_what_it_counts(save, convention, counted):
+    """1920 MACs with 480 biases, 480 activations, and 120 outputs of a 2 x 2 maximum."""
+    nodes: list[Any] = [
+        ("Conv", ["x", "w", "b"], ["a"], {}),
+        ("Relu", ["a"], ["r"], {}),
+        ("MaxPool", ["r"], ["y"], {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    ]
+    path = save(nodes, X, {"y": ("float", [1, 6, 5, 4])}, {"w": ones(6, 4, 1, 1), "b": ones(6)})
+    found = complexity(path, convention)
+    assert (found.convention, found.counted) == (convention, counted)
+    assert found.counted == sum(layer.counted for layer in found.layers)
+    assert (found.macs, found.parameters) == (1920, 30)  # whatever the convention
+
+
+def test_an_artifacts_folder_works_too(save):
+    path = save([("Conv", ["x", "w"], ["y"], {})], X, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
+    assert complexity(path.parent) == complexity(path)
+
+
+def test_mistakes_name_what_there_is(tmp_path, save):
+    with pytest.raises(BadInput, match=r"no such ONNX file, and no folder with a model\.onnx"):
+        complexity(tmp_path / "nowhere")
+    path = save([("Conv", ["x", "w"], ["y"], {})], X, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
+    with pytest.raises(BadConfig, match="no 'gflops'; there are: macs, flops, darknet"):
+        complexity(path, "gflops")

@@ -1,0 +1,107 @@
+"""An ONNX file as a counter sees it: loaded with its shapes, and the multiply-accumulates of its operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+from typing import TypeAlias
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, NodeProto, TensorProto, shape_inference
+
+from ..runtime.errors import BadInput
+
+Shape: TypeAlias = tuple[int, ...]
+# Bytes of one value; what is not here (strings, unknown) counts as a float
+_BYTES = {
+    TensorProto.BOOL: 1,
+    TensorProto.INT8: 1,
+    TensorProto.UINT8: 1,
+    TensorProto.INT16: 2,
+    TensorProto.UINT16: 2,
+    TensorProto.FLOAT16: 2,
+    TensorProto.BFLOAT16: 2,
+    TensorProto.INT64: 8,
+    TensorProto.UINT64: 8,
+    TensorProto.DOUBLE: 8,
+}
+_FLOAT_BYTES = 4
+
+
+def load_graph(path: str | Path) -> ModelProto:
+    """The file with inferred shapes; symbolic input dimensions become 1.
+
+    Raises BadInput naming a file that is missing, not ONNX, or whose shapes contradict each other.
+    """
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        for value in model.graph.input:
+            for dim in value.type.tensor_type.shape.dim:
+                if not dim.HasField("dim_value"):
+                    dim.dim_value = 1
+        return shape_inference.infer_shapes(model, data_prop=True)
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file") from error
+    except (DecodeError, ValueError, shape_inference.InferenceError) as error:
+        raise BadInput(f"{path}: not a readable ONNX file ({type(error).__name__}: {error})") from error
+
+
+def tensor_shapes(model: ModelProto) -> dict[str, Shape]:
+    """Tensor name -> shape, for every tensor whose shape is known in full."""
+    graph = model.graph
+    shapes = {t.name: tuple(t.dims) for t in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
+            shapes[value.name] = tuple(int(d.dim_value) for d in dims)
+    for node in graph.node:
+        if node.op_type == "Constant":
+            shapes.update((node.output[0], tuple(a.t.dims)) for a in node.attribute if a.name == "value")
+    return shapes
+
+
+def value_bytes(model: ModelProto) -> dict[str, int]:
+    """Tensor name -> bytes of one value, for every tensor whose type is known."""
+    graph = model.graph
+    types = {t.name: t.data_type for t in graph.initializer}
+    types.update((v.name, v.type.tensor_type.elem_type) for v in (*graph.input, *graph.value_info, *graph.output))
+    for node in graph.node:
+        if node.op_type == "Constant":
+            types.update((node.output[0], a.t.data_type) for a in node.attribute if a.name == "value")
+    return {name: _BYTES.get(kind, _FLOAT_BYTES) for name, kind in types.items() if kind}
+
+
+def node_name(node: NodeProto) -> str:
+    """A node's own name, or its first output's where it has none."""
+    return node.name or (node.output[0] if node.output else node.op_type)
+
+
+# -- one function per operator ----------------------------------------------------------------------------------------
+def _conv(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
+    weight = shapes[node.input[1]]  # [out, in / groups, *kernel]
+    return prod(shapes[node.output[0]]) * prod(weight[1:])
+
+
+def _conv_transpose(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
+    weight = shapes[node.input[1]]  # [in, out / groups, *kernel]: every input position is multiplied with all of it
+    return prod(shapes[node.input[0]]) * prod(weight[1:])
+
+
+def _gemm(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
+    a = shapes[node.input[0]]
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return prod(shapes[node.output[0]]) * (a[0] if transposed else a[1])
+
+
+def _matmul(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
+    return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+
+
+MACS: Mapping[str, Callable[[NodeProto, Mapping[str, Shape]], int]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}
