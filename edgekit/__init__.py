@@ -25,6 +25,7 @@ VERBS = {
     "boards": "pipeline",
     "doctor": "pipeline",
     "lint": "conversion.lint",
+    "complexity": "measure.complexity",
     "gate": "measure.gate",
     "baseline": "measure.baseline",
     "score": "measure.scoring",

@@ -22,6 +22,7 @@ VERBS = {
     "quantize": "Lower an ONNX artifact to INT8 and gate the loss of accuracy.",
     "lint": "Say what a board would refuse in an ONNX file, without the board.",
     "bench": "Measure accuracy, size, GOPS and latency on a board.",
+    "complexity": "Count MACs, parameters, memory access and CIO of an ONNX file.",
     "report": "Turn measured rows into a table and a page.",
     "baseline": "Merge repeated runs into what the gate compares with.",
     "gate": "Fail when a build is worse than a baseline: accuracy, latency, size, GOPS.",

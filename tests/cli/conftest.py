@@ -10,6 +10,7 @@ import pytest
 
 import edgekit
 from edgekit.conversion.lint import Report
+from edgekit.measure.complexity import Complexity, Layer
 from edgekit.measure.gate import compare
 from edgekit.measure.metrics import parse_limits
 from edgekit.measure.row import Latency, Row
@@ -108,6 +109,7 @@ def pipeline(monkeypatch, artifact, row):
     }
     recorder.results |= {
         "lint": Report("m.onnx", "jetson-tx2", None, FACTS, (), MEMORY),
+        "complexity": Complexity(5, 7, (Layer("l", "Conv", (1, 2), 5, 7),)),
         "gate": compare([row], [row], parse_limits(["size=+1%"])),
         "baseline": [{"row": "the-model", "runs": 3}],
         "score": rank([row], load_rules("icme2020"), load_references("icme2020-table1")),

@@ -26,6 +26,8 @@ LINES = {
     "zoo": "",
     "boards": "",
     "doctor": "",
+    "lint": "m.onnx",
+    "complexity": "m.onnx",
     "gate": "b.json r.json",
     "baseline": "show b.json",
     "score": "r.json --rules icme2020",
