@@ -1,0 +1,154 @@
+"""Typed FP16: an ONNX file whose own types say what runs in half precision.
+
+TensorRT 11 and TensorRT-RTX have no FP16 flag and TensorRT 10 may go without one: they take each tensor's type from the
+file. Between the first and the last weighted layer weights and activations become FP16; the input's preparation, the
+decode (FP16 cannot tell 600.25 from 600.5 pixels) and the pinned layers stay FP32. The graph's inputs and outputs keep
+their types. All runs on the file's bytes, without native code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+
+from ..runtime.errors import BadConfig, BadInput
+from .graph import constants_to_initializers, initializers, inner_nodes, load_model, name_nodes, weighted_layers
+
+LARGEST = 65504.0  # of FP16
+# operator -> inputs that ONNX defines as FP32 whatever the others are
+FIXED_INPUTS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2), "Upsample": (1,)}
+# operators that make or choose types themselves, or have no FP16 at opset 13
+NOT_HALF = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan", "Shape", "Size"})
+
+
+@dataclass(frozen=True)
+class HalfFile:
+    """half: names of the nodes that compute in FP16; float_pins: those kept in FP32 between them; casts: how many."""
+
+    half: tuple[str, ...]
+    float_pins: tuple[str, ...]
+    casts: int
+
+
+def write_half(source: str | Path, target: str | Path, pins: Iterable[str] = ()) -> HalfFile:
+    """Write the typed FP16 version of an FP32 ONNX file.
+
+    pins: names of nodes that stay FP32; a layer whose weights exceed FP16 (65504) stays by itself
+    Raises BadConfig for a pin that is no node, BadInput for a file with nothing to convert or with Q/DQ nodes.
+    """
+    model = load_model(source)
+    name_nodes(model)
+    constants_to_initializers(model)
+    names = {node.name for node in model.graph.node}
+    unknown = sorted(set(pins) - names)
+    if unknown:
+        raise BadConfig(f"pins: {source} has no node called {', '.join(unknown)}")
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise BadInput(f"{source}: has INT8 nodes, whose scales are FP32 at opset 13; make FP16 from the float file")
+    work = _Conversion(model, frozenset(pins) | too_large(model))
+    work.run()
+    if not work.half:
+        raise BadInput(f"{source}: no layer could become FP16; every one is pinned, or the file has none")
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(target))
+    pinned = tuple(n.name for n in model.graph.node if n.name in work.pins)
+    return HalfFile(tuple(work.half), pinned, work.casts)
+
+
+def too_large(model: ModelProto) -> frozenset[str]:
+    """Names of the weighted layers with a weight that FP16 cannot hold."""
+    tensors = initializers(model)
+
+    def exceeds(name: str) -> bool:
+        value = numpy_helper.to_array(tensors[name]) if name in tensors else np.zeros(1, np.float32)
+        return value.dtype == np.float32 and bool(np.abs(value).max(initial=0) > LARGEST)
+
+    return frozenset(n.name for n in weighted_layers(model) if any(map(exceeds, n.input)))
+
+
+@dataclass
+class _Conversion:
+    """One pass over the nodes in their order; ``is_half`` says in which type each tensor arrives."""
+
+    model: ModelProto
+    pins: frozenset[str]
+    half: list[str] = field(default_factory=list)
+    casts: int = 0
+    is_half: set[str] = field(default_factory=set)
+    cast_of: dict[tuple[str, int], str] = field(default_factory=dict)
+    nodes: list[NodeProto] = field(default_factory=list)
+
+    def run(self) -> None:
+        graph = self.model.graph
+        self.floats = float_tensors(self.model)
+        self.tensors = initializers(self.model)
+        self.outputs = {v.name for v in graph.output}
+        inner = inner_nodes(self.model)
+        for node in list(graph.node):
+            wanted = node.name in inner and node.name not in self.pins and node.op_type not in NOT_HALF
+            if wanted and any(name in self.floats for name in node.output):
+                self._to_half(node)
+            else:
+                self._keep(node)
+        del graph.node[:]
+        graph.node.extend(self.nodes)
+        used = {name for node in self.nodes for name in node.input}
+        kept = [t for t in graph.initializer if t.name in used]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+        del graph.value_info[:]  # they tell the old types
+
+    def _to_half(self, node: NodeProto) -> None:
+        fixed = FIXED_INPUTS.get(node.op_type, ())
+        for i, name in enumerate(node.input):
+            if name in self.floats and i not in fixed:
+                node.input[i] = self._typed(name, TensorProto.FLOAT16)
+            elif name in self.is_half:
+                node.input[i] = self._typed(name, TensorProto.FLOAT)
+        self.nodes.append(node)
+        self.half.append(node.name)
+        for i, name in enumerate(node.output):
+            if name not in self.floats:
+                continue
+            if name in self.outputs:  # the graph's own outputs keep their type
+                node.output[i] = f"{name}.half"
+                self._cast(node.output[i], name, TensorProto.FLOAT)
+            else:
+                self.is_half.add(name)
+
+    def _keep(self, node: NodeProto) -> None:
+        for i, name in enumerate(node.input):
+            if name in self.is_half:
+                node.input[i] = self._typed(name, TensorProto.FLOAT)
+        self.nodes.append(node)
+
+    def _typed(self, name: str, wanted: int) -> str:
+        """The tensor in the wanted type: itself, a converted weight, or behind a Cast that is made once."""
+        if (name in self.is_half) == (wanted == TensorProto.FLOAT16):
+            return name
+        known = self.cast_of.get((name, wanted))
+        if known is None:
+            known = self.cast_of[name, wanted] = f"{name}.{'half' if wanted == TensorProto.FLOAT16 else 'float'}"
+            if name in self.tensors:
+                array = numpy_helper.to_array(self.tensors[name]).astype(np.float16)
+                self.model.graph.initializer.append(numpy_helper.from_array(array, known))
+            else:
+                self._cast(name, known, wanted)
+        return known
+
+    def _cast(self, source: str, target: str, wanted: int) -> None:
+        self.nodes.append(helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=wanted))
+        self.casts += 1
+
+
+def float_tensors(model: ModelProto) -> set[str]:
+    """Names of all FP32 tensors: inputs, weights, activations."""
+    graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    found = {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return found | {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}

@@ -1,0 +1,149 @@
+"""Will FP16 overflow? Every activation's largest value over real images, and the layers that must stay in FP32.
+
+FP16 ends at 65504. A network that is fine in FP32 then yields infinity, and NaN one layer later, on some images only
+(NVIDIA/TensorRT issues 1787, 3101). So real images are run in FP32, and a layer whose inputs or outputs come near the
+end is pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, helper
+
+from ..runtime.errors import BadInput
+from ..runtime.preprocess import Preprocess
+from .child import Progress, run_in_child
+from .compare import fill_batch, network_input
+from .graph import consumers, inner_nodes, layer_name, load_model, name_nodes, producers
+from .half import LARGEST, float_tensors
+
+LIMIT = LARGEST / 2  # sums on the way to a result may be larger than the result
+TENSORS_AT_ONCE = 64  # activations that are taken out of the network in one run
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The largest absolute value of one tensor over all images.
+
+    node: the name of the ONNX node that makes it; layer: its PyTorch module, or the node's name
+    not_finite: how many NaN and infinities there were, in FP32 already
+    """
+
+    tensor: str
+    node: str
+    layer: str
+    largest: float
+    not_finite: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """peaks: the largest first; pins: nodes that must stay in FP32, in the graph's order; layers: their modules."""
+
+    peaks: tuple[Peak, ...]
+    pins: tuple[str, ...]
+    layers: tuple[str, ...]
+    images: int
+    limit: float = LIMIT
+
+    @property
+    def headroom(self) -> float:
+        """How many times the largest value fits below the end of FP16; below 1 it overflows."""
+        return LARGEST / max((p.largest for p in self.peaks), default=1.0)
+
+    def to_dict(self, most: int = 5) -> dict[str, Any]:
+        """JSON value with the ``most`` largest peaks."""
+        peaks = [asdict(peak) for peak in self.peaks[:most]]
+        return {"images": self.images, "limit": self.limit, "pins": list(self.pins), "peaks": peaks}
+
+
+def scan_overflow(
+    model: str | Path,
+    images: Sequence[str | Path],
+    preprocess: Preprocess,
+    layout: str,
+    limit: float = LIMIT,
+    progress: Progress | None = None,
+) -> Scan:
+    """Run real images through the FP32 network and look at every activation that FP16 would hold.
+
+    progress: (images done, all images)
+    Raises BadInput without images, and for a network that yields NaN or infinity in FP32 already, naming the layer.
+    """
+    if not images:
+        raise BadInput("the scan for FP16 overflow needs real images; give a calibration set")
+    request = {
+        "model": str(model),
+        "images": [str(path) for path in images],
+        "preprocess": preprocess.to_dict(),
+        "layout": layout,
+    }
+    child = "edgekit.conversion.overflow:tensor_peaks"
+    found = run_in_child(child, request, "scan for overflow", model, progress or (lambda done, total: None))
+    peaks = tuple(sorted((Peak(**one) for one in found), key=lambda p: -p.largest))
+    broken = next((p for p in peaks if p.not_finite), None)
+    if broken is not None:
+        raise BadInput(f"{model}: layer {broken.layer} yields NaN or infinity in FP32 already; check its weights")
+    graph = load_model(model)
+    name_nodes(graph)
+    pins = nodes_to_pin(graph, {p.tensor for p in peaks if p.largest > limit})
+    layers = {node.name: layer_name(node) for node in graph.graph.node}
+    return Scan(peaks, pins, tuple(dict.fromkeys(layers[name] for name in pins)), len(images), limit)
+
+
+def nodes_to_pin(model: ModelProto, tensors: set[str]) -> tuple[str, ...]:
+    """The nodes that make or read one of the tensors, in the graph's order: both hold it in their own type."""
+    made, read = producers(model), consumers(model)
+    inner = inner_nodes(model)
+    chosen = {made[name].name for name in tensors if name in made}
+    chosen |= {node.name for name in tensors for node in read.get(name, [])}
+    return tuple(node.name for node in model.graph.node if node.name in chosen & inner)
+
+
+# -- the child's side -------------------------------------------------------------------------------------------------
+def tensor_peaks(
+    model: str, images: Sequence[str], preprocess: Mapping[str, Any], layout: str, progress: Progress
+) -> list[dict[str, Any]]:
+    """The child's side of ``scan_overflow``: the fields of each Peak."""
+    graph = load_model(model)
+    name_nodes(graph)
+    inner, floats = inner_nodes(graph), float_tensors(graph)
+    makers = {t: n for n in graph.graph.node if n.name in inner for t in n.output if t in floats}
+    reads = [t for n in graph.graph.node if n.name in inner for t in n.input if t in floats and t in producers(graph)]
+    names = list(dict.fromkeys([*makers, *reads]))
+    every = producers(graph)
+    value = Preprocess.from_dict(preprocess)
+    batch = graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    largest, broken = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
+    groups = [names[i : i + TENSORS_AT_ONCE] for i in range(0, len(names), TENSORS_AT_ONCE)]
+    sessions = [_session(graph, group) for group in groups]
+    for done, path in enumerate(images):
+        progress(done, len(images))
+        image = fill_batch(network_input(path, value, layout), batch)
+        for group, session in zip(groups, sessions, strict=True):
+            for name, array in zip(group, session.run(group, {"image": image}), strict=True):
+                finite = np.isfinite(array)
+                broken[name] += int(array.size - np.count_nonzero(finite))
+                largest[name] = max(largest[name], float(np.abs(array[finite]).max(initial=0.0)))
+    progress(len(images), len(images))
+    return [
+        asdict(Peak(name, every[name].name, layer_name(every[name]), largest[name], broken[name])) for name in names
+    ]
+
+
+def _session(model: ModelProto, names: Sequence[str]) -> Any:
+    import onnxruntime
+
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
