@@ -283,10 +283,13 @@ class DistillationSection(Section):
 
 
 class ExportSection(Section):
-    """top_k: boxes that leave the graph (CenterNet's 100). opset: 13 is the last one TensorRT 8.2 reads."""
+    """top_k: boxes that leave the graph (CenterNet's 100). opset: 13 is the last one TensorRT 8.2 reads.
+
+    GridSample needs 16, DeformConv 19: options of networks with an alignment or deformable convolution.
+    """
 
     top_k: Annotated[int, Field(ge=1, le=3840)] = 100
-    opset: Annotated[int, Field(ge=11, le=17)] = 13
+    opset: Annotated[int, Field(ge=11, le=19)] = 13
 
 
 class PostprocessSection(Section):

@@ -84,8 +84,14 @@ def input_shape(preprocess: Preprocess, options: ExportOptions) -> list[int]:
 def export_onnx(model: Detector, preprocess: Preprocess, options: ExportOptions, path: str | Path) -> Path:
     """Write the network as ONNX with a static batch and batch normalisation folded. The model itself is not touched.
 
-    Raises ChildDied when the file does not have the opset that was asked for (a newer PyTorch could do that silently).
+    Raises BadConfig for an opset that lacks an operator of the network, and ChildDied when the file does not have the
+    opset that was asked for (a newer PyTorch could do that silently).
     """
+    if options.opset < model.opset:
+        raise BadConfig(
+            f"export.opset: {options.opset} lacks an operator of this network. Set export.opset={model.opset}, "
+            f"or model.options.lowering=gather"
+        )
     wrapper = Exported(copy.deepcopy(model).cpu().float(), preprocess, options.layout, options.top_k).eval()
     example = torch.zeros(input_shape(preprocess, options), dtype=_dtype(options.layout))
     with warnings.catch_warnings(), torch.no_grad():
@@ -112,7 +118,7 @@ def _check(path: Path, options: ExportOptions) -> None:
     graph = load_model(path)
     if opset(graph) != options.opset:
         raise ChildDied(f"{path}: asked PyTorch {torch.__version__} for opset {options.opset}, got {opset(graph)}")
-    if graph.ir_version > MAX_IR:
+    if graph.ir_version > MAX_IR and options.opset < 19:  # opset 19 came with IR 9; no board of Python 3.6 reads it
         raise ChildDied(f"{path}: IR version {graph.ir_version}; runtimes on Python 3.6 boards read at most {MAX_IR}")
     left = [node.name for node in graph.graph.node if node.op_type == "BatchNormalization"]
     if left:
