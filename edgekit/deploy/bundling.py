@@ -67,7 +67,7 @@ def bundle(
     options = options or BundleOptions()
     artifact, profile = read_artifact(source, kinds=KINDS), load_board(board)
     build = plan_build(artifact, profile, options)
-    _lint(artifact, profile, options)
+    _lint(artifact, board, profile, options)
     file = Path(out or f"{artifact.path.rstrip('/')}-{profile.name}.tar.gz")
     if file.is_dir():
         raise BadInput(f"{file}: is a folder; name the bundle's file, for example {file}/{profile.name}.tar.gz")
@@ -149,13 +149,21 @@ def _refuse_int8(profile: Board, precision: str, artifact: Artifact) -> None:
         )
 
 
-def _lint(artifact: Artifact, profile: Board, options: BundleOptions) -> None:
+def _lint(artifact: Artifact, board: str, profile: Board, options: BundleOptions) -> None:
     """Refuse operators, types and limits that the board's parser does not take, before anything is packed."""
     if not profile.stacks:
         return
-    from ..conversion.lint import require_clean
+    from ..conversion.lint import lint
 
-    require_clean(artifact.file("model.onnx"), profile, options.release)
+    report = lint(artifact.path, board=board, release=options.release)
+    if not report.errors:
+        return
+    worst = [finding for finding in report.findings if finding.severity == "error"]
+    told = "; ".join(" ".join(filter(None, (f.op, f.node, f.module, f.found, f.advice))) for f in worst[:3])
+    raise BoardLacks(
+        f"{artifact.path}: {profile.name} cannot run it ({report.errors} faults): {told}. "
+        f"All of them: edgekit lint {artifact.path} --board {profile.name}"
+    )
 
 
 # -- what goes in -----------------------------------------------------------------------------------------------------
