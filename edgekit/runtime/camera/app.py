@@ -1,0 +1,286 @@
+"""One run of the camera: options in, summary out. The command lines of board and workstation both call ``run``."""
+
+import os
+import signal
+import threading
+import webbrowser
+from collections import OrderedDict
+
+import cv2
+
+from ..errors import MissingDependency
+from ..machine import facts
+from ..runner import open_runner
+from . import counters, strings, tracking
+from .capture import Capture
+from .frames import clock
+from .hub import Hub
+from .options import core_count
+from .overlay import Painter, number
+from .pipeline import Pipeline
+from .records import CocoJson, JsonLines
+from .sinks import Headless, Mp4, SinkThread, Window
+from .sources import Options as SourceOptions
+from .sources import open_source
+from .stats import Stats
+from .vitals import Vitals, words
+from .web import Server
+
+FLOOR = 0.1  # lowest score that is looked at: the tracker's weak boxes, and the lower end of the page's slider
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+_PATIENCE = 3  # signals after which closing is given up
+_SAMPLE_SECONDS = 1.0
+
+
+def run(options, say):
+    """Show, record and serve what the detector sees until the source ends or a signal comes.
+
+    options: ``options.Options``; say: called with each line for people. Returns the summary: ``Stats.summary`` and
+    source, model, precision, runtime, board, sinks, counts, sensors, and ``ended``: "source", "limit", "user".
+    """
+    board = options.board if options.board is not None else strings.read_board(options.artifact)
+    make_source = source_maker(options, board)
+    make_source()  # a wrong word is told before anything is loaded
+    places = counters_of(options)
+    if options.window:
+        require_window()
+    cv2.setNumThreads(1)  # a pool of its own would fight with the inference for the cores
+    runtime = options.runtime or (board.get("runtimes") or ["onnxruntime"])[0]
+    floor = min(options.score, FLOOR)
+    with open_runner(options.artifact, runtime, options.compute_threads(), floor) as runner:
+        return _Session(options, board, runtime, runner, make_source, places, say).run()
+
+
+def source_maker(options, board):
+    """Gives a new source each time it is called."""
+    asked = SourceOptions(options.size, options.fps, options.timeout, options.flip)
+    return lambda: open_source(options.source, asked, board)
+
+
+def counters_of(options):
+    lines = [counters.parse_line(text, "line {}".format(i)) for i, text in enumerate(options.count_lines, 1)]
+    return lines + (counters.read_zones(options.zones) if options.zones else [])
+
+
+def require_window():
+    """MissingDependency when this OpenCV, or this machine, has no screen to show a window on."""
+    gui = [line for line in cv2.getBuildInformation().splitlines() if line.strip().startswith("GUI:")]
+    if (gui and "NONE" in gui[0].upper()) or not hasattr(cv2, "imshow"):
+        raise MissingDependency(
+            "--window: this OpenCV was built without windows. Use the page instead (--web), or replace the package: "
+            "pip uninstall opencv-python-headless; pip install opencv-python"
+        )
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise MissingDependency(
+            "--window: there is no screen (DISPLAY is not set). Use the page instead: --web, and from another machine "
+            "ssh -L 8642:127.0.0.1:8642 BOARD"
+        )
+
+
+class _Session(object):
+    """The parts of one run."""
+
+    def __init__(self, options, board, runtime, runner, make_source, places, say):
+        self._options, self._runner, self._say, self._places = options, runner, say, places
+        self._stats, self._stop, self._vitals = Stats(), threading.Event(), Vitals()
+        self.about = describe(options, board, runtime, runner)
+        self._capture = Capture(
+            make_source, self._stats, self._stop, options.timeout, not options.offline, options.loop
+        )
+        self._painter = Painter(runner.artifact.classes, options.score, places, self._title())
+        self._hub = self._server = self._window = None
+        self._sinks = [SinkThread(s, self._stats, options.offline) for s in self._make_sinks()]
+        self._ended, self._signals = "source", 0
+        self._next_sample = self._next_log = 0.0
+        self._told, self._readings = 0, []
+
+    def _title(self):
+        return "{model}, {precision}, {board}".format(**self.about)
+
+    def _make_sinks(self):
+        options, classes = self._options, self._runner.artifact.classes
+        if options.mp4:
+            rate = (lambda: self._capture.rate) if options.offline else None
+            yield Mp4(options.mp4, self._painter, self._stats, rate, options.encoder)
+        if options.jsonl:
+            yield JsonLines(options.jsonl, self.about, options.score, classes, self._stats)
+        if options.coco:
+            ids = self._runner.artifact.manifest.get("category_ids") or list(range(1, len(classes) + 1))
+            yield CocoJson(options.coco, options.source, options.score, classes, ids)
+        if options.web:
+            floor = min(options.score, FLOOR)
+            self._hub = Hub(self.about, classes, options.score, floor, self._painter, self._stats)
+            yield self._hub
+        if options.window:
+            self._window = Window(self._painter, self._stats)
+            yield self._window
+        if options.headless or not (options.web or options.window):
+            yield Headless()
+
+    def run(self):
+        options = self._options
+        tracker = tracking.Tracker(tracking.Options(high=options.score)) if options.track else None
+        pipeline = Pipeline(
+            self._runner, self._capture, self._sinks, self._stats, self._stop, tracker, self._places,
+            overlap=core_count() > 1, lossless=options.offline,
+        )  # fmt: skip
+        if self._hub is not None:
+            self._serve()
+        before = self._catch_signals()
+        try:
+            pipeline.run(self._tick)
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+            if self._server is not None:
+                self._server.stop()
+            if self._window is not None:
+                cv2.destroyAllWindows()
+        return self.summary()
+
+    def _serve(self):
+        self._server = Server(self._hub, self._options.bind or "127.0.0.1", self._options.port)
+        self._server.start()
+        self._say("page: {}".format(self._server.address))
+        if self._options.open_page and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            webbrowser.open(self._server.address)
+
+    # -- signals: the first ends the run, and closing what is open must not be disturbed by a second one ---------------
+    def _catch_signals(self):
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        names = [getattr(signal, n) for n in _SIGNALS if hasattr(signal, n)]
+        return {name: signal.signal(name, self._on_signal) for name in names}
+
+    def _on_signal(self, signum, frame):
+        self._signals += 1
+        if self._signals == 1:
+            self._ended = "user"
+            self._stop.set()
+        elif self._signals >= _PATIENCE:
+            raise KeyboardInterrupt
+
+    # -- some times a second, in the main thread ----------------------------------------------------------------------
+    def _tick(self):
+        now = clock()
+        if now >= self._next_sample:
+            self._next_sample = now + _SAMPLE_SECONDS
+            self._sample()
+        if now >= self._next_log:
+            if self._next_log:
+                self._say(self.log_line())
+            self._next_log = now + self._options.log_every
+        self._tell_events()
+        if self._window is not None and not self._window.show(0.02):
+            self._ended = "user"
+            return False
+        if self._over(now):
+            self._ended = "limit"
+            return False
+        return True
+
+    def _over(self, now):
+        options = self._options
+        too_long = options.seconds is not None and now - self._stats.started >= options.seconds
+        return too_long or (options.frames is not None and self._stats.results >= options.frames)
+
+    def _sample(self):
+        self._readings = self._vitals.read()
+        if self._hub is not None:
+            status = {
+                "live": self._stats.live(),
+                "sensors": self._readings,
+                "state": self._capture.state,
+                "trouble": self._capture.check.trouble,
+                "events": list(self._stats.events),
+                "sinks": [s.to_dict() for s in self._sinks],
+            }
+            self._hub.sample(status)
+
+    def _tell_events(self):
+        fresh = self._stats.event_count - self._told
+        for event in list(self._stats.events)[-fresh:] if fresh else ():
+            self._say("{}: {}".format(event["level"], event["text"]))
+        self._told += fresh
+
+    def log_line(self):
+        """The live numbers in one line."""
+        live = self._stats.live()
+        latency = ", ".join("{} {}".format(n, number(live["latency_ms"][n], "{:.0f}")) for n in ("p50", "p90", "p99"))
+        parts = [
+            "{:.1f} fps shown, {:.1f} captured".format(live["displayed_fps"], live["captured_fps"]),
+            "capture to result {} ms".format(latency),
+            "age {} ms".format(number(live["age_ms"], "{:.0f}")),
+            "dropped {}, stale {}".format(live["dropped"], live["stale"]),
+            words(self._readings),
+        ]
+        if self._hub is not None:
+            parts.append("{} viewers".format(self._hub.viewers))
+        if self._capture.state != "live":
+            parts.append("source {}".format(self._capture.state))
+        return "; ".join(parts)
+
+    def summary(self):
+        self._tell_events()
+        classes = self._runner.artifact.classes
+        return OrderedDict(
+            list(self.about.items())
+            + [("ended", self._ended)]
+            + list(self._stats.summary().items())
+            + [
+                ("sensors", self._vitals.read() or "not measured"),
+                ("sinks", [s.to_dict() for s in self._sinks]),
+                ("counts", [c.to_dict(classes) for c in self._places]),
+            ]
+        )
+
+
+def describe(options, board, runtime, runner):
+    """What is run on what: for the page, the log and the records."""
+    session = runner.session.describe()
+    manifest = runner.artifact.manifest
+    width, height = runner.preprocess.size
+    here = facts()
+    return OrderedDict(
+        [
+            ("source", str(options.source)),
+            ("model", (manifest.get("recipe") or {}).get("name") or os.path.basename(runner.artifact.path)),
+            ("precision", session["precision"]),
+            ("runtime", "{} {}".format(session["library"], session["version"])),
+            ("board", board.get("title") or (here["board"] if here["board"] != "unknown" else here["cpu"])),
+            ("input", "{}x{}".format(width, height)),
+            ("threads", options.compute_threads()),
+            ("artifact", runner.artifact.digest),
+        ]
+    )
+
+
+def exit_code(summary, options):
+    """0: a live run was ended, or a file is through; 130: a file was not worked through; 2: a sink was lost."""
+    if any(s["state"] == "lost" for s in summary["sinks"]):
+        return 2
+    return 130 if summary["ended"] == "user" and options.offline else 0
+
+
+def closing_lines(summary):
+    """The summary for people."""
+    latency = summary["latency_ms"]
+    yield "{} results of {} captured frames in {:.1f} s ({:.1f} a second); dropped {}, stale {}, damaged {}".format(
+        summary["results"], summary["captured"], summary["seconds"], summary["results_fps"],
+        summary["dropped"], summary["stale"], summary["corrupt"],
+    )  # fmt: skip
+    yield "capture to result: " + ", ".join("{} {} ms".format(n, number(latency[n], "{:.1f}")) for n in sorted(latency))
+    for sink in summary["sinks"]:
+        if "path" in sink:
+            lost = ", {} results lost".format(sink["lost"]) if sink.get("lost") else ""
+            yield "{}: {} ({} results{}){}".format(
+                sink["name"], sink["path"], sink["written"], lost, ": " + sink["reason"] if "reason" in sink else ""
+            )
+    for place in summary["counts"]:
+        for name, totals in place["totals"].items():
+            yield "{}, {}: {}".format(place["name"], name, told(totals))
+
+
+def told(totals):
+    """Totals as "in 3, out 1"."""
+    return ", ".join("{} {}".format(*pair) for pair in sorted(totals.items()))

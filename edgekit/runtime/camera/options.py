@@ -1,0 +1,91 @@
+"""What a run of the camera can be asked for, checked all at once."""
+
+import re
+from typing import Any
+
+from ..errors import BadConfig
+from ..machine import affinity
+
+
+class Options(object):
+    """What was asked for; a value that nobody gave has its default. BadConfig lists every problem."""
+
+    artifact: Any = None
+    source: Any = None
+    runtime: Any = None  # the first of the board's that is there
+    threads: Any = None  # compute threads; all cores but one, which captures, draws and serves
+    board: Any = None  # dict as in board.json
+    score: Any = 0.3
+    size: Any = None  # (width, height) asked of a camera
+    fps: Any = None
+    flip: Any = 0  # of csi: nvvidconv's flip-method
+    timeout: Any = 10.0
+    offline: Any = False
+    loop: Any = False
+    track: Any = True
+    count_lines: Any = ()
+    zones: Any = None
+    window: Any = False
+    mp4: Any = None
+    jsonl: Any = None
+    coco: Any = None
+    web: Any = False
+    port: Any = None
+    bind: Any = None
+    open_page: Any = False
+    headless: Any = False
+    seconds: Any = None
+    frames: Any = None
+    log_every: Any = 5.0
+    encoder: Any = None
+
+    def __init__(self, **values):
+        unknown = sorted(set(values) - set(Options.__annotations__))
+        if unknown:
+            raise BadConfig("unknown camera options: {}".format(", ".join(unknown)))
+        self.__dict__.update(values)
+        if self.bind is not None or self.port is not None:
+            self.web = True
+        problems = list(self._problems())
+        if problems:
+            raise BadConfig("; ".join(problems))
+
+    def _problems(self):
+        if self.artifact is None:
+            yield "ARTIFACT is missing: the folder of an exported network"
+        if self.source is None:
+            yield "--source is missing: 0, csi://0, rtsp://..., a video file, a folder of images"
+        if not 0 <= self.score <= 1:
+            yield "--score: expected 0..1, got {}".format(self.score)
+        for name in ("timeout", "seconds", "frames", "fps", "threads", "log_every"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                yield "--{}: expected a number above 0, got {}".format(name.replace("_", "-"), value)
+        if self.port is not None and not 0 <= self.port <= 65535:
+            yield "--web: expected a port 0..65535, got {}".format(self.port)
+        if self.size is not None and not (len(self.size) == 2 and min(self.size) > 0):
+            yield "--size: expected WIDTHxHEIGHT, got {}".format(self.size)
+        if self.offline and self.loop:
+            yield "--offline and --loop: together they never end; leave one out"
+        if (self.count_lines or self.zones) and not self.track:
+            yield "--count-line and --zone count tracks; leave --no-track out"
+        paths = [p for p in (self.mp4, self.jsonl, self.coco) if p]
+        if len(set(map(str, paths))) < len(paths):
+            yield "two sinks write to the same file"
+
+    def compute_threads(self):
+        """Threads of the inference: as asked, or all cores that may be used but one."""
+        return self.threads or max(1, core_count() - 1)
+
+
+def core_count():
+    cores = affinity()
+    return len(cores) if isinstance(cores, list) else 1
+
+
+def parse_size(text):
+    """``1280x720`` as (1280, 720); BadConfig otherwise."""
+    match = re.match(r"^(\d{1,5})x(\d{1,5})$", text.strip().lower())
+    if match is None or "0" in match.groups():
+        raise BadConfig("--size: expected WIDTHxHEIGHT, for example 1280x720, got {!r}".format(text))
+    return int(match.group(1)), int(match.group(2))

@@ -1,0 +1,129 @@
+"""Drawing a result on its frame: boxes, tracks, counters and the numbers that do not lie about latency."""
+
+import cv2
+import numpy as np
+
+from .counters import scaled
+from .tracking import DOUBLE, NONE
+
+# Okabe and Ito's palette (2008), which colour-blind people can tell apart, without its black; BGR. As in the reports.
+PALETTE = (
+    (233, 180, 86),
+    (0, 159, 230),
+    (115, 158, 0),
+    (66, 228, 240),
+    (167, 121, 204),
+    (0, 94, 213),
+    (178, 114, 0),
+)
+INK, PAPER, ALARM = (24, 24, 24), (250, 250, 250), (60, 60, 230)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_HEIGHT = 22.0  # pixels of a capital letter at scale 1
+
+
+def class_colour(class_id):
+    """BGR of a class; from the eighth class on the palette comes again, lighter."""
+    white = 0.5 * min(1, class_id // len(PALETTE))
+    return tuple(round(v + (255 - v) * white) for v in PALETTE[class_id % len(PALETTE)])
+
+
+def css_colour(class_id):
+    """The same as ``#rrggbb``."""
+    return "#{2:02x}{1:02x}{0:02x}".format(*class_colour(class_id))
+
+
+def shown(result, score):
+    """Indices of the boxes that people see: at least ``score``, and none twice on one tracked object."""
+    return np.flatnonzero((result.detections.scores >= score) & (result.ids != DOUBLE))
+
+
+class Painter(object):
+    """``painter(result, live)`` -> a copy of the frame with everything on it. live: of ``Stats.live``, or None."""
+
+    def __init__(self, classes, score, counters=(), title=""):
+        self.classes = classes
+        self.score = score
+        self.counters = counters
+        self.title = title
+
+    def __call__(self, result, live=None):
+        picture = result.frame.image.copy()
+        line = line_width(picture.shape)
+        for counter in self.counters:
+            draw_counter(picture, counter, line)
+        chosen = shown(result, self.score)
+        for number, trail in result.trails.items():
+            points = np.round(trail).astype(np.int32).reshape(-1, 1, 2)
+            cv2.polylines(picture, [points], False, class_colour(number), line, cv2.LINE_AA)
+        for i in chosen[::-1]:  # the surest is drawn last, on top
+            self._box(picture, result, i, line)
+        if live is not None:
+            draw_lines(picture, [self.title] * bool(self.title) + status_lines(live))
+        return picture
+
+    def _box(self, picture, result, i, line):
+        x1, y1, x2, y2 = (round(float(v)) for v in result.detections.boxes[i])
+        class_id = int(result.detections.class_ids[i])
+        colour, number = class_colour(class_id), int(result.ids[i])
+        cv2.rectangle(picture, (x1, y1), (x2, y2), INK, line + 2)
+        cv2.rectangle(picture, (x1, y1), (x2, y2), colour, line)
+        text = "{} {:.0f}%".format(self.classes[class_id], 100 * result.detections.scores[i])
+        label(picture, "#{} {}".format(number, text) if number != NONE else text, (x1, y1), colour, line)
+
+
+def line_width(shape):
+    """Pixels: 1 for a thumbnail, 2 at 640 x 480, 4 at 1920 x 1080."""
+    short = min(shape[:2])
+    return max(1 if short < 160 else 2, round(short / 250.0))
+
+
+def label(picture, text, corner, colour, line):
+    """Text on a patch of colour above ``corner``, pushed into the picture where it would leave it."""
+    scale, stroke, pad = (4 + 3.0 * line) / _FONT_HEIGHT, max(1, line // 2), 1 + line
+    (wide, high), base = cv2.getTextSize(text, FONT, scale, stroke)
+    x = min(max(corner[0] - line, 0), max(picture.shape[1] - wide - 2 * pad, 0))
+    y = max(corner[1] - high - base - pad, 0)
+    cv2.rectangle(picture, (x, y), (x + wide + 2 * pad, y + high + base + pad), colour, cv2.FILLED)
+    ink = INK if 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 110 else PAPER
+    cv2.putText(picture, text, (x + pad, y + high + pad), FONT, scale, ink, stroke, cv2.LINE_AA)
+
+
+def draw_counter(picture, counter, line):
+    """A count line or a zone, with its totals over all classes."""
+    height, width = picture.shape[:2]
+    points = np.round(scaled(counter.points, width, height)).astype(np.int32)
+    cv2.polylines(picture, [points.reshape(-1, 1, 2)], len(points) > 2, PAPER, line, cv2.LINE_AA)
+    if len(points) > 2:
+        text = "{}: {} now, {} in all".format(counter.name, sum(counter.inside.values()), sum(counter.totals.values()))
+    else:
+        both = [sum(t[way] for t in counter.totals.values()) for way in ("in", "out")]
+        text = "{}: in {}, out {}".format(counter.name, *both)
+    label(picture, text, tuple(int(v) for v in points[0]), PAPER, line)
+
+
+def status_lines(live):
+    """The numbers as people read them; what is not known is a dash, never a zero."""
+    latency = live["latency_ms"]
+    lines = [
+        "latency p50 {} p90 {} p99 {} ms".format(*(number(latency[n], "{:.0f}") for n in ("p50", "p90", "p99"))),
+        "age {} ms, {:.1f} fps shown of {:.1f} captured".format(
+            number(live["age_ms"], "{:.0f}"), live["displayed_fps"], live["captured_fps"]
+        ),
+        "dropped {}, stale {}".format(live["dropped"], live["stale"]),
+    ]
+    return lines + ["{} {}".format(name, value) for name, value in sorted(live.get("sensors", {}).items())]
+
+
+def number(value, form):
+    return "-" if value is None else form.format(value)
+
+
+def draw_lines(picture, lines):
+    """Small text in the upper left corner on a darkened patch."""
+    line = line_width(picture.shape)
+    scale, stroke, step = (3 + 2.5 * line) / _FONT_HEIGHT, max(1, line // 2), int(9 + 4.5 * line)
+    wide = max(cv2.getTextSize(text, FONT, scale, stroke)[0][0] for text in lines) + 4 * line
+    patch = picture[: step * len(lines) + 2 * line, :wide]
+    patch //= 3
+    for row, text in enumerate(lines, 1):
+        cv2.putText(picture, text, (2 * line, row * step), FONT, scale, PAPER, stroke, cv2.LINE_AA)

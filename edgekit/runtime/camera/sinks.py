@@ -1,0 +1,183 @@
+"""Where results go. Each sink has a thread of its own, so none can slow the inference; and what one loses is told.
+
+A sink has ``open()``, ``write(result)``, ``close()``, a ``name``, and ``live``: whether only the newest result matters.
+"""
+
+import errno
+import threading
+from typing import Any
+
+import cv2
+
+from ..errors import EdgeKitError
+from .mailbox import Mailbox, Queue
+from .video import best_encoder, open_video
+
+QUEUE = 8  # results that a recording sink may lag behind
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Sink(object):
+    name = "sink"
+    live = False
+
+    def open(self):
+        """Take what is needed; EdgeKitError or OSError when it is not to be had."""
+
+    def write(self, result):
+        raise NotImplementedError(type(self).__name__ + ".write")
+
+    def close(self):
+        """Finish what was written. Called once, whatever happened before."""
+
+
+class Headless(Sink):
+    """Nothing but the numbers in the log."""
+
+    name, live = "headless", True
+
+    def write(self, result):
+        """The statistics have it already."""
+
+
+class Mp4(Sink):
+    """The annotated picture. The first result's size is the video's; later ones are fitted into it.
+
+    rate: gives the constant frames a second of a file that is worked through without loss; None for real time
+    """
+
+    name = "mp4"
+
+    def __init__(self, path, painter, stats, rate=None, encoder=None):
+        self.path = path
+        self._painter = painter
+        self._stats = stats
+        self._rate = rate
+        self._encoder = encoder  # None: the best one that is there
+        self._video: Any = None
+        self._size: Any = None
+        self._start = 0.0
+
+    def open(self):
+        self._encoder = self._encoder or best_encoder()
+
+    def write(self, result):
+        height, width = result.frame.image.shape[:2]
+        if self._video is None:
+            self._size, self._start = (width, height), result.frame.seconds
+            self._video = open_video(self.path, self._size, self._rate and self._rate(), self._encoder)
+            self._seen = self._size
+        if (width, height) != self._seen:
+            self._seen = (width, height)
+            self._stats.event("pictures are {}x{} now; the video stays {}x{}".format(width, height, *self._size))
+        live = None if self._rate else self._stats.live()
+        self._video.write(self._painter(result, live), result.frame.seconds - self._start)
+
+    def close(self):
+        if self._video is not None:
+            video, self._video = self._video, None
+            video.close()
+
+
+class Window(Sink):
+    """A window on this machine's screen. cv2 wants its windows served by the main thread: call ``show`` from there."""
+
+    name, live = "window", True
+    TITLE = "EdgeKit camera (q: quit)"
+
+    def __init__(self, painter, stats):
+        self._painter = painter
+        self._stats = stats
+        self._newest = Mailbox()
+
+    def write(self, result):
+        self._newest.put(self._painter(result, self._stats.live()))
+
+    def show(self, seconds):
+        """Show the newest picture and serve the window for ``seconds``. False when the user closed it or pressed q."""
+        picture = self._newest.take(seconds)
+        if picture is not None:
+            cv2.imshow(self.TITLE, picture)
+        return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
+
+    def close(self):
+        self._newest.close()
+
+
+class SinkThread(object):
+    """Runs a sink: ``offer(result)`` never waits, unless ``lossless``."""
+
+    def __init__(self, sink, stats, lossless=False):
+        self.sink = sink
+        self._stats = stats
+        self.state = "ready"
+        self.reason: Any = None
+        self.written = self.lost = 0
+        self._inbox: Any = Mailbox() if sink.live else Queue(QUEUE, lossless)
+        self._thread = threading.Thread(target=self._run, name=sink.name, daemon=True)
+
+    def start(self):
+        self.sink.open()
+        self.state = "running"
+        self._thread.start()
+
+    def offer(self, result):
+        lost = self._inbox.put(result)
+        if lost is not None and not self.sink.live and self.state == "running":
+            self.lost += 1
+
+    def finish(self, timeout):
+        """Let the sink write what it has, and close it. False when it needs longer than ``timeout`` seconds."""
+        self._inbox.close()
+        if self.state == "ready":
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def to_dict(self):
+        """What became of it, for the summary."""
+        about = {"name": self.sink.name, "state": self.state, "written": self.written}
+        if not self.sink.live:
+            about["lost"] = self.lost
+        if self.reason:
+            about["reason"] = self.reason
+        if hasattr(self.sink, "path"):
+            about["path"] = str(self.sink.path)
+        return about
+
+    def _run(self):
+        try:
+            self._write_all()
+        finally:
+            self._inbox.close()  # nobody may wait for a dead sink
+            self._stats.cpu(self.sink.name)
+
+    def _write_all(self):
+        try:
+            for result in self._inbox:
+                self.sink.write(result)
+                self.written += 1
+                self._stats.cpu(self.sink.name)
+        except (EdgeKitError, OSError, ValueError, cv2.error) as error:
+            self._fail(error)
+        try:
+            self.sink.close()
+            self.state = "lost" if self.reason else "closed"
+        except (EdgeKitError, OSError, ValueError, cv2.error) as error:
+            self._fail(error)
+
+    def _fail(self, error):
+        self.state = "lost"
+        if self.reason is None:
+            self.reason = explain(error)
+            path = getattr(self.sink, "path", None)
+            self._stats.event(
+                "{}{} stopped: {}".format(self.sink.name, " {}".format(path) if path else "", self.reason), "error"
+            )
+
+
+def explain(error):
+    """One sentence for what stopped a sink."""
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        return "the disk is full; what was written until now can be used"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,307 @@
+"""Sources of pictures. ``open_source(spec, ...)`` says which class a ``--source`` means; a source is used like a file:
+
+``with source: for picture in source: ...`` gives ``Picture``; it ends when the file does or the stream breaks off.
+Opening, and every step of the loop, may block in a driver for as long as the driver likes: ``capture`` watches that.
+"""
+
+import glob
+import os
+import re
+from typing import Any
+
+import cv2
+
+from ..errors import BadInput
+from ..images import read_image
+from . import strings
+from .mjpeg import MjpegStream, is_mjpeg, open_url
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+FOLDER_FPS = 5.0  # of images that carry no times
+FILE_FPS = 25.0  # of video files that do not tell theirs
+MOST_FPS = 240.0  # above it a file's word is a time base
+_MJPG = int.from_bytes(b"MJPG", "little")  # as cv2 writes a four-character code
+_DEFAULT_FFMPEG = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
+
+
+class Picture(object):
+    """image: uint8 BGR, or None for one that could not be decoded; seconds: of the file's own time, else None."""
+
+    __slots__ = ("image", "name", "seconds")
+
+    def __init__(self, image, seconds=None, name=None):
+        self.image = image
+        self.seconds = seconds
+        self.name = name
+
+
+class Options(object):
+    """What a user may ask of a source: (width, height) or None, frames a second or None, timeout in seconds."""
+
+    def __init__(self, size=None, fps=None, timeout=10.0, flip=0):
+        self.size = size
+        self.fps = fps
+        self.timeout = timeout
+        self.flip = flip
+
+
+class Source(object):
+    """name: as the user wrote it; live: it comes again after it broke off, and cannot be asked to wait.
+
+    rate: frames a second of a file once it is open; None for a live source
+    """
+
+    live = True
+    rate: Any = None
+
+    def __init__(self, name, options):
+        self.name = name
+        self.options = options
+
+    def __enter__(self):
+        self.open()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def open(self):
+        raise NotImplementedError(type(self).__name__ + ".open")
+
+    def __iter__(self):
+        raise NotImplementedError(type(self).__name__ + ".__iter__")
+
+    def close(self):
+        """Give the device or the connection back."""
+
+
+class _Cv2Source(Source):
+    """Everything that cv2.VideoCapture reads."""
+
+    _capture: Any = None
+
+    def _make(self):
+        raise NotImplementedError(type(self).__name__ + "._make")
+
+    def _refused(self):
+        """The message for a source that did not open."""
+        raise NotImplementedError(type(self).__name__ + "._refused")
+
+    def open(self):
+        self._capture = self._make()
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise BadInput(self._refused())
+
+    def __iter__(self):
+        while True:
+            done, image = self._capture.read()
+            if not done:
+                return
+            yield Picture(image)
+
+    def close(self):
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+
+class V4l2(_Cv2Source):
+    """A USB camera, /dev/videoN; MJPEG where it offers that, for raw frames fill the bus."""
+
+    def __init__(self, name, device, options):
+        super(V4l2, self).__init__(name, options)
+        self._device = device
+
+    def _make(self):
+        if not os.path.exists(self._device):
+            raise BadInput(self._refused())
+        capture = cv2.VideoCapture(self._device, cv2.CAP_V4L2)
+        capture.set(cv2.CAP_PROP_FOURCC, _MJPG)
+        if self.options.size:
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.options.size[0])
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self.options.size[1])
+        if self.options.fps:
+            capture.set(cv2.CAP_PROP_FPS, self.options.fps)
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # older frames must not wait in the driver
+        return capture
+
+    def _refused(self):
+        have = ", ".join(sorted(glob.glob("/dev/video*"))) or "no camera device at all"
+        why = "is not there" if not os.path.exists(self._device) else "cannot be opened (in use, or no right to)"
+        return "{}: {} {}; there is: {}. On a Jetson TX2 video0 is the CSI sensor: use csi://0.".format(
+            self.name, self._device, why, have
+        )
+
+
+class GStreamer(_Cv2Source):
+    """Any GStreamer string that ends in an appsink."""
+
+    def __init__(self, name, pipeline, options):
+        super(GStreamer, self).__init__(name, options)
+        self._pipeline = pipeline
+
+    def _make(self):
+        strings.require_gstreamer(self.name)
+        return cv2.VideoCapture(self._pipeline, cv2.CAP_GSTREAMER)
+
+    def _refused(self):
+        return "{}: GStreamer did not start it. Try it by itself: gst-launch-1.0 -v {}".format(
+            self.name, re.sub(r"!\s*appsink.*$", "! fakesink", self._pipeline)
+        )
+
+
+class Network(_Cv2Source):
+    """RTSP, MPEG-TS over UDP, HLS and whatever else FFmpeg reads from a network."""
+
+    def _make(self):
+        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", _DEFAULT_FFMPEG)
+        wait = int(self.options.timeout * 1000)
+        names = ("CAP_PROP_OPEN_TIMEOUT_MSEC", "CAP_PROP_READ_TIMEOUT_MSEC")
+        parameters = [v for n in names if hasattr(cv2, n) for v in (getattr(cv2, n), wait)]
+        if not parameters:  # OpenCV before 4.5.2: the watch over the reading thread has to do
+            return cv2.VideoCapture(self.name, cv2.CAP_FFMPEG)
+        return cv2.VideoCapture(self.name, cv2.CAP_FFMPEG, parameters)
+
+    def _refused(self):
+        return "{}: no stream there (nobody answers, no such path, or a wrong password). Try: ffprobe {}".format(
+            self.name, self.name
+        )
+
+
+class VideoFile(_Cv2Source):
+    """A video file, with the time of each picture."""
+
+    live = False
+
+    def _make(self):
+        return cv2.VideoCapture(self.name)
+
+    def _refused(self):
+        return "{}: not a video that OpenCV can read. Try: ffprobe {}".format(self.name, self.name)
+
+    def open(self):
+        super(VideoFile, self).open()
+        told = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = float(self.options.fps or (told if 0 < told <= MOST_FPS else FILE_FPS))
+
+    def __iter__(self):
+        for number, picture in enumerate(super(VideoFile, self).__iter__()):
+            picture.seconds = number / self.rate
+            yield picture
+
+
+class Folder(Source):
+    """The images of a folder in the order of their names. One that is damaged is given as None and passed over."""
+
+    live = False
+
+    def open(self):
+        paths = [os.path.join(self.name, n) for n in sorted(os.listdir(self.name))]
+        self._paths = [p for p in paths if p.lower().endswith(SUFFIXES)]
+        if not self._paths:
+            raise BadInput("{}: no images in this folder (looked for {})".format(self.name, ", ".join(SUFFIXES)))
+        self.rate = float(self.options.fps or FOLDER_FPS)
+
+    def __iter__(self):
+        for number, path in enumerate(self._paths):
+            try:
+                image = read_image(path)
+            except BadInput:
+                image = None
+            yield Picture(image, number / self.rate, os.path.basename(path))
+
+
+class Http(Network):
+    """Motion JPEG over HTTP, as network cameras and phones send it; other media (HLS, MP4) by FFmpeg."""
+
+    _stream: Any = None
+
+    def open(self):
+        response = open_url(self.name, self.options.timeout)
+        if is_mjpeg(response):
+            self._stream = MjpegStream(self.name, response)
+            return
+        response.close()
+        super(Http, self).open()
+
+    def __iter__(self):
+        if self._stream is None:
+            return super(Http, self).__iter__()
+        return (Picture(image) for image in self._stream)
+
+    def close(self):
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        super(Http, self).close()
+
+
+def open_source(spec, options=None, board=None):
+    """The source that a text means, not opened yet. BadInput for one that means nothing, with what it could be."""
+    options, board = options or Options(), board or {}
+    spec = str(spec)
+    if " ! " in spec:
+        return GStreamer(spec, spec, options)
+    scheme = spec.partition("://")[0] if "://" in spec else ""
+    if scheme:
+        return _by_scheme(scheme, spec, options, board)
+    if re.match(r"^\d+$", spec) or re.match(r"^/dev/video\d+$", spec) or spec.startswith("/dev/v4l/"):
+        device = "/dev/video" + spec if spec.isdigit() else spec
+        return _usb(spec, device, options, board)
+    if os.path.isdir(spec):
+        return Folder(spec, options)
+    if os.path.isfile(spec):
+        return VideoFile(spec, options)
+    raise BadInput(
+        "{}: no such video file or folder of images. A source is 0 or /dev/videoN (USB), csi://0, rtsp://..., "
+        "http://..., udp://..., a video file, a folder of images, or a GStreamer string (with ' ! ' in it).".format(
+            spec
+        )
+    )
+
+
+def _by_scheme(scheme, spec, options, board):
+    if scheme == "csi":
+        return _csi(spec, options, board)
+    if scheme in ("http", "https"):
+        return Http(spec, options)
+    if scheme == "rtsp" and strings.has_gstreamer():
+        pipeline = strings.fill(board, "rtsp", _values(options, uri=spec))
+        return GStreamer(spec, pipeline, options) if pipeline else Network(spec, options)
+    if scheme == "file":
+        return open_source(spec[len("file://") :], options, board)
+    if scheme in ("rtsp", "rtsps", "rtmp", "udp", "tcp", "rtp", "srt"):
+        return Network(spec, options)
+    raise BadInput(
+        "{}: no sources of the kind {}://; there are csi, rtsp, http, https, udp, tcp, rtmp and srt.".format(
+            spec, scheme
+        )
+    )
+
+
+def _csi(spec, options, board):
+    sensor = spec[len("csi://") :] or "0"
+    if not sensor.isdigit():
+        raise BadInput("{}: expected csi:// and the sensor's number, for example csi://0".format(spec))
+    pipeline = strings.fill(board, "csi", _values(options, sensor_id=int(sensor)))
+    if pipeline is None:
+        raise BadInput(
+            "{}: board {} has no CSI camera string. Name the board (--board jetson-tx2), or give a whole GStreamer "
+            "string as the source.".format(spec, board.get("name", "unknown"))
+        )
+    return GStreamer(spec, pipeline, options)
+
+
+def _usb(spec, device, options, board):
+    """V4L2 by OpenCV; only an OpenCV without it needs the board's GStreamer string."""
+    if not strings.backend_built("v4l/v4l2") and strings.has_gstreamer() and os.path.exists(device):
+        pipeline = strings.fill(board, "usb", _values(options, device=device))
+        if pipeline:
+            return GStreamer(spec, pipeline, options)
+    return V4l2(spec, device, options)
+
+
+def _values(options, **more):
+    width, height = options.size or (1280, 720)
+    return dict(more, width=width, height=height, fps=int(options.fps or 30), flip=options.flip)

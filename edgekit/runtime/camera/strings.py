@@ -1,0 +1,73 @@
+"""GStreamer strings of a board's cameras, and what the board file beside a model says.
+
+``board.json`` lies in the artifact's folder, or one above: {"name", "title", "runtimes": [...], "camera": {"csi",
+"usb", "rtsp"}}, each key optional, as in ``boards/NAME.yaml``. A string has the places {sensor_id} {flip} {device}
+{uri} {width} {height} {fps}.
+"""
+
+import json
+import os
+
+import cv2
+
+from ..errors import BadConfig, BoardLacks
+
+BOARD_FILE = "board.json"
+
+
+def read_board(artifact_path):
+    """The board file beside an artifact, as a dict; empty when there is none. BadConfig when it is no JSON object."""
+    folder = os.path.abspath(str(artifact_path))
+    for place in (folder, os.path.dirname(folder)):
+        path = os.path.join(place, BOARD_FILE)
+        if not os.path.isfile(path):
+            continue
+        try:
+            with open(path, encoding="utf-8") as handle:
+                board = json.load(handle)
+        except (OSError, ValueError) as error:
+            raise BadConfig("{}: cannot be read ({}). Make the bundle again.".format(path, error)) from error
+        if not isinstance(board, dict) or not isinstance(board.get("camera") or {}, dict):
+            raise BadConfig("{}: expected an object with a camera object. Make the bundle again.".format(path))
+        return board
+    return {}
+
+
+def fill(board, kind, values):
+    """The board's string for ``kind`` (csi, usb, rtsp) with its places filled, or None where the board has none."""
+    template = (board.get("camera") or {}).get(kind)
+    if not template:
+        return None
+    try:
+        return template.format(**values)
+    except (KeyError, IndexError, ValueError) as error:
+        raise BadConfig(
+            "camera.{}: the string has a place that nothing fills ({}); there are: {}".format(
+                kind, error, ", ".join(sorted(values))
+            )
+        ) from error
+
+
+def has_gstreamer():
+    """Whether this OpenCV was built with GStreamer. A pip wheel never is."""
+    return backend_built("GStreamer")
+
+
+def backend_built(name):
+    """Whether ``cv2.getBuildInformation()`` says YES for a video backend."""
+    for line in cv2.getBuildInformation().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip().startswith("YES")
+    return False
+
+
+def require_gstreamer(what):
+    """BoardLacks, with what to do, when this OpenCV cannot run GStreamer strings."""
+    if has_gstreamer():
+        return
+    raise BoardLacks(
+        "{}: needs GStreamer, and this OpenCV {} ({}) was built without it. On a Jetson use the system's OpenCV, which "
+        "has it: remove the pip one (pip uninstall opencv-python opencv-python-headless) and see that "
+        "/usr/lib/python3/dist-packages is on the path.".format(what, cv2.__version__, os.path.dirname(cv2.__file__))
+    )
