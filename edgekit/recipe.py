@@ -142,7 +142,6 @@ class AnchorLossSection(Section):
     cross-entropy the positive ones and the hardest negative ones, ``mining`` times as many
     alpha, gamma: of the focal loss;  iou_guided, class_weights: null for none
     balanced: the weights of the terms are learnt (RefineDetLite eq. 6); else they are ``box_weight`` and 1
-    filter: RefineDet's theta: anchors with a higher background probability in the first step skip the second
     """
 
     positive: Probability = 0.5
@@ -156,7 +155,6 @@ class AnchorLossSection(Section):
     iou_guided: IouGuidedSection | None = None
     class_weights: ClassWeightSection | None = None
     balanced: bool = False
-    filter: Probability = 0.99
 
     @model_validator(mode="after")
     def _consistent(self) -> AnchorLossSection:

@@ -23,11 +23,12 @@ class RefineCriterion(nn.Module):
     """RefineDet++'s eq. 1, RefineDetLite's eq. 1 or 6: both steps' boxes and classes, each over its positive anchors.
 
     The first step finds objects of no class: cross-entropy and hard negatives, whatever the second one is asked for.
+    theta: of the negative anchor filtering, as the network itself filters
     """
 
-    def __init__(self, section: AnchorLossSection, weights: Tensor) -> None:
+    def __init__(self, section: AnchorLossSection, weights: Tensor, theta: float) -> None:
         super().__init__()
-        self.section = section
+        self.section, self.theta = section, theta
         plain = section.model_copy(update={"classification": "cross-entropy", "iou_guided": None})
         self.arm = AnchorLoss(plain, torch.ones(2))
         self.odm = AnchorLoss(section, weights)
@@ -39,14 +40,14 @@ class RefineCriterion(nn.Module):
         first = match_anchors(corners(maps.anchors), objects, section.positive, section.negative)
         refined = refine(maps.arm_boxes.float(), maps.anchors).detach()  # two-step cascaded regression, section III-C
         second = match_anchors(corners(refined), batch, section.positive, section.negative)
-        second = without_easy_negatives(second, maps.arm_scores, section.filter)
+        second = without_easy_negatives(second, maps.arm_scores, self.theta)
         arm = per_positive(self.arm(maps.arm_boxes, maps.arm_scores, maps.anchors, first, objects), share)
         odm = per_positive(self.odm(maps.odm_boxes, maps.odm_scores, refined, second, batch), share)
         terms = {"arm_box": arm[0], "arm_class": arm[1], "odm_box": odm[0], "odm_class": odm[1]}
         return {**terms, "loss": self.total(terms)}
 
 
-def without_easy_negatives(matches: Matches, arm_scores: Tensor, theta: float = 0.99) -> Matches:
+def without_easy_negatives(matches: Matches, arm_scores: Tensor, theta: float) -> Matches:
     """Negative anchor filtering (RefineDet++, section III-B): an anchor that the first step takes for background with
     more than ``theta`` is neither positive nor negative in the second. arm_scores: logits [N, A, 2], background first.
     """
@@ -60,7 +61,8 @@ class RefineTask(Task):
 
     def criterion(self, recipe: Recipe, model: Detector, counts: Sequence[int]) -> nn.Module:
         section = recipe.anchor_loss
-        return RefineCriterion(section, background_and_classes(section.class_weights, counts))
+        weights = background_and_classes(section.class_weights, counts)
+        return RefineCriterion(section, weights, model.theta)  # type: ignore[arg-type]
 
     def responses(self, maps: RefineMaps, model: Detector) -> Responses | None:
         """The second step's, on the anchors as this network refined them."""
