@@ -41,7 +41,12 @@ if TYPE_CHECKING:
     from ..data.coco import CocoSet
 
 # The payload that a runtime loads, by artifact kind
-MODEL_FILES = {"checkpoint": "weights.safetensors", "onnx": "model.onnx", "onnx-int8": "model.onnx"}
+MODEL_FILES = {
+    "checkpoint": "weights.safetensors",
+    "onnx": "model.onnx",
+    "onnx-int8": "model.onnx",
+    "engine": "model.plan",
+}
 FULL_SECONDS, FULL_COUNT = 600.0, 662  # MLPerf's SingleStream lasts ten minutes; p99 needs 662 frames
 
 
