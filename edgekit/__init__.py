@@ -26,6 +26,8 @@ VERBS = {
     "doctor": "pipeline",
     "lint": "conversion.lint",
     "complexity": "measure.complexity",
+    "bundle": "deploy.bundling",
+    "flash": "deploy.flashing",
     "gate": "measure.gate",
     "baseline": "measure.baseline",
     "score": "measure.scoring",

@@ -30,6 +30,8 @@ VERBS = {
     "predict": "Draw boxes on images and write them as COCO JSON.",
     "label": "Label images with a trained detector: pseudo-labels to train another on.",
     "data": "Check, describe or convert annotated images: COCO, Pascal VOC, ivslab, BDD100K, YOLO.",
+    "bundle": "Write one signed file with everything that a board needs for a model.",
+    "flash": "Put a model onto boards over SSH: build, verify, measure, bring the rows home.",
     "zoo": "List the recipes and their measured results.",
     "boards": "List the boards and what each can do.",
     "schema": "Print the JSON Schema of a report, a gate's result, a recipe or a board.",

@@ -17,7 +17,8 @@ from ..board import Board, load_board
 from ..runtime.artifact import MANIFEST, Artifact, new_file, read_artifact
 from ..runtime.detections import Detections
 from ..runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
-from ..runtime.onboard import archive, trust
+from ..runtime.onboard import archive
+from ..runtime.onboard import trust as signers
 from ..runtime.onboard.golden import choose_threshold
 from .boardzip import NAME, board_zip
 from .signing import sign_index
@@ -54,17 +55,22 @@ class BundleOptions:
 def bundle(
     source: str | Path,
     *,
-    board: str,
+    board: str | None = None,
     out: Path | None = None,
     sign: Path | None = None,
+    trust: Sequence[Path] = (),
     options: BundleOptions | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a bundle of an ``onnx`` or ``onnx-int8`` artifact for a board; the same inputs give the same bytes.
 
-    Everything that the board cannot do is refused before any work. Returns what ``describe`` returns.
+    Everything that the board cannot do is refused before any work. Where ``source`` is a bundle already, it is checked
+    instead: every hash, and the signature, which must be of a key of ``trust`` if there are any.
+    Returns what ``describe`` returns.
     """
-    options = options or BundleOptions()
+    if Path(source).is_file():
+        return check(source, trust, progress)
+    options, board = options or BundleOptions(), require_board_name(board)
     artifact, profile = read_artifact(source, kinds=KINDS), load_board(board)
     build = plan_build(artifact, profile, options)
     _lint(artifact, board, profile, options)
@@ -78,6 +84,22 @@ def bundle(
         with new_file(file, "wb") as handle:
             archive.write_archive(handle, made, folder, lambda done, total: _tell(progress, "pack", done, total))
     return describe(file)
+
+
+def require_board_name(board: str | None) -> str:
+    """Raises BadConfig when no board was named."""
+    if board is None:
+        raise BadConfig("a bundle is for one board; name it: --board jetson-tx2. List them: edgekit boards")
+    return board
+
+
+def check(file: str | Path, trust: Sequence[Path] = (), progress: Progress | None = None) -> dict[str, Any]:
+    """Unpack a bundle into a folder that is thrown away, so that every hash is verified; answers like ``describe``."""
+    keys = [key for path in trust for key in signers.read_keys(path)] or None
+    described = describe(file, keys)
+    with tempfile.TemporaryDirectory(prefix="edgekit-bundle-") as folder:
+        archive.unpack(str(file), f"{folder}/bundle", lambda done, total: _tell(progress, "check", done, total))
+    return described
 
 
 def describe(file: str | Path, trusted: Sequence[bytes] | None = None) -> dict[str, Any]:
@@ -96,7 +118,7 @@ def describe(file: str | Path, trusted: Sequence[bytes] | None = None) -> dict[s
         "model": found.index["model"],
         "files": len(found.files),
         "unpacked_bytes": found.size,
-        "signed_by": trust.check_signature(found, None if trusted is None else list(trusted), str(file)),
+        "signed_by": signers.check_signature(found, None if trusted is None else list(trusted), str(file)),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import edgekit
 from edgekit.conversion.lint import Report
+from edgekit.deploy.flashing import Flashed
 from edgekit.measure.complexity import Complexity, Layer
 from edgekit.measure.gate import compare
 from edgekit.measure.metrics import parse_limits
@@ -114,6 +115,8 @@ def pipeline(monkeypatch, artifact, row):
         "baseline": [{"row": "the-model", "runs": 3}],
         "score": rank([row], load_rules("icme2020"), load_references("icme2020-table1")),
         "schema": {"type": "object"},
+        "bundle": {"path": "b.tar.gz", "bytes": 5, "board": "jetson-tx2"},
+        "flash": [Flashed("tx2", "jetson-tx2", {"build": "done"}, "v1", row=row)],
     }
     for verb, module in edgekit.VERBS.items():
         if module != "pipeline":

@@ -32,6 +32,8 @@ LINES = {
     "baseline": "show b.json",
     "score": "r.json --rules icme2020",
     "schema": "report",
+    "bundle": "a --board jetson-tx2",
+    "flash": "a --board jetson-tx2 --host tx2",
 }
 
 
@@ -39,7 +41,7 @@ LINES = {
 def test_json_of_every_verb(verb, pipeline, capsys):
     assert main([verb, *LINES[verb].split(), "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
-    kinds = {"zoo": list, "boards": list, "bench": list, "run": list, "baseline": list}
+    kinds = {"zoo": list, "boards": list, "bench": list, "run": list, "baseline": list, "flash": list}
     assert type(value) is kinds.get(verb, dict)
 
 
