@@ -17,6 +17,7 @@ VERBS = {
     "report": "pipeline",
     "run": "pipeline",
     "predict": "pipeline",
+    "camera": "live",
     "label": "pipeline",
     "data_check": "pipeline",
     "data_stats": "pipeline",

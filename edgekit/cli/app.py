@@ -27,6 +27,7 @@ VERBS = {
     "baseline": "Merge repeated runs into what the gate compares with.",
     "gate": "Fail when a build is worse than a baseline: accuracy, latency, size, GOPS.",
     "score": "Place measured rows among a competition's published results.",
+    "camera": "Show a detector on a camera, video or stream: page, window, recordings, counters.",
     "predict": "Draw boxes on images and write them as COCO JSON.",
     "label": "Label images with a trained detector: pseudo-labels to train another on.",
     "data": "Check, describe or convert annotated images: COCO, Pascal VOC, ivslab, BDD100K, YOLO.",

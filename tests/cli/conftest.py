@@ -72,6 +72,11 @@ def row():
 FACTS = {"opset": 13, "nodes": 1, "producer": "", "inputs": {"image": "float [1]"}, "outputs": {}}
 MEMORY = {"precision": "fp16", "available": 7850.0, "build": {}, "run": {"weights": 2.0}, "run_total": 2.0}
 
+CAMERA = {
+    "results": 3, "captured": 4, "dropped": 1, "stale": 0, "corrupt": 0, "seconds": 1.0, "results_fps": 3.0,
+    "latency_ms": {"p50": 9.0, "p90": None, "p99": None}, "sinks": [], "counts": [], "ended": "source",
+}
+
 
 @pytest.fixture
 def pipeline(monkeypatch, artifact, row):
@@ -115,6 +120,7 @@ def pipeline(monkeypatch, artifact, row):
         "baseline": [{"row": "the-model", "runs": 3}],
         "score": rank([row], load_rules("icme2020"), load_references("icme2020-table1")),
         "schema": {"type": "object"},
+        "camera": CAMERA,
         "bundle": {"path": "b.tar.gz", "bytes": 5, "board": "jetson-tx2"},
         "flash": [Flashed("tx2", "jetson-tx2", {"build": "done"}, "v1", row=row)],
     }

@@ -106,7 +106,7 @@ class _Session(object):
             yield JsonLines(options.jsonl, self.about, options.score, classes, self._stats)
         if options.coco:
             ids = self._runner.artifact.manifest.get("category_ids") or list(range(1, len(classes) + 1))
-            yield CocoJson(options.coco, options.source, options.score, classes, ids)
+            yield CocoJson(options.coco, self.about["source"], options.score, classes, ids)
         if options.web:
             floor = min(options.score, FLOOR)
             self._hub = Hub(self.about, classes, options.score, floor, self._painter, self._stats)
@@ -243,7 +243,7 @@ def describe(options, board, runtime, runner):
     here = facts()
     return OrderedDict(
         [
-            ("source", str(options.source)),
+            ("source", strings.without_password(options.source)),
             ("model", (manifest.get("recipe") or {}).get("name") or os.path.basename(runner.artifact.path)),
             ("precision", session["precision"]),
             ("runtime", "{} {}".format(session["library"], session["version"])),
@@ -255,11 +255,11 @@ def describe(options, board, runtime, runner):
     )
 
 
-def exit_code(summary, options):
+def exit_code(summary, offline):
     """0: a live run was ended, or a file is through; 130: a file was not worked through; 2: a sink was lost."""
     if any(s["state"] == "lost" for s in summary["sinks"]):
         return 2
-    return 130 if summary["ended"] == "user" and options.offline else 0
+    return 130 if summary["ended"] == "user" and offline else 0
 
 
 def closing_lines(summary):

@@ -66,7 +66,7 @@ class Capture(object):
         if not self.connected:
             raise BadInput(
                 "{}: no picture within {:g} s; it neither answers nor refuses. Is the address right, and does the "
-                "camera run? A slow source gets more time with --timeout SECONDS.".format(source.name, self._timeout)
+                "camera run? A slow source gets more time with --timeout SECONDS.".format(source.shown, self._timeout)
             )
         self._lost("silent for {:g} s".format(self._timeout))
         self._begin()
@@ -114,7 +114,7 @@ class Capture(object):
 
     def _end(self, source, taken):
         if not self.connected:
-            self._error = BadInput("{}: not one picture in it can be read.".format(source.name))
+            self._error = BadInput("{}: not one picture in it can be read.".format(source.shown))
             return
         self.state = "ended"
 

@@ -108,7 +108,7 @@ def main(argv=None):
     if values["json"]:
         sys.stdout.write(json.dumps(summary, indent=1) + "\n")
         sys.stdout.flush()
-    return app.exit_code(summary, options)
+    return app.exit_code(summary, options.offline)
 
 
 def say(line):

@@ -4,6 +4,7 @@ import http.client
 import re
 import socket
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 
 from ..errors import BadInput
 from ..images import FLAGS, check_whole
+from .strings import without_password
 
 _MAX_PART = 32 << 20  # bytes of one picture; more is no camera
 _MAX_LINE = 4096
@@ -27,7 +29,7 @@ class MjpegStream(object):
         self._response = response
         boundary = re.search(r'boundary="?([^";]+)"?', response.headers.get("Content-Type", ""))
         if boundary is None:
-            raise BadInput("{}: the server names no boundary between the pictures".format(url))
+            raise BadInput("{}: the server names no boundary between the pictures".format(without_password(url)))
         self._boundary = boundary.group(1).strip().lstrip("-").encode("latin-1")
         self._begun = False  # the boundary before the next part has been read
 
@@ -100,10 +102,23 @@ def is_mjpeg(response):
 
 def open_url(url, timeout):
     """The HTTP response of an address; BadInput that says why when there is none within ``timeout`` seconds."""
+    bare, user, password = _split_user(url)
+    known = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    if user is not None:
+        known.add_password(None, bare, user, password or "")
+    handlers = (urllib.request.HTTPBasicAuthHandler(known), urllib.request.HTTPDigestAuthHandler(known))
     try:
-        return urllib.request.urlopen(url, timeout=timeout)
+        return urllib.request.build_opener(*handlers).open(bare, timeout=timeout)
     except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, socket.timeout):
             reason = "no answer in {:g} s".format(timeout)
-        raise BadInput("{}: cannot be opened ({}).".format(url, reason)) from error
+        raise BadInput("{}: cannot be opened ({}).".format(without_password(url), reason)) from error
+
+
+def _split_user(url):
+    """(address without user and password, user, password); cameras have them in the address, HTTP does not."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    user, password = (None if v is None else urllib.parse.unquote(v) for v in (parts.username, parts.password))
+    return urllib.parse.urlunsplit(parts._replace(netloc=host)), user, password

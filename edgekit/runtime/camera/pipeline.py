@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 
-from ..sessions import INPUT
+from ..sessions import INPUT, Session
 from .frames import Result, clock
 from .mailbox import Mailbox
 
@@ -50,7 +50,9 @@ class Pipeline(object):
         self._counters = counters
         self._errors = []  # type: list[BaseException]
         self._raw, self._ready, self._done = Mailbox(lossless), Mailbox(lossless), Mailbox(True)
-        self._stages = self._overlapped() if overlap else self._fused()
+        # a session that prepares on its own device has one place for it there, which inference reads
+        own_place = type(runner.session).prepare is not Session.prepare
+        self._stages = self._overlapped() if overlap and not own_place else self._fused()
         self._shape = None
 
     def _overlapped(self):
@@ -130,7 +132,7 @@ class Pipeline(object):
 
     def _preprocess(self, job):
         begun = clock()
-        job.tensor, job.placement = self._runner.preprocess(job.frame.image, self._runner.session.layout)
+        job.tensor, job.placement = self._runner.session.prepare(job.frame.image, self._runner.preprocess)
         job.spans["preprocess"] = clock() - begun
         return job
 

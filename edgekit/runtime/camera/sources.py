@@ -46,8 +46,9 @@ class Options(object):
 
 
 class Source(object):
-    """name: as the user wrote it; live: it comes again after it broke off, and cannot be asked to wait.
+    """name: as the user wrote it; shown: the same without a password.
 
+    live: it can come again after it broke off, and cannot be asked to wait
     rate: frames a second of a file once it is open; None for a live source
     """
 
@@ -56,6 +57,7 @@ class Source(object):
 
     def __init__(self, name, options):
         self.name = name
+        self.shown = strings.without_password(name)
         self.options = options
 
     def __enter__(self):
@@ -130,7 +132,7 @@ class V4l2(_Cv2Source):
         have = ", ".join(sorted(glob.glob("/dev/video*"))) or "no camera device at all"
         why = "is not there" if not os.path.exists(self._device) else "cannot be opened (in use, or no right to)"
         return "{}: {} {}; there is: {}. On a Jetson TX2 video0 is the CSI sensor: use csi://0.".format(
-            self.name, self._device, why, have
+            self.shown, self._device, why, have
         )
 
 
@@ -142,12 +144,12 @@ class GStreamer(_Cv2Source):
         self._pipeline = pipeline
 
     def _make(self):
-        strings.require_gstreamer(self.name)
+        strings.require_gstreamer(self.shown)
         return cv2.VideoCapture(self._pipeline, cv2.CAP_GSTREAMER)
 
     def _refused(self):
         return "{}: GStreamer did not start it. Try it by itself: gst-launch-1.0 -v {}".format(
-            self.name, re.sub(r"!\s*appsink.*$", "! fakesink", self._pipeline)
+            self.shown, strings.without_password(re.sub(r"!\s*appsink.*$", "! fakesink", self._pipeline))
         )
 
 
@@ -165,7 +167,7 @@ class Network(_Cv2Source):
 
     def _refused(self):
         return "{}: no stream there (nobody answers, no such path, or a wrong password). Try: ffprobe {}".format(
-            self.name, self.name
+            self.shown, self.shown
         )
 
 
@@ -178,7 +180,7 @@ class VideoFile(_Cv2Source):
         return cv2.VideoCapture(self.name)
 
     def _refused(self):
-        return "{}: not a video that OpenCV can read. Try: ffprobe {}".format(self.name, self.name)
+        return "{}: not a video that OpenCV can read. Try: ffprobe {}".format(self.shown, self.shown)
 
     def open(self):
         super(VideoFile, self).open()
@@ -275,7 +277,7 @@ def _by_scheme(scheme, spec, options, board):
         return Network(spec, options)
     raise BadInput(
         "{}: no sources of the kind {}://; there are csi, rtsp, http, https, udp, tcp, rtmp and srt.".format(
-            spec, scheme
+            strings.without_password(spec), scheme
         )
     )
 

@@ -7,6 +7,7 @@
 
 import json
 import os
+import re
 
 import cv2
 
@@ -71,3 +72,8 @@ def require_gstreamer(what):
         "has it: remove the pip one (pip uninstall opencv-python opencv-python-headless) and see that "
         "/usr/lib/python3/dist-packages is on the path.".format(what, cv2.__version__, os.path.dirname(cv2.__file__))
     )
+
+
+def without_password(text):
+    """An address as it may be shown: rtsp://user:***@camera/stream."""
+    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", str(text))

@@ -1,0 +1,108 @@
+"""The verb ``camera`` of the workstation: a detector on a camera, by the board's own code in ``runtime/camera``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .paths import share
+from .runtime.artifact import Artifact, read_artifact
+from .runtime.errors import ArtifactError, BadConfig
+
+Say = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+
+DEMO_RECIPE = "mobile-centernet-w16-dhaka"
+DEMO_LINE = "0,0.55,1,0.55"
+MODEL_KINDS = ("onnx", "onnx-int8", "engine")
+
+
+def camera(
+    artifact: str | Path | None = None,
+    source: str | Path | None = None,
+    *,
+    demo: bool = False,
+    board: str | None = None,
+    say: Say | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Show, record and serve what a detector sees, until the source ends or a signal comes; returns the run's summary.
+
+    artifact: an exported network's folder, or a recipe with shipped weights, which is exported first
+    demo: the shipped clip, again and again, with the shipped weights, on the web page
+    say: called with each line for people; options: those of ``runtime.camera.options.Options``
+    """
+    from .runtime.camera.app import run
+    from .runtime.camera.options import Options
+
+    profile = _profile(board) if board is not None else None
+    if demo:
+        artifact, source = artifact or DEMO_RECIPE, source or demo_clip()
+        views = ("window", "headless", "mp4", "jsonl", "coco")
+        options["web"] = options.get("web") or not any(options.get(view) for view in views)
+        options.setdefault("loop", not options.get("offline"))
+        options.setdefault("open_page", True)
+        options["count_lines"] = options.get("count_lines") or [DEMO_LINE]
+    asked = Options(artifact=artifact, source=None if source is None else str(source), board=profile, **options)
+    model = _model(str(artifact), progress)
+    asked.artifact = model.path
+    asked.runtime = asked.runtime or _runtime(model, profile)
+    return dict(run(asked, say or (lambda line: None)))
+
+
+def demo_clip() -> Path:
+    """The clip that ships."""
+    return share("calibration") / "clips" / "car-park.mp4"
+
+
+def _profile(board: str) -> dict[str, Any]:
+    """What the camera needs of a board's profile, as in a bundle's board.json."""
+    from .board import load_board
+
+    found = load_board(board).model_dump(mode="json", include={"name", "title", "runtimes", "camera"})
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _model(name: str, progress: Progress | None) -> Artifact:
+    """The artifact folder, or the network exported from a recipe: in INT8 where ``edgekit run`` left that."""
+    if (Path(name) / "manifest.json").is_file():
+        found = read_artifact(name)
+        if found.kind not in MODEL_KINDS:
+            raise ArtifactError(
+                f"{name}: found an artifact of kind {found.kind!r}; the camera runs "
+                f"{' or '.join(map(repr, MODEL_KINDS))}. Make one with: edgekit export {name}"
+            )
+        return found
+    if Path(name).is_dir():
+        raise ArtifactError(f"{name}: not an artifact (no manifest.json in it). Make one with: edgekit export RECIPE")
+    from . import pipeline
+    from .recipe import load_recipe
+
+    recipe = load_recipe(name)
+    if recipe.weights is None and not (pipeline.RUNS / recipe.name / "checkpoint").is_dir():
+        raise BadConfig(f"recipe {recipe.name} has no weights yet. Train it: edgekit train {recipe.name}")
+    exported = pipeline.export(name, progress=progress)
+    return _lowered(exported) or exported
+
+
+def _lowered(exported: Artifact) -> Artifact | None:
+    """The INT8 version that was made of exactly this network, beside it or in the demo's folder."""
+    from .pipeline import RUNS
+
+    for place in (Path(exported.path + "-int8"), RUNS / "demo" / "onnx-int8"):
+        try:
+            found = read_artifact(place, kinds=("onnx-int8",))
+        except ArtifactError:
+            continue
+        if found.manifest["parents"].get("onnx") == exported.digest:
+            return found
+    return None
+
+
+def _runtime(model: Artifact, profile: dict[str, Any] | None) -> str | None:
+    """The board's first runtime; without a board what an engine was built for, else the camera's own choice."""
+    if profile is not None:
+        return str(profile["runtimes"][0])
+    return model.manifest.get("runtime") if model.kind == "engine" else None
