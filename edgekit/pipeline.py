@@ -132,12 +132,26 @@ def bench(
     return rows
 
 
-def report(rows: Sequence[str | Path | Row], *, out: Path, progress: Progress | None = None) -> Path:
-    """Write report.json, report.md and report.html of measured rows, or of files of them, into the folder ``out``."""
-    from .measure.report import read_report, write_report
+def report(
+    rows: Sequence[str | Path | Row],
+    *,
+    out: Path,
+    history: Path | None = None,
+    title: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write report.json, .md, .html, .csv and .tex of measured rows, or of files of them, into the folder ``out``.
 
+    Pictures beside those files come along. history: a folder of earlier reports of the same rows, one for each commit
+    """
+    from .measure.history import read_history
+    from .measure.report import read_pictures, read_report, write_report
+
+    files = [part for part in rows if isinstance(part, str | Path)]
     every = [row for part in rows for row in (read_report(part) if isinstance(part, str | Path) else [part])]
-    write_report(every, out)
+    pictures = [picture for file in files for picture in read_pictures(file)]
+    steps = read_history(history) if history is not None else []
+    write_report(every, out, pictures, title or "EdgeKit report", steps)
     return Path(out)
 
 

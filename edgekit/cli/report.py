@@ -10,9 +10,11 @@ import typer
 from . import options
 from .output import print_json
 from .progress import work
+from .rows import show_rows
 
 EXAMPLE = """
 edgekit report runs/demo/rows.json other/rows.json --out report
+edgekit report runs/demo/report.json --out report --history history
 """
 
 
@@ -20,19 +22,54 @@ def report(
     rows: Annotated[
         list[Path], typer.Argument(metavar="ROWS", help="Files that edgekit bench wrote, or report.json of others.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for report.json, report.md and report.html.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder for report.json, .md, .html, .csv and .tex. Without it, the table is printed.",
+            show_default=False,
+        ),
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with a report.json for each commit, named as it is to be called; drawn as sparklines.",
+            show_default=False,
+        ),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="The page's title.", show_default=False)] = None,
     json: options.Json = False,
 ) -> None:
     """Turn measured rows into a table and a page.
 
-    report.html needs no other file: send it by mail.
+    Rows of many boards and runs go into one report. report.html needs no other file: send it by mail.
     """
+    if out is None:
+        _print_rows(rows, history, title, json)
+        return
     from edgekit import pipeline
 
     with work(out) as progress:
-        folder = pipeline.report(rows, out=out, progress=progress)
-    files = {suffix: str(Path(folder) / f"report.{suffix}") for suffix in ("json", "md", "html")}
+        folder = pipeline.report(rows, out=out, history=history, title=title, progress=progress)
+    files = {suffix: str(Path(folder) / f"report.{suffix}") for suffix in ("json", "md", "html", "csv", "tex")}
     if json:
         print_json({"path": folder, **files})
     else:
         print("\n".join(files.values()))
+
+
+def _print_rows(files: list[Path], history: Path | None, title: str | None, json: bool) -> None:
+    """The table alone; nothing is written."""
+    from ..measure.report import read_report
+    from ..runtime.errors import BadConfig, BadInput
+
+    if history is not None or title is not None:
+        raise BadConfig("--history and --title are for the page; say where it goes: --out report")
+    found = [row for file in files for row in read_report(file)]
+    if not found:
+        raise BadInput(f"{', '.join(map(str, files))}: holds no row. Measure some: edgekit bench")
+    if json:
+        print_json(found)
+    else:
+        show_rows(found)

@@ -128,13 +128,15 @@ def _staircase(front: Sequence[tuple[float, float]]) -> list[Markup]:
     return parts
 
 
-def _free_offset(x: float, y: float, taken: list[tuple[float, float]]) -> tuple[float, float]:
+def _free_offset(
+    x: float, y: float, taken: list[tuple[float, float]], lowest: float = PLOT_HEIGHT - CHIP
+) -> tuple[float, float]:
     """Pixels by which a chip moves from its point so that it covers no other chip; remembers where it lies."""
     at = x / 100 * NARROW
     rings = [(0.0, 0.0)] + [(r * math.cos(a), r * math.sin(a)) for r in (24, 46, 68) for a in np.pi * np.array(_ANGLES)]
     for dx, dy in rings:
         spot = (at + dx, y + dy)
-        inside = CHIP <= spot[1] <= PLOT_HEIGHT - CHIP and CHIP <= spot[0] <= NARROW
+        inside = CHIP <= spot[1] <= lowest and CHIP <= spot[0] <= NARROW
         if inside and all(math.dist(spot, other) >= 2 * CHIP + 2 for other in taken):
             taken.append(spot)
             return float(dx), float(dy)
@@ -209,6 +211,49 @@ def histogram(samples: Sequence[float], p50: float, p90: float | None) -> Histog
     parts.append(_line(0, STRIP_HEIGHT, 100, STRIP_HEIGHT, "axis"))
     label = f"histogram of {len(samples)} frames from {low:.2f} to {high:.2f} ms, {beyond} slower"
     return Histogram(_svg(STRIP_HEIGHT, label, parts), low, high, beyond)
+
+
+def strip(seconds: Sequence[float], values: Sequence[float], label: str, height: int = 40) -> Markup:
+    """A sensor's values over time, between their lowest and highest with a little room."""
+    low, high = min(values), max(values)
+    room = max(0.15 * (high - low), 0.01 * max(abs(high), 1e-9))
+    start, length = seconds[0], max(seconds[-1] - seconds[0], 1e-9)
+    places = [
+        (1000 * (t - start) / length, 100 * (high + room - v) / (high - low + 2 * room))
+        for t, v in zip(seconds, values, strict=True)
+    ]
+    return _svg(height, label, [_trace(places, height), _line(0, height, 100, height, "axis")])
+
+
+def sparkline(values: Sequence[float], titles: Sequence[str], hollow: Sequence[bool], height: int = 34) -> Markup:
+    """A small line over the steps of a history with a dot at each; the last one is larger.
+
+    titles: told on hover; hollow: dots that were measured on a disturbed machine
+    """
+    low, high = min(values), max(values)
+    spread = (high - low) or 1.0
+    ys = [height / 2 if high == low else 5 + (height - 10) * (high - v) / spread for v in values]
+    xs = [
+        100 * (i + 0.5) / len(values) if len(values) < 3 else 4 + 92 * i / (len(values) - 1) for i in range(len(values))
+    ]
+    parts = [_line(x1, y1, x2, y2, "spark") for x1, y1, x2, y2 in zip(xs, ys, xs[1:], ys[1:], strict=False)]
+    for i, (x, y, title) in enumerate(zip(xs, ys, titles, strict=True)):
+        style = "dot hollow" if hollow[i] else "dot"
+        radius = 3.5 if i == len(values) - 1 else 2.0
+        parts.append(
+            Markup('<circle class="{}" cx="{:.3f}%" cy="{:.1f}" r="{}"><title>{}</title></circle>').format(
+                style, x, y, radius, title
+            )
+        )
+    return _svg(height, f"{len(values)} steps: " + "; ".join(titles), parts, "sparks")
+
+
+def _trace(places: Sequence[tuple[float, float]], height: int) -> Markup:
+    """A line in a box of 1000 x 100 that is stretched over the width."""
+    return Markup(
+        '<svg width="100%" height="{}" viewBox="0 0 1000 100" preserveAspectRatio="none" overflow="visible">'
+        '<polyline class="trace" points="{}"/></svg>'
+    ).format(height, " ".join(f"{x:.1f},{y:.2f}" for x, y in places))
 
 
 # -- elements: x in percent, y in pixels ------------------------------------------------------------------------------

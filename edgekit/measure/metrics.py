@@ -33,32 +33,33 @@ class Metric(NamedTuple):
         return f"{self.style.format(value)} {self.unit}".strip()
 
 
-_MS, _MB = {"ms": 1.0, "us": 1e-3}, {"MB": 1.0, "kB": 1e-3}
+def _of(section: str, field: str, scale: float = 1.0) -> Callable[[Row], float | None]:
+    """A field of an optional section of a row, times ``scale``; None where either is missing."""
+
+    def value(row: Row) -> float | None:
+        found = getattr(getattr(row, section), field, None)
+        return None if found is None else scale * found
+
+    return value
+
+
+_PT, _MS, _MB = {"pt": 1.0}, {"ms": 1.0, "us": 1e-3}, {"MB": 1.0, "kB": 1e-3}
 
 _ALL = (
-    Metric("mAP", "mAP", "%", "high", "{:.2f}", lambda r: r.accuracy and 100 * r.accuracy.map, {"pt": 1.0}),
-    Metric("mAP50", "mAP@0.5", "%", "high", "{:.2f}", lambda r: r.accuracy and 100 * r.accuracy.map50, {"pt": 1.0}),
-    Metric("size", "model size", "MB", "low", "{:.3f}", lambda r: r.model_size_mb, _MB),
-    Metric("gops", "GOPS/frame", "GOPS", "low", "{:.3f}", lambda r: r.complexity and r.complexity.gops, {"GOPS": 1.0}),
-    Metric("params", "params", "", "low", "{:,.0f}", lambda r: r.params, {"k": 1e3, "M": 1e6}),
-    Metric("latency", "ms/frame p50", "ms", "low", "{:.2f}", lambda r: r.latency and r.latency.p50, _MS, 0.01),
-    Metric("mean", "ms/frame mean", "ms", "low", "{:.2f}", lambda r: r.latency and r.latency.mean, _MS, 0.02),
-    Metric("p90", "ms/frame p90", "ms", "low", "{:.2f}", lambda r: r.latency and r.latency.p90, _MS, 0.02),
-    Metric("p99", "ms/frame p99", "ms", "low", "{:.2f}", lambda r: r.latency and r.latency.p99, _MS, 0.05),
-    Metric("fps", "fps", "fps", "high", "{:.1f}", lambda r: r.latency and r.latency.fps, {"fps": 1.0}, 0.02),
-    Metric("cold", "first frame", "ms", "low", "{:.2f}", lambda r: r.process.cold_ms, _MS, 0.05),
-    Metric("load", "load", "s", "low", "{:.3f}", lambda r: r.process.load_seconds, {"s": 1.0, "ms": 1e-3}, 0.05),
-    Metric(
-        "energy",
-        "energy/frame",
-        "mJ",
-        "low",
-        "{:.1f}",
-        lambda r: r.energy and 1e3 * r.energy.joules_per_frame,
-        {"mJ": 1.0, "J": 1e3},
-        0.02,
-    ),
-    Metric("memory", "peak memory", "MB", "low", "{:.1f}", lambda r: r.process.peak_rss_mb, _MB, 0.01),
+    Metric("mAP", "mAP", "%", "high", "{:.2f}", _of("accuracy", "map", 100), _PT),
+    Metric("mAP50", "mAP@0.5", "%", "high", "{:.2f}", _of("accuracy", "map50", 100), _PT),
+    Metric("size", "model size", "MB", "low", "{:.3f}", lambda row: row.model_size_mb, _MB),
+    Metric("gops", "GOPS/frame", "GOPS", "low", "{:.3f}", _of("complexity", "gops"), {"GOPS": 1.0}),
+    Metric("params", "params", "", "low", "{:,.0f}", lambda row: row.params, {"k": 1e3, "M": 1e6}),
+    Metric("latency", "ms/frame p50", "ms", "low", "{:.2f}", _of("latency", "p50"), _MS, 0.01),
+    Metric("mean", "ms/frame mean", "ms", "low", "{:.2f}", _of("latency", "mean"), _MS, 0.02),
+    Metric("p90", "ms/frame p90", "ms", "low", "{:.2f}", _of("latency", "p90"), _MS, 0.02),
+    Metric("p99", "ms/frame p99", "ms", "low", "{:.2f}", _of("latency", "p99"), _MS, 0.05),
+    Metric("fps", "fps", "fps", "high", "{:.1f}", _of("latency", "fps"), {"fps": 1.0}, 0.02),
+    Metric("cold", "first frame", "ms", "low", "{:.2f}", _of("process", "cold_ms"), _MS, 0.05),
+    Metric("load", "load", "s", "low", "{:.3f}", _of("process", "load_seconds"), {"s": 1.0, "ms": 1e-3}, 0.05),
+    Metric("energy", "energy/frame", "mJ", "low", "{:.1f}", _of("energy", "joules_per_frame", 1e3), {"mJ": 1.0}, 0.02),
+    Metric("memory", "peak memory", "MB", "low", "{:.1f}", _of("process", "peak_rss_mb"), _MB, 0.01),
 )
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}

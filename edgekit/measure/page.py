@@ -11,10 +11,12 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .. import __version__
-from . import charts
+from . import charts, charts_layers
 from .draw import encode_jpeg, fit
-from .row import COLUMNS, NUMERIC, SYMBOLS, Column, Row, table_cells
+from .history import Series, Step, change_text, tracks
+from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, Column, LayerTime, Row, Track, table_cells
 from .words import (
+    by_board,
     conditions,
     file_facts,
     findings,
@@ -39,7 +41,12 @@ class Picture(NamedTuple):
     image: np.ndarray
 
 
-def render_html(rows: Sequence[Row], pictures: Sequence[Picture] = (), title: str = "EdgeKit report") -> str:
+def render_html(
+    rows: Sequence[Row],
+    pictures: Sequence[Picture] = (),
+    title: str = "EdgeKit report",
+    history: Sequence[Step] = (),
+) -> str:
     """The whole page as text; ``write_report`` writes it."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -48,6 +55,7 @@ def render_html(rows: Sequence[Row], pictures: Sequence[Picture] = (), title: st
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    views = _views(rows)
     return environment.get_template("report.html.j2").render(
         title=title,
         subtitle=subtitle(rows),
@@ -56,11 +64,13 @@ def render_html(rows: Sequence[Row], pictures: Sequence[Picture] = (), title: st
         conditions=conditions(rows),
         columns=COLUMNS,
         numeric=NUMERIC,
-        rows=[_view(number, rows) for number in range(1, len(rows) + 1)],
-        best=_best_cells(rows),
+        rows=views,
+        boards=_boards(views),
         precisions=list(dict.fromkeys(row.precision for row in rows)),
         span_names=list(dict.fromkeys(name for row in rows for name in row.spans)),
-        scatter=_scatter(rows),
+        history=_histories(history, rows) if history else [],
+        steps=[step.name for step in history],
+        unmeasured=_unmeasured(rows),
         machines=machines(rows),
         pictures=[(p.title, _data_uri(p.image)) for p in pictures],
         version=__version__,
@@ -82,53 +92,164 @@ class View(NamedTuple):
     spans: str | None
     timeline: str | None
     histogram: charts.Histogram | None
+    sensors: list[Strip]
+    layers: Layers | None
 
 
-def _view(number: int, rows: Sequence[Row]) -> View:
-    row = rows[number - 1]
+class BoardView(NamedTuple):
+    """The rows of one board; only these are compared with each other. best: cells that are the best of their column."""
+
+    name: str
+    rows: list[View]
+    best: set[tuple[int, str]]
+    scatter: str | None
+
+
+class Strip(NamedTuple):
+    """A sensor during the timed part."""
+
+    name: str
+    svg: str
+    text: str
+
+
+class Layers(NamedTuple):
+    """Why a row is slow. bars: (number, layer, module, svg, text) of the worst ones; rest: what the others took."""
+
+    roofline: str | None
+    bars: Sequence[tuple[int, str, str, str, str]]
+    rest: str
+    how: str
+
+
+class HistoryView(NamedTuple):
+    """The history of one row: (metric, sparkline, value, change) for each."""
+
+    label: str
+    cells: list[tuple[str, str, str, str]]
+
+
+def _views(rows: Sequence[Row]) -> list[View]:
+    names = labels(rows)
+    limits = {
+        board: 1.03 * max((r.latency.p90 or r.latency.p50 for r in of_board if r.latency), default=1.0)
+        for board, of_board in by_board(rows).items()
+    }
+    spans = list(dict.fromkeys(name for row in rows for name in row.spans))
+    absent = _unmeasured(rows)
+    return [
+        _view(number, name, row, limits[row.board], spans, absent)
+        for number, (name, row) in enumerate(zip(names, rows, strict=True), 1)
+    ]
+
+
+def _unmeasured(rows: Sequence[Row]) -> list[str]:
+    """Facts that no row has; they are told once instead of in every row."""
+    known = {name for row in rows for name, value in run_facts(row) if value != NOT_MEASURED}
+    return [name for name, _ in run_facts(rows[0]) if name not in known]
+
+
+def _view(
+    number: int, label: str, row: Row, limit: float, span_names: Sequence[str], unmeasured: Sequence[str]
+) -> View:
     latency = row.latency
-    limit = 1.03 * max((r.latency.p90 or r.latency.p50 for r in rows if r.latency), default=1.0)
-    names = dict.fromkeys(name for r in rows for name in r.spans)
     return View(
         number=number,
-        label=labels(rows)[number - 1],
+        label=label,
         row=row,
         cells=list(zip(COLUMNS, table_cells([row])[0], strict=True)),
         symbol=SYMBOLS[row.verdict.status],
         verdict=verdict_text(row),
-        run=run_facts(row),
+        run=[fact for fact in run_facts(row) if fact[0] not in unmeasured],
         file=file_facts(row),
         bar=charts.latency_bar(latency.p50, latency.p90, limit, _style(row)) if latency else None,
-        spans=charts.stacked_bar([(name, row.spans.get(name, 0.0)) for name in names]) if row.spans else None,
+        spans=charts.stacked_bar([(name, row.spans.get(name, 0.0)) for name in span_names]) if row.spans else None,
         timeline=charts.timeline(row.samples, latency.p50) if latency and row.samples else None,
         histogram=charts.histogram(row.samples, latency.p50, latency.p90) if latency and row.samples else None,
+        sensors=[_sensor(track) for track in row.tracks if len(track.values) > 1],
+        layers=_layers(row) if row.layers else None,
     )
+
+
+def _sensor(track: Track) -> Strip:
+    text = f"{track.first:.4g} to {track.last:.4g} {track.unit}, from {track.min:.4g} to {track.max:.4g}"
+    return Strip(track.name, charts.strip(track.seconds, track.values, f"{track.name}: {text}"), text)
+
+
+def _layers(row: Row) -> Layers:
+    worst = charts_layers.worst_layers(row)
+    longest = max(layer.ms for layer in worst) or 1.0
+    bars = [
+        (n, layer.name, ", ".join(layer.modules), charts_layers.layer_bar(layer, longest), _layer_text(layer))
+        for n, layer in enumerate(worst, 1)
+    ]
+    others = len(row.layers) - len(worst)
+    left = sum(layer.ms for layer in row.layers) - sum(layer.ms for layer in worst)
+    rest = f"The other {others} layers take {left:.2f} ms." if others else ""
+    return Layers(charts_layers.roofline(row), bars, rest, _how(row))
+
+
+def _layer_text(layer: LayerTime) -> str:
+    least = f" ({layer.bound_ms:.3f} by {layer.bound})" if layer.bound_ms is not None else ""
+    reached = f", {layer.gops:.1f} GOPS" if layer.gops else ""
+    return f"{layer.ms:.3f} ms{least}{reached}"
+
+
+def _how(row: Row) -> str:
+    """On what the layers' times and the limits rest."""
+    run, peaks = row.layer_run, row.peaks
+    timed = f"Timed by {run.profiler}, mean of {run.runs} runs: {run.total_ms:.2f} ms in all" if run else ""
+    plain = f" (inference without a profiler: {run.inference_ms:.2f} ms)" if run and run.inference_ms else ""
+    limits = f"Limits: {peaks.source}{', ' + peaks.how if peaks.how else ''}" if peaks else "Limits: not known"
+    return ". ".join(filter(None, [timed + plain, limits])) + "."
+
+
+def _histories(history: Sequence[Step], rows: Sequence[Row]) -> list[HistoryView]:
+    return [
+        HistoryView(track.label, [_history_cell(series) for series in track.series]) for track in tracks(history, rows)
+    ]
+
+
+def _history_cell(series: Series) -> tuple[str, str, str, str]:
+    metric, dots = series.metric, series.dots
+    titles = [f"{dot.step}: {metric.text(dot.value)}{' (disturbed)' if dot.disturbed else ''}" for dot in dots]
+    svg = charts.sparkline([dot.value for dot in dots], titles, [dot.disturbed for dot in dots])
+    return metric.title, svg, metric.text(dots[-1].value), change_text(series)
+
+
+def _boards(views: Sequence[View]) -> list[BoardView]:
+    return [
+        BoardView(board, of_board, _best_cells(of_board), _scatter(of_board))
+        for board in dict.fromkeys(view.row.board for view in views)
+        for of_board in [[view for view in views if view.row.board == board]]
+    ]
 
 
 def _style(row: Row) -> str:
     return f"p-{row.precision}"
 
 
-def _scatter(rows: Sequence[Row]) -> str | None:
+def _scatter(views: Sequence[View]) -> str | None:
     points = [
         charts.Point(
             row.latency.p50,
             100 * row.accuracy.map50,
-            number,
+            view.number,
             _style(row),
-            f"{number} {row.label}, {speed(row)}{map_text(row)}",
+            f"{view.number} {view.label}, {speed(row)}{map_text(row)}",
         )
-        for number, row in enumerate(rows, 1)
+        for view in views
+        for row in [view.row]
         if row.latency and row.accuracy
     ]
     return charts.scatter(points) if points else None
 
 
-def _best_cells(rows: Sequence[Row]) -> set[tuple[int, str]]:
+def _best_cells(views: Sequence[View]) -> set[tuple[int, str]]:
     """(row number, header) of the best value of each column in which rows differ as printed."""
     best = set()
     for column in COLUMNS:
-        known = [(number, value) for number, row in enumerate(rows, 1) if (value := column.value(row)) is not None]
+        known = [(view.number, value) for view in views if (value := column.value(view.row)) is not None]
         shown = {number: column.style.format(value) for number, value in known}
         if column.better is None or len(set(shown.values())) < 2:
             continue

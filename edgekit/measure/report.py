@@ -1,14 +1,17 @@
-"""Reports: report.json for machines, Markdown, one HTML page, and a table for the terminal. Pure functions of rows."""
+"""Reports: report.json for machines, Markdown, one HTML page, CSV, LaTeX, and a table for the terminal.
+
+All of them are pure functions of rows.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement as Width
 from rich.table import Table
@@ -17,10 +20,13 @@ from rich.text import Text
 from .. import __version__
 from ..runtime.artifact import new_file
 from ..runtime.errors import BadInput
+from .charts_layers import worst_layers
 from .draw import save_image
+from .history import Series, Step, change_text, spark_text, tracks
 from .page import Picture, render_html
-from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, Record, Row, table_cells, table_values
-from .words import Machine, conditions, facts, findings, labels, machines, subtitle, verdict_text
+from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, LayerTime, Record, Row, table_cells, table_values
+from .tables import render_csv, render_latex
+from .words import Machine, by_board, conditions, facts, findings, labels, machines, subtitle, verdict_text
 
 __all__ = [
     "Picture",
@@ -29,8 +35,11 @@ __all__ = [
     "TerminalTable",
     "markdown_grid",
     "markdown_table",
+    "read_pictures",
     "read_report",
+    "render_csv",
     "render_html",
+    "render_latex",
     "render_markdown",
     "report_json",
     "report_schema",
@@ -38,6 +47,21 @@ __all__ = [
     "terminal_verdicts",
     "write_report",
 ]
+
+
+def _inside(file: str) -> str:
+    """A report must not name files outside its own folder."""
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("must be a path inside the report's folder")
+    return file
+
+
+class PictureFile(Record):
+    """A picture beside report.json."""
+
+    file: Annotated[str, AfterValidator(_inside)]
+    title: str
 
 
 class Report(Record):
@@ -48,6 +72,7 @@ class Report(Record):
     edgekit: str
     table: tuple[dict[str, str | float | None], ...]
     rows: tuple[Row, ...]
+    pictures: tuple[PictureFile, ...] = ()
 
 
 class ReportFiles(NamedTuple):
@@ -56,36 +81,69 @@ class ReportFiles(NamedTuple):
     json: Path
     markdown: Path
     html: Path
+    csv: Path
+    latex: Path
     pictures: tuple[Path, ...]
 
 
 def write_report(
-    rows: Sequence[Row], folder: str | Path, pictures: Sequence[Picture] = (), title: str = "EdgeKit report"
+    rows: Sequence[Row],
+    folder: str | Path,
+    pictures: Sequence[Picture] = (),
+    title: str = "EdgeKit report",
+    history: Sequence[Step] = (),
 ) -> ReportFiles:
-    """Write report.json, report.md and report.html into ``folder``, and the pictures beside them.
+    """Write report.json, .md, .html, .csv and .tex into ``folder``, and the pictures beside them.
 
-    Raises BadInput when there is no row to report.
+    history: earlier reports of the same rows, for sparklines. Raises BadInput when there is no row to report.
     """
     place = Path(folder)
     if not rows:
         raise BadInput(f"{place}: no measured row to report. Measure something first: edgekit bench")
-    files = tuple(place / "pictures" / f"{picture.name}.jpg" for picture in pictures)
+    pictures = _named_once(pictures)
+    files = tuple(place / _picture_file(picture) for picture in pictures)
     texts = {
-        "report.json": report_json(rows),
-        "report.md": render_markdown(rows, pictures, title),
-        "report.html": render_html(rows, pictures, title),
+        "json": report_json(rows, pictures),
+        "md": render_markdown(rows, pictures, title, history),
+        "html": render_html(rows, pictures, title, history),
+        "csv": render_csv(rows),
+        "tex": render_latex(rows),
     }
     for file, picture in zip(files, pictures, strict=True):
         save_image(file, picture.image)
-    for name, text in texts.items():
-        with new_file(place / name) as handle:
+    for suffix, text in texts.items():
+        with new_file(place / f"report.{suffix}") as handle:
             handle.write(text)
-    return ReportFiles(place / "report.json", place / "report.md", place / "report.html", files)
+    written = {name: place / f"report.{suffix}" for name, suffix in zip(ReportFiles._fields, texts, strict=False)}
+    return ReportFiles(**written, pictures=files)
+
+
+def _named_once(pictures: Sequence[Picture]) -> list[Picture]:
+    """Pictures of several reports may share a name; the later ones get a number."""
+    taken: set[str] = set()
+    named = []
+    for picture in pictures:
+        name, number = picture.name, 2
+        while name in taken:
+            name, number = f"{picture.name}-{number}", number + 1
+        taken.add(name)
+        named.append(picture._replace(name=name))
+    return named
+
+
+def _picture_file(picture: Picture) -> str:
+    return f"pictures/{picture.name}.jpg"
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
-def report_json(rows: Sequence[Row]) -> str:
-    report = Report(edgekit=__version__, table=tuple(table_values(rows)), rows=tuple(rows))
+def report_json(rows: Sequence[Row], pictures: Sequence[Picture] = ()) -> str:
+    """The text of report.json. Of the pictures it holds the files' names and titles."""
+    report = Report(
+        edgekit=__version__,
+        table=tuple(table_values(rows)),
+        rows=tuple(rows),
+        pictures=tuple(PictureFile(file=_picture_file(p), title=p.title) for p in pictures),
+    )
     return json.dumps(report.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
 
 
@@ -99,9 +157,22 @@ def report_schema() -> dict[str, Any]:
 
 def read_report(path: str | Path) -> tuple[Row, ...]:
     """Rows of a report.json. Raises BadInput naming the file when it is missing, damaged or of another version."""
+    return load_report(path).rows
+
+
+def read_pictures(path: str | Path) -> list[Picture]:
+    """The pictures that lie beside a report.json; one that is gone is left out."""
+    from ..runtime.images import read_image
+
+    found = [(Path(path).parent / record.file, record.title) for record in load_report(path).pictures]
+    return [Picture(file.stem, title, read_image(file)) for file, title in found if file.is_file()]
+
+
+def load_report(path: str | Path) -> Report:
+    """The whole report.json. Raises BadInput as ``read_report`` does."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-        return Report.model_validate(values).rows
+        return Report.model_validate(values)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadInput(f"{path}: cannot read the report: {error}. Write one with: edgekit bench") from error
     except ValidationError as error:
@@ -114,27 +185,27 @@ def read_report(path: str | Path) -> tuple[Row, ...]:
 
 
 # -- Markdown ---------------------------------------------------------------------------------------------------------
-def render_markdown(rows: Sequence[Row], pictures: Sequence[Picture] = (), title: str = "EdgeKit report") -> str:
-    names, titles = [name for name, _ in facts(rows[0])], labels(rows)
-    details = [[name, *(dict(facts(row))[name] for row in rows)] for name in names]
-    spans = dict.fromkeys(name for row in rows for name in row.spans)
+def render_markdown(
+    rows: Sequence[Row],
+    pictures: Sequence[Picture] = (),
+    title: str = "EdgeKit report",
+    history: Sequence[Step] = (),
+) -> str:
+    titles = labels(rows)
+    verdicts = [f"{n}. {name}: {verdict_text(row)}" for n, (name, row) in enumerate(zip(titles, rows, strict=True), 1)]
     parts = [
         f"# {title}",
         subtitle(rows),
         "\n".join(f"- {text}" for text in findings(rows)),
-        markdown_table(rows),
+        _tables_markdown(rows),
         "\n".join(conditions(rows)),
         "## Verdicts",
-        "\n".join(
-            f"{n}. {title}: {verdict_text(row)}" for n, (title, row) in enumerate(zip(titles, rows, strict=True), 1)
-        ),
-        "## Where the time goes (p50, ms)",
-        markdown_grid(
-            ["", *spans],
-            [[title, *(_show_span(row, span) for span in spans)] for title, row in zip(titles, rows, strict=True)],
-        ),
+        "\n".join(verdicts),
+        *_spans_markdown(rows, titles),
+        *_layers_markdown(rows, titles),
+        *_history_markdown(rows, history),
         "## Details",
-        markdown_grid(["", *titles], details),
+        _details_markdown(rows, titles),
         *(_machine_markdown(machine) for machine in machines(rows)),
         "## What the columns mean",
         "\n".join(f"- **{column.header}**: {column.meaning}" for column in COLUMNS),
@@ -142,6 +213,69 @@ def render_markdown(rows: Sequence[Row], pictures: Sequence[Picture] = (), title
     if pictures:
         parts += ["## Pictures", "\n\n".join(f"![{_cell(p.title)}](pictures/{quote(p.name)}.jpg)" for p in pictures)]
     return "\n\n".join(parts) + "\n"
+
+
+def _tables_markdown(rows: Sequence[Row]) -> str:
+    """A table for each board: figures of different boards are not compared."""
+    boards = by_board(rows)
+    tables = [(f"### {board}\n\n" if len(boards) > 1 else "") + markdown_table(part) for board, part in boards.items()]
+    return "\n\n".join(tables)
+
+
+def _spans_markdown(rows: Sequence[Row], titles: Sequence[str]) -> list[str]:
+    spans = dict.fromkeys(name for row in rows for name in row.spans)
+    body = [[title, *(_show_span(row, span) for span in spans)] for title, row in zip(titles, rows, strict=True)]
+    return ["## Where the time goes (p50, ms)", markdown_grid(["", *spans], body)] if spans else []
+
+
+def _layers_markdown(rows: Sequence[Row], titles: Sequence[str]) -> list[str]:
+    """The layers where most time is lost, for every row that has them."""
+    parts = []
+    for title, row in zip(titles, rows, strict=True):
+        if row.layers:
+            headers = ["layer", "kind", "module", "ms", "share", "bound ms", "bound by", "lost ms", "GOPS"]
+            body = [_layer_cells(layer) for layer in worst_layers(row)]
+            parts += [f"### {title}", markdown_grid(headers, body, frozenset(headers[3:6] + headers[7:]))]
+    return ["## Why it is slow: the layers where most time is lost", *parts] if parts else []
+
+
+def _layer_cells(layer: LayerTime) -> list[str]:
+    numbers = [(layer.bound_ms, "{:.3f}"), (layer.lost_ms, "{:.3f}"), (layer.gops, "{:.1f}")]
+    bound, lost, gops = ("-" if value is None else style.format(value) for value, style in numbers)
+    modules = ", ".join(layer.modules) or "-"
+    return [
+        layer.name,
+        layer.kind,
+        modules,
+        f"{layer.ms:.3f}",
+        f"{layer.share:.1%}",
+        bound,
+        layer.bound or "-",
+        lost,
+        gops,
+    ]
+
+
+def _history_markdown(rows: Sequence[Row], history: Sequence[Step]) -> list[str]:
+    """A line of bars per row and metric, with the last value and its change."""
+    found = tracks(history, rows) if history else []
+    titles = dict.fromkeys(series.metric.title for track in found for series in track.series)
+    body = []
+    for track in found:
+        known = {series.metric.title: _history_cell(series) for series in track.series}
+        body.append([track.label, *(known.get(title, "-") for title in titles)])
+    return ["## History", markdown_grid(["", *titles], body)] if body else []
+
+
+def _history_cell(series: Series) -> str:
+    values = [dot.value for dot in series.dots]
+    return f"{spark_text(values)} {series.metric.text(values[-1])} {change_text(series)}".strip()
+
+
+def _details_markdown(rows: Sequence[Row], titles: Sequence[str]) -> str:
+    names = [name for name, _ in facts(rows[0])]
+    every = [dict(facts(row)) for row in rows]
+    return markdown_grid(["", *titles], [[name, *(known[name] for known in every)] for name in names])
 
 
 def _show_span(row: Row, span: str) -> str:

@@ -14,24 +14,44 @@ _MOVING = {"load_average": "load average (1 min)", "frequency_mhz": "frequency (
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
-    """A short name for each row, with only those of model, board, runtime and precision in which the rows differ."""
-    shared_model = len({row.model for row in rows}) == 1
-    shared_board = len({row.board for row in rows}) == 1
-    parts = [
-        ["" if shared_model else row.model, "" if shared_board else row.board, f"{row.runtime} {row.precision}"]
-        for row in rows
-    ]
-    return [" · ".join(filter(None, part)) for part in parts]
+    """A short name for each row, with only those of model, board, runtime and precision in which the rows differ.
+
+    What the four do not tell apart is told by the recipe, then by the input's size; repeated runs are numbered.
+    """
+    names = [[row.model, row.board, f"{row.runtime} {row.precision}"] for row in rows]
+    shared = [len({name[part] for name in names}) == 1 for part in (0, 1)] + [False]
+    short = [" · ".join(text for text, same in zip(name, shared, strict=True) if not same) for name in names]
+    for more in (lambda row: row.recipe, lambda row: f"{row.input.width}x{row.input.height}"):
+        short = _told_apart(short, [more(row) for row in rows])
+    return _numbered(short)
+
+
+def _told_apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Names that rows with different ``more`` share get it added."""
+    kinds: dict[str, set[str]] = {}
+    for name, text in zip(names, more, strict=True):
+        kinds.setdefault(name, set()).add(text)
+    return [f"{name} · {text}" if len(kinds[name]) > 1 else name for name, text in zip(names, more, strict=True)]
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    numbers = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        numbers.append(seen[name])
+    return [f"{name} (run {n})" if seen[name] > 1 else name for name, n in zip(names, numbers, strict=True)]
 
 
 def findings(rows: Sequence[Row]) -> list[str]:
     """The report in a few sentences: the fastest row, what INT8 brought, and how many rows can be trusted."""
     timed = [row for row in rows if row.latency]
-    said = []
-    if timed:
-        name, best = min(zip(labels(rows), rows, strict=True), key=lambda item: _p50(item[1]))
-        said.append(f"Fastest: {name}, {speed(best)}{map_text(best)}{_caution(best)}.")
-    said += [text for row in timed if (text := _against_fp32(row, timed))]
+    said = _fastest(timed)
+    firsts: dict[tuple[str, ...], Row] = {}
+    for row in timed:
+        firsts.setdefault((row.recipe, row.model, row.board, row.runtime, row.precision), row)
+    several = len({(row.model, row.recipe, row.board) for row in timed}) > 1
+    said += [text for row in firsts.values() if (text := _against_fp32(row, timed, several))]
     doubtful = [f"row {n} is {row.verdict.status}" for n, row in enumerate(rows, 1) if row.verdict.status != "valid"]
     said.append(
         f"{len(rows) - len(doubtful)} of {len(rows)} rows are valid; {', '.join(doubtful)}."
@@ -39,6 +59,24 @@ def findings(rows: Sequence[Row]) -> list[str]:
         else "Every row is valid: nothing disturbed the runs, and each has its accuracy."
     )
     return said
+
+
+def _fastest(timed: Sequence[Row]) -> list[str]:
+    """A sentence per board: figures of different boards are not compared."""
+    said, several = [], len({row.board for row in timed}) > 1
+    for board, of_board in by_board(timed).items():
+        name, best = min(zip(labels(of_board), of_board, strict=True), key=lambda item: _p50(item[1]))
+        where = f"Fastest on {board}" if several else "Fastest"
+        said.append(f"{where}: {name}, {speed(best)}{map_text(best)}{_caution(best)}.")
+    return said
+
+
+def by_board(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each board, boards in the order in which they come."""
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(row.board, []).append(row)
+    return grouped
 
 
 def _caution(*rows: Row) -> str:
@@ -61,7 +99,7 @@ def map_text(row: Row) -> str:
     return f", mAP@0.5 {100 * row.accuracy.map50:.1f} %" if row.accuracy else ""
 
 
-def _against_fp32(row: Row, timed: Sequence[Row]) -> str | None:
+def _against_fp32(row: Row, timed: Sequence[Row], several: bool) -> str | None:
     """What a lower precision brought against FP32 of the same model in the same runtime, if both were timed."""
     same = [
         r
@@ -75,7 +113,8 @@ def _against_fp32(row: Row, timed: Sequence[Row]) -> str | None:
     if row.accuracy and base.accuracy:
         parts.append(f"mAP@0.5 {100 * (row.accuracy.map50 - base.accuracy.map50):+.1f} points".replace("-", "\u2212"))
     parts.append(f"file {row.model_file.bytes / base.model_file.bytes:.2f} x the size")
-    return f"{row.precision.upper()} against FP32 in {row.runtime}: {', '.join(parts)}{_caution(row, base)}."
+    where = f"{row.runtime} ({row.recipe} on {row.board})" if several else row.runtime
+    return f"{row.precision.upper()} against FP32 in {where}: {', '.join(parts)}{_caution(row, base)}."
 
 
 def verdict_text(row: Row) -> str:
@@ -122,16 +161,21 @@ def run_facts(row: Row) -> list[tuple[str, str]]:
     return [*_latency_facts(row), *_process_facts(row)]
 
 
+_LATENCY_FACTS = ("frames timed", "mean ± std", "min", "p99", "max", "p90, 99 % sure", "p99, 99 % sure")
+
+
 def _latency_facts(row: Row) -> list[tuple[str, str]]:
     latency = row.latency
     if latency is None:
-        return [(name, NOT_MEASURED) for name in ("frames timed", "mean ± std", "min", "p99", "max")]
+        return [(name, NOT_MEASURED) for name in _LATENCY_FACTS]
     return [
         ("frames timed", str(latency.count)),
         ("mean ± std", f"{latency.mean:.2f} ± {latency.std:.2f} ms"),
         ("min", f"{latency.min:.2f} ms"),
         ("p99", f"n < {P99_NEEDS}" if latency.p99 is None else f"{latency.p99:.2f} ms"),
         ("max", f"{latency.max:.2f} ms"),
+        ("p90, 99 % sure", _show(latency.p90_estimate, "{:.2f} ms")),
+        ("p99, 99 % sure", _show(latency.p99_estimate, "{:.2f} ms")),
     ]
 
 
@@ -141,8 +185,26 @@ def _process_facts(row: Row) -> list[tuple[str, str]]:
         ("first frame (cold)", _show(process.cold_ms, "{:.2f} ms")),
         ("load", _show(process.load_seconds, "{:.2f} s")),
         ("peak memory (RSS)", _show(process.peak_rss_mb, "{:.1f} MB")),
+        ("device memory", _show(process.device_memory_mb, "{:.1f} MB")),
         ("CPU time / wall time", _show(process.cpu_over_wall, "{:.3f}")),
+        ("last third / first third", _show(row.sustained.ratio if row.sustained else None, "{:.3f} x")),
+        ("energy per frame", _energy(row)),
+        ("offline throughput", _offline(row)),
+        ("mAP@0.5 lost to FP32", _show(100 * row.drop.map50 if row.drop else None, "{:.1f} points")),
     ]
+
+
+def _energy(row: Row) -> str:
+    known = row.energy
+    return f"{1e3 * known.joules_per_frame:.1f} mJ, {known.watts:.1f} W ({known.source})" if known else NOT_MEASURED
+
+
+def _offline(row: Row) -> str:
+    """The best way of spreading the work."""
+    if not row.throughput:
+        return NOT_MEASURED
+    best = max(row.throughput, key=lambda way: way.fps)
+    return f"{best.fps:.1f} fps (batch {best.batch}, {best.streams} x {best.threads} threads)"
 
 
 def file_facts(row: Row) -> list[tuple[str, str]]:
@@ -156,6 +218,7 @@ def file_facts(row: Row) -> list[tuple[str, str]]:
         ("core", "not pinned" if process.core is None else str(process.core)),
         ("its SMT siblings", _siblings(row)),
         ("involuntary switches", _show(process.involuntary_switches, "{}")),
+        ("voluntary switches", _show(process.voluntary_switches, "{}")),
         ("cores busy with others", _show(process.other_load, "{:.2f}")),
         ("runtime version", row.runtime_version or "unknown"),
         ("model file", row.model_file.name),

@@ -43,7 +43,12 @@ CASES = [
         {"board": "x86", "runtime": "openvino", "data": "d", "seconds": 2.5, "out": Path("o.json")},
     ),
     ("bench s", ([Path("s")],), {"board": "x86-1t", "runtime": None, "data": None, "seconds": None, "out": None}),
-    ("report a.json b.json --out o", ([Path("a.json"), Path("b.json")],), {"out": Path("o")}),
+    (
+        "report a.json b.json --out o --history h --title t",
+        ([Path("a.json"), Path("b.json")],),
+        {"out": Path("o"), "history": Path("h"), "title": "t"},
+    ),
+    ("report a.json --out o", ([Path("a.json")],), {"out": Path("o"), "history": None, "title": None}),
     (
         "predict s i j --out o --runtime onnxruntime --score 0.5",
         ("s", [Path("i"), Path("j")]),

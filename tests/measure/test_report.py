@@ -12,6 +12,7 @@ from edgekit.measure.report import (
     Picture,
     TerminalTable,
     markdown_table,
+    read_pictures,
     read_report,
     render_html,
     render_markdown,
@@ -104,7 +105,11 @@ def test_the_page_is_well_formed_and_fetches_nothing(rows):
     assert "http://" not in html
     assert "https://" not in html
     assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
-    fetched = [v for _, name, v in page.attributes if name in ("src", "href", "srcset", "poster", "action")]
+    links = [v for _, name, v in page.attributes if name == "href"]
+    ids = {v for _, name, v in page.attributes if name == "id"}
+    assert {link.lstrip("#") for link in links} <= ids
+    assert all(link.startswith("#") for link in links)
+    fetched = [v for _, name, v in page.attributes if name in ("src", "srcset", "poster", "action")]
     assert fetched
     assert all(value.startswith("data:image/jpeg;base64,") for value in fetched)
     assert "url(" not in html
@@ -175,7 +180,7 @@ def test_the_schema_refuses_what_is_no_report():
 def test_every_file_is_written_and_only_those(tmp_path):
     files = write_report(ROWS, tmp_path, [PICTURE])
     written = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert written == ["pictures/first.jpg", "report.html", "report.json", "report.md"]
+    assert written == ["pictures/first.jpg", *(f"report.{s}" for s in ("csv", "html", "json", "md", "tex"))]
     assert files.pictures == (tmp_path / "pictures" / "first.jpg",)
 
 
@@ -397,3 +402,79 @@ def test_timelines_of_any_length(count):
 def test_equal_samples_draw():
     assert "1 frames" in histogram([5.0], 5.0, None).svg
     assert "slowest 5.00 ms" in timeline([5.0], 5.0)
+
+
+# -- many boards, pictures, sensors -----------------------------------------------------------------------------------
+def test_each_board_has_its_own_table_best_cells_and_front():
+    rows = [timed(10.0), timed(20.0, precision="fp32"), timed(500.0, board="jetson-tx2")]
+    html, text = render_html(rows), render_markdown(rows)
+    assert Page(html).faults == []
+    assert html.count('<div class="card results">') == 2
+    assert html.count('class="chart plot"') == 2
+    assert "### jetson-tx2" in text
+    said = findings(rows)
+    assert said[0].startswith("Fastest on x86-1t: onnxruntime int8, 10.00 ms")
+    assert said[1].startswith("Fastest on jetson-tx2: onnxruntime int8, 500.00 ms")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([{}, {}], ["onnxruntime int8 (run 1)", "onnxruntime int8 (run 2)"]),
+        ([{}, {}, {"runtime": "b"}], ["onnxruntime int8 (run 1)", "onnxruntime int8 (run 2)", "b int8"]),
+        ([{"recipe": "a"}, {"recipe": "b"}], ["onnxruntime int8 · a", "onnxruntime int8 · b"]),
+        (
+            [{}, {"input": {"width": 64, "height": 32, "layout": "nhwc_uint8"}}],
+            ["onnxruntime int8 · 576x320", "onnxruntime int8 · 64x32"],
+        ),
+        ([{"recipe": "a"}, {"recipe": "b", "runtime": "b"}], ["onnxruntime int8", "b int8"]),
+    ],
+)
+def test_labels_of_rows_that_are_much_the_same(changes, expected):
+    assert labels([make_row(**change) for change in changes]) == expected
+
+
+def test_pictures_travel_from_report_to_report(tmp_path):
+    first = write_report(ROWS, tmp_path / "a", [PICTURE])
+    write_report(ROWS, tmp_path / "b", [PICTURE])
+    pictures = [p for name in "ab" for p in read_pictures(tmp_path / name / "report.json")]
+    assert [p.title for p in pictures] == [PICTURE.title] * 2
+    both = write_report(ROWS, tmp_path / "both", pictures)
+    assert [p.name for p in both.pictures] == ["first.jpg", "first-2.jpg"]
+    assert both.html.read_text().count("<figure>") == 2
+    first.pictures[0].unlink()
+    assert read_pictures(first.json) == []
+
+
+@pytest.mark.parametrize("file", ["../secret.jpg", "/etc/secret.jpg"])
+def test_a_report_names_no_file_outside_its_folder(file, tmp_path):
+    values = json.loads(report_json(ROWS))
+    (tmp_path / "report.json").write_text(json.dumps({**values, "pictures": [{"file": file, "title": ""}]}))
+    with pytest.raises(BadInput, match="inside the report's folder"):
+        read_pictures(tmp_path / "report.json")
+
+
+def test_reports_from_before_pictures_and_layers_are_read(tmp_path):
+    values = json.loads(report_json(ROWS[:1]))
+    del values["pictures"]
+    for name in ("layers", "peaks", "tracks", "energy"):
+        del values["rows"][0][name]
+    (tmp_path / "report.json").write_text(json.dumps(values))
+    assert read_report(tmp_path / "report.json") == tuple(ROWS[:1])
+
+
+def test_sensors_are_drawn_over_time():
+    track = {"name": "cpu clock", "unit": "MHz", "source": "s", "first": 2000, "last": 1500, "min": 1400, "max": 2000}
+    row = timed(5.0, tracks=[{**track, "seconds": [0, 1, 2], "values": [2000, 1400, 1500]}, {**track, "name": "empty"}])
+    html = render_html([row])
+    assert Page(html).faults == []
+    assert "2000 to 1500 MHz, from 1400 to 2000" in html
+    assert "<h4>empty</h4>" not in html
+
+
+def test_what_no_row_has_is_told_once_and_not_in_every_row():
+    html = render_html(ROWS)
+    assert "Not measured in any row: " in html
+    assert "<dt>energy per frame</dt>" not in html
+    energy = {"source": "RAPL", "joules": 10, "joules_per_frame": 0.1, "watts": 5}
+    assert "100.0 mJ, 5.0 W (RAPL)" in render_html([timed(5.0, energy=energy)])

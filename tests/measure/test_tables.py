@@ -1,0 +1,50 @@
+"""CSV and LaTeX."""
+
+import csv
+import io
+import re
+
+from edgekit.measure.tables import latex, render_csv, render_latex
+
+from .test_report import ROWS, timed, unmeasured
+from .test_row import HEADERS
+
+
+def test_csv_reads_back_unrounded_and_unknown_is_empty():
+    lines = list(csv.DictReader(io.StringIO(render_csv(ROWS))))
+    assert len(lines) == 4
+    assert list(lines[0])[:12] == HEADERS
+    assert float(lines[0]["mAP"]) == 23.45
+    assert lines[0]["frames"] == "100"
+    assert lines[0]["cpu"] == "Toy <CPU> | 9000"
+    assert (lines[3]["ms/frame p50"], lines[3]["fps"], lines[3]["frames"]) == ("", "", "")
+    assert "SIGSEGV" in lines[3]["reasons"]
+    assert {len(line) for line in csv.reader(io.StringIO(render_csv(ROWS)))} == {len(lines[0])}
+
+
+def test_csv_keeps_commas_and_line_ends():
+    evil = 'a, "b"\nc'
+    (line,) = csv.DictReader(io.StringIO(render_csv([timed(1.0, model=evil)])))
+    assert line["model"] == evil
+
+
+def test_latex_has_a_line_per_row_with_as_many_cells():
+    text = render_latex(ROWS)
+    body = text.split("\\midrule\n")[1].split("\\bottomrule")[0].splitlines()
+    assert len(body) == 4
+    assert all(line.endswith(r" \\") and len(re.findall(r"(?<!\\)&", line)) == 10 for line in body)
+    assert "{llllrrrrrrr}" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_latex_marks_what_is_not_valid():
+    text = render_latex([timed(1.0), unmeasured(runtime="tensorrt")])
+    assert text.count(r"$^\ast$") == 2  # in the row, and in the line that explains it
+    assert r"tensorrt int8: not measured" in text
+    assert r"$^\ast$" not in render_latex([timed(1.0)])
+
+
+def test_latex_escapes_its_commands():
+    assert latex(r"50%_of #1 & {x} ~ ^ \cmd $") == (
+        r"50\%\_of \#1 \& \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}cmd \$"
+    )
