@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ def row_from_board(told: Mapping[str, Any], profile: Board, index: Mapping[str, 
     artifact = Artifact(f"{told['board']['host']}:{told['artifact']['path']}", told["engine"])
     target = Target(artifact, index["build"]["runtime"], shipped)
     coco = _measured_on(index, place, shipped)
-    result = {**told, "detections": _renamed(told, coco)}
+    result = {**told, "detections": _renamed(told, coco), "telemetry": _telemetry(told)}
     options = BenchOptions(set_name=(index["evaluation"] or {}).get("set"))
     if told["board"]["simulated"]:
         profile = profile.model_copy(update={"name": TWIN})
@@ -45,6 +45,40 @@ def _completed(row: Row, told: Mapping[str, Any], index: Mapping[str, Any]) -> d
     if values["accuracy"] is not None:
         values["accuracy"]["set_digest"] = index["evaluation"]["digest"]
     return values
+
+
+_MHZ, _CELSIUS, _WATT = "MHz", "C", "W"
+
+
+def _telemetry(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The worker's telemetry with what the board's sensors saw meanwhile; what they did not see is left out."""
+    kept, seen = dict(told.get("telemetry") or {}), told["sensors"]
+    if not isinstance(seen, Mapping):
+        return kept
+    seconds = told["timed"]["wall_seconds"]
+    joules = seen["energy_j"].get("total")
+    if joules is not None and seen["seconds"] > 0:
+        source = "INA3221 " + " + ".join(seen["total_rails"])
+        # the sampler's time and the timed part differ by a sample; its mean power holds for both
+        kept |= {"energy": [{"source": source, "joules": joules / seen["seconds"] * seconds}], "seconds": seconds}
+    known = {track["name"] for track in kept.get("tracks", ())}
+    kept["tracks"] = [*kept.get("tracks", ()), *(track for track in _tracks(seen) if track["name"] not in known)]
+    return kept
+
+
+def _tracks(seen: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, unit in (("gpu_mhz", _MHZ), ("emc_mhz", _MHZ)):
+        if name in seen["clocks"]:
+            yield _track(name.replace("_mhz", " clock"), unit, "devfreq", seen["clocks"][name])
+    for zone, course in sorted(seen["temperatures_c"].items()):
+        yield _track(f"{zone} temperature", _CELSIUS, "thermal zone", course)
+    for rail, course in sorted(seen["power_mw"].items()):
+        watts = {key: value / 1e3 for key, value in course.items()}
+        yield _track(f"{rail} power", _WATT, "INA3221", watts)
+
+
+def _track(name: str, unit: str, source: str, course: Mapping[str, float]) -> dict[str, Any]:
+    return {"name": name, "unit": unit, "source": source} | {k: course[k] for k in ("first", "last", "min", "max")}
 
 
 def _measured_on(index: Mapping[str, Any], place: Path, shipped: Artifact) -> CocoSet:

@@ -3,12 +3,12 @@
 Everything that could crash (numpy, cv2, tensorrt) is imported in a child process.
 """
 
-import glob
 import os
 import shutil
 import signal
 import sys
 
+from ..sensors import Sampler, gpu_folder, read_integer
 from . import identity, power
 
 OK, WARNING, FAILED, NOT_MEASURED = "ok", "warning", "failed", power.NOT_MEASURED
@@ -153,24 +153,17 @@ def _power(facts, home):
 
 
 def _clocks(facts, home):
-    pattern = os.path.join(identity.sysroot(), "sys/class/devfreq/*")
-    folders = [f for f in sorted(glob.glob(pattern)) if _is_gpu(f)]
-    if not folders:
+    folder = gpu_folder()
+    if folder is None:
         yield _check("gpu clock", NOT_MEASURED, "no devfreq entry of a GPU")
-    for folder in folders:
-        values = [_megahertz(os.path.join(folder, name)) for name in ("cur_freq", "min_freq", "max_freq")]
-        fixed = values[1] == values[2]
-        found = "{} MHz now, from {} to {}".format(*values)
-        yield _check("gpu clock", OK, found + (", fixed" if fixed else ", free to change: --jetson-clocks fixes it"))
-
-
-def _is_gpu(folder):
-    return any(word in os.path.basename(folder) for word in ("gp10b", "gv11b", "ga10b", "gb10b", ".gpu"))
-
-
-def _megahertz(path):
-    text = identity.read_text(os.path.relpath(path, identity.sysroot()))
-    return "{:.0f}".format(int(text) / 1e6) if text.isdigit() else "?"
+        return
+    values = [read_integer(os.path.join(folder, name)) for name in ("cur_freq", "min_freq", "max_freq")]
+    if None in values:
+        yield _check("gpu clock", NOT_MEASURED, "{} cannot be read".format(folder))
+        return
+    found = "{:.0f} MHz now, from {:.0f} to {:.0f}".format(*(value / 1e6 for value in values))
+    fixed = values[1] == values[2]
+    yield _check("gpu clock", OK, found + (", fixed" if fixed else ", free to change: --jetson-clocks fixes it"))
 
 
 def _memory(facts, home):
@@ -195,12 +188,17 @@ def _disk(facts, home):
 
 
 def _sensors(facts, home):
-    try:
-        from ..sensors import Sampler
-    except ImportError:
-        yield _check("sensors", NOT_MEASURED, "this edgekit_board.pyz does not carry them")
-        return
-    yield _check("sensors", OK, "{}".format(Sampler.__name__))
+    with Sampler() as sampler:
+        pass
+    seen = sampler.result()
+    rails, zones = sorted(set(seen["power_mw"]) - {"total"}), sorted(seen["temperatures_c"])
+    if rails:
+        total = seen["power_mw"].get("total")
+        text = "{:.1f} W now".format(total["last"] / 1e3) if total else "no total"
+        yield _check("power rails", OK, "{} ({})".format(text, ", ".join(rails)))
+    else:
+        yield _check("power rails", NOT_MEASURED, "no INA3221 that this user may read")
+    yield _check("temperatures", OK if zones else NOT_MEASURED, ", ".join(zones) or "no thermal zone")
 
 
 def show(answer, stream):

@@ -4,7 +4,6 @@ Each leaves a file in the version's folder that says what it did and for which i
 and the input did not change, so that a flash that was interrupted goes on where it stopped.
 """
 
-import contextlib
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ import time
 
 from .. import machine
 from ..errors import BadConfig, BoardLacks, ChildDied, EdgeKitError
+from ..sensors import Sampler
 from . import identity, power
 from .store import read_json, write_json
 
@@ -21,7 +21,7 @@ ENGINE, VERIFY, BENCH = "engine", "verify.json", "bench.json"
 NEEDS_BYTES = 200 << 20  # free on the disk, at least, before an engine is built
 GROWTH = 4  # an engine and its timing cache are at most this many times the model's size
 RUNTIMES_WITHOUT_ENGINE = ("onnxruntime",)
-_SENSOR_SECONDS = 0.5
+_SENSOR_SECONDS = 0.1
 
 
 class Version(object):
@@ -190,7 +190,8 @@ def bench(version, store, progress, wishes=None, force=False):
     facts["simulated"] += tensorrt_signs()
     modes = version.profile.get("modes") or []
     with power.power_set(store.home, modes, wishes.get("power_mode"), wishes.get("jetson_clocks")) as report:
-        result = _run_worker(asked["job"], progress)
+        rails = (version.profile.get("power") or {}).get("total") or ()
+        result = _run_worker(asked["job"], progress, rails)
     result.update(
         asked=asked,
         started=started,
@@ -220,38 +221,64 @@ def _job(version, wishes):
     }
 
 
-def _run_worker(job, progress):
-    """The same worker as on a workstation, in a child; sensors are read meanwhile."""
+def _run_worker(job, progress, total_rails=()):
+    """The same worker as on a workstation, in a child; sensors are read while its timed part runs."""
     with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder, tempfile.TemporaryFile() as words:
         job_file, result_file = os.path.join(folder, "job.json"), os.path.join(folder, "result.json")
         write_json(job_file, job)
         command = [sys.executable, "-m", "edgekit.runtime.worker", job_file, result_file]
-        with _sampled() as sampler:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words, env=child_environment()
-            )
-            try:
-                _listen(process.stdout, progress)
-                code = process.wait()
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-                process.stdout.close()
+        sensors = _TimedSensors(total_rails, progress)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words, env=child_environment()
+        )
+        try:
+            _listen(process.stdout, sensors)
+            code = process.wait()
+        finally:
+            sensors.stop()
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            process.stdout.close()
         result = read_json(result_file)
         if result is None:
             raise ChildDied("bench of {} {}".format(job["artifact"], _ending(code, words)))
     if "error" in result:
         raise BadConfig(result["error"])
-    result["sensors"] = sampler()
+    result["sensors"] = sensors.result()
     return result
 
 
-def _listen(stream, progress):
+class _TimedSensors(object):
+    """Samples the board's sensors from the worker's first word on its timed part to the last; passes progress on."""
+
+    def __init__(self, total_rails, progress):
+        self._sampler = Sampler(_SENSOR_SECONDS, total=total_rails)
+        self._progress, self._running, self._ran = progress, False, False
+
+    def __call__(self, phase, done, total):
+        if phase == "timed" and not self._ran:
+            self._running = self._ran = True
+            self._sampler.__enter__()
+        elif phase != "timed":
+            self.stop()
+        self._progress("bench: " + phase, done, total)
+
+    def stop(self):
+        if self._running:
+            self._running = False
+            self._sampler.__exit__(None, None, None)
+
+    def result(self):
+        """What ``Sampler.result`` tells, or "not measured"."""
+        return self._sampler.result() if self._ran else power.NOT_MEASURED
+
+
+def _listen(stream, heard):
     for line in iter(stream.readline, b""):
         try:
             message = json.loads(line.decode("utf-8", "replace"))
-            progress("bench: " + message["phase"], message["done"], message["total"])
+            heard(message["phase"], message["done"], message["total"])
         except (ValueError, KeyError, TypeError):
             continue  # a library's own word
 
@@ -270,19 +297,6 @@ def child_environment():
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     path = os.pathsep.join([root] + [p for p in [os.environ.get("PYTHONPATH")] if p])
     return dict(os.environ, PYTHONPATH=path)
-
-
-@contextlib.contextmanager
-def _sampled():
-    """Sample the board's sensors while the block runs; gives a function that tells what was seen."""
-    try:
-        from ..sensors import Sampler
-    except ImportError:
-        yield lambda: power.NOT_MEASURED
-        return
-    sampler = Sampler(_SENSOR_SECONDS)
-    with sampler:
-        yield sampler.result
 
 
 def tensorrt_signs():
