@@ -24,6 +24,10 @@ class BoardLacks(EdgeKitError):
     """The board cannot do what was asked; known from its profile before any work starts."""
 
 
+class BoardBusy(EdgeKitError):
+    """Somebody else is at work on the board."""
+
+
 class MissingDependency(EdgeKitError):
     """A package of an optional extra is not installed; the message carries the pip command."""
 

@@ -15,7 +15,7 @@ import sys
 from .. import errors
 from ..errors import EdgeKitError
 from . import archive, identity, trust
-from .store import Busy, Store
+from .store import Store
 
 BUG, MISTAKE, INTERRUPTED = 1, 2, 130
 HEARTBEAT = 45.0  # seconds without a word from the workstation after which a flash is taken for dead
@@ -331,4 +331,4 @@ def _stop(signum, frame):
     raise KeyboardInterrupt
 
 
-__all__ = ["PLUMBING", "VERBS", "Busy", "main", "parser"]
+__all__ = ["PLUMBING", "VERBS", "main", "parser"]

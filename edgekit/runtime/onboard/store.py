@@ -16,17 +16,13 @@ import os
 import shutil
 import time
 
-from ..errors import ArtifactError, BadConfig, EdgeKitError
+from ..errors import ArtifactError, BadConfig, BoardBusy
 from . import archive
 
 HOME = "EDGEKIT_HOME"
 SHORT = 16  # hex digits of a digest that name a version's folder
 _FOLDERS = ("tools", "incoming", "versions")
 _WAIT_STEP = 0.5
-
-
-class Busy(EdgeKitError):
-    """Somebody else is at work on this board."""
 
 
 class Store(object):
@@ -195,17 +191,17 @@ class Store(object):
         deadline = time.time() + wait
         while not _try_lock(handle):
             if time.time() >= deadline:
-                raise Busy("this board is at work: {}. Wait for its end, and repeat.".format(_holder(handle)))
+                raise BoardBusy("this board is at work: {}. Wait for its end, and repeat.".format(_holder(handle)))
             if progress is not None:
                 progress("waiting for work begun earlier: " + _holder(handle), 0, 0)
             time.sleep(_WAIT_STEP)
 
     @contextlib.contextmanager
     def flashing(self, who):
-        """Hold the flash lock, or raise Busy naming its holder at once."""
+        """Hold the flash lock, or raise BoardBusy naming its holder at once."""
         with open(os.path.join(self.home, "flash.lock"), "a+") as handle:
             if not _try_lock(handle):
-                raise Busy(
+                raise BoardBusy(
                     "another flash of this board is going on ({}). Wait for its end; after a lost connection "
                     "the board is free again within a minute.".format(_holder(handle))
                 )
