@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -52,8 +52,8 @@ def _dla(conv: Conv3x3) -> Upsampled:
     return Upsampled(body, DLAUp(body.channels, body.strides, conv))
 
 
-BODIES: Mapping[str, Callable[[Any], Upsampled]] = {
-    **{f"resnet-{depth}": lambda conv, depth=depth: _resnet(depth, conv) for depth in (18, 34, 50, 101, 152)},
+BODIES: Mapping[str, Callable[[Conv3x3], Upsampled]] = {
+    **{f"resnet-{depth}": partial(_resnet, depth) for depth in (18, 34, 50, 101, 152)},
     "dla-34": _dla,
 }
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..blocks import conv_bn, leaky, partial_add
+from .staged import StagedBackbone
 
 
 def _stem() -> nn.Sequential:
@@ -36,26 +37,16 @@ class PartialBasicBlock(nn.Module):
         return self.activation(partial_add(self.body(x), kept))
 
 
-class ResNet10(nn.Module):
-    """Image [N, 3, H, W] -> 128, 256 and 512 channels at strides 8, 16 and 32 (He et al. 2016, one block per stage)."""
+LEVELS = (8, 16, 32)
 
-    channels: tuple[int, ...] = (128, 256, 512)
-    strides: tuple[int, ...] = (8, 16, 32)
+
+class ResNet10(StagedBackbone):
+    """128, 256 and 512 channels at strides 8, 16 and 32 (He et al. 2016, one block per stage)."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.stem = _stem()
-        widths = (64, 64, *self.channels)
-        self.stages = nn.ModuleList(
-            PartialBasicBlock(cin, cout, 1 if i == 0 else 2) for i, (cin, cout) in enumerate(pairwise(widths))
-        )
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        x, maps = self.stem(image), []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[1:])
+        widths = (64, 64, 128, 256, 512)
+        stages = [PartialBasicBlock(cin, cout, 1 if i == 0 else 2) for i, (cin, cout) in enumerate(pairwise(widths))]
+        super().__init__(_stem(), stages, widths[1:], (4, *LEVELS), LEVELS)
 
 
 # -- CSPResNet-10 -----------------------------------------------------------------------------------------------------
@@ -91,24 +82,13 @@ class CSPResStage(nn.Module):
         return torch.cat([self.part2(x), self.part1(x)], dim=1)
 
 
-class CSPResNet10(nn.Module):
-    """Image [N, 3, H, W] -> 256, 256 and 512 channels at strides 8, 16 and 32; a reading (open)."""
-
-    channels: tuple[int, ...] = (256, 256, 512)
-    strides: tuple[int, ...] = (8, 16, 32)
+class CSPResNet10(StagedBackbone):
+    """256, 256 and 512 channels at strides 8, 16 and 32; a reading (open)."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(*_stem(), PartialBasicBlock(64, 64, 1))
-        widths = (64, *self.channels)
-        self.stages = nn.ModuleList(CSPResStage(cin, cout) for cin, cout in pairwise(widths))
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        x, maps = self.stem(image), []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps)
+        widths = (64, 256, 256, 512)
+        stem = nn.Sequential(*_stem(), PartialBasicBlock(64, 64, 1))
+        super().__init__(stem, [CSPResStage(cin, cout) for cin, cout in pairwise(widths)], widths[1:], LEVELS, LEVELS)
 
 
 # -- CSPResNeXt-50 ----------------------------------------------------------------------------------------------------
@@ -165,23 +145,12 @@ class CSPResXStage(nn.Module):
         return self.output(torch.cat([self.blocks(self.part2(x)), self.part1(x)], dim=1))
 
 
-class CSPResNeXt50(nn.Module):
-    """Image [N, 3, H, W] -> 512, 1024 and 2048 channels at strides 8, 16 and 32."""
-
-    channels: tuple[int, ...] = (512, 1024, 2048)
-    strides: tuple[int, ...] = (8, 16, 32)
+class CSPResNeXt50(StagedBackbone):
+    """512, 1024 and 2048 channels at strides 8, 16 and 32."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.stem = _stem()
         widths = (64, *(2 * stage.width for stage in X_STAGES))
-        self.stages = nn.ModuleList(
+        stages = [
             CSPResXStage(cin, stage, i == 0) for i, (cin, stage) in enumerate(zip(widths, X_STAGES, strict=False))
-        )
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        x, maps = self.stem(image), []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[1:])
+        ]
+        super().__init__(_stem(), stages, widths[1:], (4, *LEVELS), LEVELS)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ..blocks import Activation, conv_bn, relu_inplace
+from .staged import StagedBackbone
 
 
 def relu6() -> nn.Module:
@@ -161,34 +162,19 @@ def separable(cin: int, cout: int, kernel: int = 3, stride: int = 1, activation:
     )
 
 
-class MobileNetV1(nn.Module):
+class MobileNetV1(StagedBackbone):
     """V1, table 1, with the ReLU6 of its TensorFlow release. levels: strides out of 2, 4, 8, 16, 32."""
 
     def __init__(self, levels: Sequence[int] = (8, 16, 32)) -> None:
-        super().__init__()
-        self.stem = conv_bn(3, 32, 3, 2, activation=relu6)
-        stages: dict[int, list[nn.Module]] = {2: []}
-        widths, stride, width = {2: 32}, 2, 32
+        stages: dict[int, list[nn.Module]] = {}
+        widths, stride, width = {}, 2, 32
         for cout, step in V1_ROWS:
             stride *= step
             stages.setdefault(stride, []).append(separable(width, cout, stride=step))
             widths[stride] = width = cout
-        if not levels or not set(levels) <= set(stages):
-            raise ValueError(f"levels: expected some of {list(stages)}, got {list(levels)}")
-        kept = [level for level in stages if level <= max(levels)]
-        self.stages = nn.ModuleList(nn.Sequential(*stages[level]) for level in kept)
-        self._kept = tuple(kept.index(level) for level in levels)
-        self.channels = tuple(widths[level] for level in levels)
-        self.strides = tuple(levels)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """image [N, 3, H, W] -> a map [N, channels[i], H / strides[i], W / strides[i]] per level, sizes rounded up."""
-        x = self.stem(image)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self._kept)
+        stem = conv_bn(3, 32, 3, 2, activation=relu6)
+        bodies = [nn.Sequential(*layers) for layers in stages.values()]
+        super().__init__(stem, bodies, list(widths.values()), list(stages), levels)
 
 
 # -- V2 ---------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..blocks import conv_bn
+from .staged import StagedBackbone
 
 REPEATS = (4, 8, 4)  # units of stages 2, 3 and 4, the one that halves the map included
 # Table 5: width -> channels of the first convolution, of stages 2 to 4, and of the 1x1 after them.
@@ -62,7 +63,7 @@ class HalvingUnit(nn.Module):
         return shuffle(torch.cat([self.beside(x), self.body(x)], dim=1))
 
 
-class ShuffleNetV2(nn.Module):
+class ShuffleNetV2(StagedBackbone):
     """Table 5. Maps after stages 2, 3 and 4: strides 8, 16 and 32; the last one after the 1x1 where there is one.
 
     widths: channels of the first convolution, of the three stages and, if given, of the last 1x1
@@ -77,10 +78,7 @@ class ShuffleNetV2(nn.Module):
         levels: Sequence[int] = (8, 16, 32),
         repeats: Sequence[int] = REPEATS,
     ) -> None:
-        super().__init__()
-        if not levels or not set(levels) <= {8, 16, 32}:
-            raise ValueError(f"levels: expected some of 8, 16, 32, got {list(levels)}")
-        self.stem = nn.Sequential(conv_bn(3, widths[0], 3, 2), nn.MaxPool2d(3, 2, padding=1))
+        stem = nn.Sequential(conv_bn(3, widths[0], 3, 2), nn.MaxPool2d(3, 2, padding=1))
         stages = [
             nn.Sequential(HalvingUnit(cin, cout, kernel), *(Unit(cout, kernel) for _ in range(count - 1)))
             for cin, cout, count in zip(widths[:3], widths[1:4], repeats, strict=True)
@@ -89,20 +87,7 @@ class ShuffleNetV2(nn.Module):
         if len(widths) == 5:
             stages[-1].append(conv_bn(widths[3], widths[4], 1))
             channels[-1] = widths[4]
-        last = max(levels)
-        self.stages = nn.ModuleList(stage for stage, stride in zip(stages, (8, 16, 32), strict=True) if stride <= last)
-        self._kept = tuple((8, 16, 32).index(level) for level in levels)
-        self.channels = tuple(channels[i] for i in self._kept)
-        self.strides = tuple(levels)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """image [N, 3, H, W] -> a map [N, channels[i], H / strides[i], W / strides[i]] per level, sizes rounded up."""
-        x = self.stem(image)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self._kept)
+        super().__init__(stem, stages, channels, (8, 16, 32), levels)
 
 
 def shufflenet_v2(width: str | float = "1.0", levels: Sequence[int] = (8, 16, 32)) -> ShuffleNetV2:

@@ -96,12 +96,14 @@ class AlignODM(nn.Module):
 
     def _banks(self, level: int) -> tuple[Tensor, Tensor]:
         """Filters [boxes, 4 + C + 1, width, K, K] and biases [boxes, 4 + C + 1]: location and confidence together."""
-        parts = (self.location[level], self.confidence[level])
-        shape = parts[0].weight.shape[1:]  # type: ignore[union-attr]
         boxes = self.boxes[level]
-        weight = torch.cat([part.weight.reshape(boxes, -1, *shape) for part in parts], dim=1)  # type: ignore[operator, union-attr]
-        bias = torch.cat([part.bias.reshape(boxes, -1) for part in parts], dim=1)  # type: ignore[operator, union-attr]
-        return weight, bias
+        weights, biases = [], []
+        for part in (self.location[level], self.confidence[level]):
+            assert isinstance(part, nn.Conv2d)
+            assert part.bias is not None
+            weights.append(part.weight.reshape(boxes, -1, *part.weight.shape[1:]))
+            biases.append(part.bias.reshape(boxes, -1))
+        return torch.cat(weights, dim=1), torch.cat(biases, dim=1)
 
 
 def part_centres(boxes: Tensor, kernel: int, stride: float) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,15 +30,10 @@ class CFPN(FPN):
     F_i is a linear 1x1 on each of the four feedback paths; it is the reading that gives the paper's 4.86 M parameters.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        strides: Sequence[int],
-        width: int = 256,
-        dense: bool = False,
-        subsampled: int = 0,
-    ) -> None:
-        super().__init__(channels, strides, width, dense, subsampled)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """The arguments are those of ``FPN``."""
+        super().__init__(*args, **options)
+        width = self.channels[0]
         self.feedback = nn.ModuleList(conv_bn(width, width, 1, relu=False) for _ in self.channels[1:])
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
