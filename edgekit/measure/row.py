@@ -265,12 +265,14 @@ class LayerRun(Record):
     """How the layers were timed: in a process of its own after the timed one, because a profiler slows a run down.
 
     total_ms: sum over the steps, of one run; inference_ms: p50 of the timed part's inference span, without a profiler
+    unattributed_macs: multiply-accumulates of the file that no step could be given
     """
 
     profiler: str
     runs: Annotated[int, Field(ge=1)]
     total_ms: NonNegative
     inference_ms: NonNegative | None = None
+    unattributed_macs: Annotated[int, Field(ge=0)] = 0
 
 
 class Verdict(Record):

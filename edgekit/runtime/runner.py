@@ -38,8 +38,12 @@ class Runner(object):
 
     def many(self, images):
         """Detections of ``batch`` images by one call of the session; for files that were exported with a batch."""
-        prepared = [self.preprocess(image, self.session.layout) for image in images]
-        tensor = prepared[0][0] if len(prepared) == 1 else np.concatenate([tensor for tensor, _ in prepared])
+        if len(images) == 1:
+            prepared = [self.session.prepare(images[0], self.preprocess)]
+            tensor = prepared[0][0]
+        else:
+            prepared = [self.preprocess(image, self.session.layout) for image in images]
+            tensor = np.concatenate([one for one, _ in prepared])
         outputs = self.session.infer({INPUT: tensor})
         return [
             self.postprocess(outputs["boxes"][i], outputs["scores"][i], placement)

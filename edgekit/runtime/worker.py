@@ -31,13 +31,15 @@ JOB = {
     "score_threshold": None,  # null: the manifest's
     "mode": "latency",  # one of MODES
     "streams": 1,  # offline: sessions that work at the same time, each on "threads" threads
+    "folder": None,  # layers: where the profiler's own files go; runs: min_count
 }
 REQUIRED = ("artifact", "images")
 # Decoded images of the timed loop stay in memory: 16 of 640x480 are 15 MB
 DEFAULT_TIMED = 16
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# latency: SingleStream; turns: the same, when the parent says; offline: throughput
-MODES = ("latency", "turns", "offline")
+# latency: SingleStream; turns: the same, when the parent says; offline: throughput;
+# layers: every step of the runtime, by its own profiler
+MODES = ("latency", "turns", "offline", "layers")
 INTERRUPTED = 130  # what a shell reports for SIGINT
 _PROGRESS_EVERY = 0.5  # seconds
 
@@ -75,6 +77,8 @@ def _problems(job):
             yield "{}: expected a number from {}, got {!r}".format(key, least, value)
     if job.get("mode", JOB["mode"]) not in MODES:
         yield "mode: expected one of {}, got {!r}".format(", ".join(MODES), job["mode"])
+    if job.get("mode") == "layers" and not job.get("folder"):
+        yield "folder: mode layers needs a folder for the profiler's files"
     for key, least in (("core", 0), ("timed_images", 1)):
         value = job.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
@@ -147,6 +151,25 @@ def measure_offline(job, cores, progress):
         for runner in runners:
             runner.close()
     result["peak_rss_bytes"] = {"end": machine.peak_rss_bytes()}
+    result["machine_after"] = machine.facts()
+    return result
+
+
+def measure_layers(job, cores, progress):
+    """Per-layer times of ``min_count`` runs on the first image.
+
+    The result's keys: job; edgekit; cores; session; layers (see ``layers.profile``); machine_before and machine_after.
+    """
+    from .layers import profile
+
+    result = _begin(job, cores)
+    with _open(job) as runner:
+        images, _ = _decode(dict(job, timed_images=1))
+        tensor, _ = runner.preprocess(images[0], runner.session.layout)
+        progress("layers", 0, 1)
+        result["layers"] = profile(job["runtime"], runner.session, tensor, job["min_count"], job["folder"])
+        progress("layers", 1, 1)
+        result["session"] = runner.session.describe()
     result["machine_after"] = machine.facts()
     return result
 
@@ -264,7 +287,7 @@ def main(argv):
     code = 0
     try:
         job = read_job(argv[0])
-        task = measure_offline if job["mode"] == "offline" else measure
+        task = {"offline": measure_offline, "layers": measure_layers}.get(job["mode"], measure)
         result = task(job, prepare(job), _Progress(sys.stdout))
     except EdgeKitError as error:
         result, code = {"error": str(error), "type": type(error).__name__}, 2
