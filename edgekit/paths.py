@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def share(kind: str) -> Path:
-    """Folder of shipped data: ``recipes``, ``boards`` or ``calibration``."""
+    """Folder of shipped data: ``recipes``, ``boards``, ``calibration``, ``scoring``, ``benchmarks/papers`` ..."""
     installed = _PACKAGE / "_share" / kind
     return installed if installed.is_dir() else _PACKAGE.parent / kind
 

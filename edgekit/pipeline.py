@@ -282,11 +282,6 @@ def run(
     return rows
 
 
-def zoo() -> list[dict[str, Any]]:
-    """Every shipped recipe: name, paper, classes, input size, shipped weights."""
-    return [_zoo_record(load_recipe(name)) for name in recipe_names()]
-
-
 def boards(name: str | None = None) -> list[dict[str, Any]]:
     """The boards in short, or one of them with everything that is known of it."""
     if name is not None:
@@ -572,22 +567,6 @@ def _need(extra: str, module: str) -> Any:
         raise MissingDependency(
             f"{error.name} is not installed; this verb needs it. Install it: pip install 'edgekit[{extra}]'"
         ) from error
-
-
-def _zoo_record(recipe: Recipe) -> dict[str, Any]:
-    return {
-        "name": recipe.name,
-        "description": recipe.description,
-        "paper": recipe.paper,
-        "classes": list(recipe.classes),
-        "input": "{}x{}".format(*recipe.preprocess.size),
-        "weights": _weights_status(recipe),
-        "measured": recipe.measured,
-    }
-
-
-def _weights_status(recipe: Recipe) -> str:
-    return "shipped" if recipe.weights else "to be trained"
 
 
 def _tell(progress: Progress | None, phase: str, done: int, total: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 import edgekit
 
 ROOT = Path(__file__).parents[1]
-SHARED = ("recipes", "boards", "calibration", "scoring")
+SHARED = ("recipes", "boards", "calibration", "scoring", "benchmarks/papers", "benchmarks/results")
 
 
 def run(*command, **options):
@@ -92,7 +92,7 @@ def test_wheel_has_the_package_and_what_it_shares(built):
         names = set(archive.namelist())
     assert sorted({f"edgekit/_share/{f}" for f in tracked(*SHARED)} - names) == []
     assert sorted(set(tracked("edgekit")) - names) == []
-    assert not [name for name in names if name.startswith(("tests/", "recipes/"))]
+    assert not [name for name in names if name.startswith(("tests/", "recipes/", "benchmarks/"))]
 
 
 @pytest.mark.slow

@@ -2,26 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from . import options
-from .output import print_json, show_records
+from .output import print_json, show_records, show_table
 
 EXAMPLE = """
 edgekit zoo
+edgekit zoo --papers
 edgekit zoo --json
 """
+PAPERS = {
+    "paper": "paper",
+    "system": "system",
+    "input": "input",
+    "metric": "figure",
+    "convention": "counted as",
+    "printed": "printed",
+    "ours": "ours",
+    "unit": "unit",
+    "ratio": "ours / printed",
+    "mark": "mark",
+    "where": "where",
+}
 
 
-def zoo(json: options.Json = False) -> None:
-    """List the recipes and their measured results."""
-    from edgekit import pipeline
+def zoo(
+    papers: Annotated[bool, typer.Option("--papers", help="Every figure that the papers print, beside ours.")] = False,
+    json: options.Json = False,
+) -> None:
+    """List the recipes: parameters, GOPS, FP32 size, anchors or cells, paper, weights, and what they were measured at.
 
-    records = pipeline.zoo()
-    print_json(records) if json else show_records([_short(record) for record in records])
+    One multiply-accumulate is two operations in GOPS. With --papers each printed figure has a mark: exact (ours rounds
+    to it), fitted (a reading of what the paper leaves open, within 1 %) or open (not met; docs/readings.md says why).
+    """
+    import edgekit
+
+    records = edgekit.zoo(papers=True) if papers else edgekit.zoo()
+    if json:
+        print_json(records)
+    elif papers:
+        show_table([_compared(record) for record in records], PAPERS)
+    else:
+        show_records([_short(record) for record in records])
+
+
+def _compared(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "ours": f"{record['ours']:.5g}", "ratio": f"{record['ratio']:.4f}"}
 
 
 def _short(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with the number of classes where a line would not hold their names."""
+    """The record as a line holds it: figures rounded, and the number of classes where their names would not fit."""
+    hidden = ("description", "macs", "boxes_are")
+    short = {key: value for key, value in record.items() if key not in hidden}
     classes = record.get("classes", [])
-    return {**record, "classes": f"{len(classes)} classes"} if len(classes) > 4 else record
+    if len(classes) > 4:
+        short["classes"] = f"{len(classes)} classes"
+    if "parameters" in record:
+        short["parameters"] = f"{record['parameters'] / 1e6:.2f} M"
+        short["gops"] = f"{record['gops']:.2f}"
+        short["fp32_mb"] = f"{record['fp32_mb']:.1f}"
+        short["boxes"] = f"{record['boxes']} {record['boxes_are']}"
+    return short

@@ -24,6 +24,7 @@ LINES = {
     "predict": "a i --out o",
     "run": "r",
     "zoo": "",
+    "card": "r",
     "boards": "",
     "doctor": "",
     "lint": "m.onnx",

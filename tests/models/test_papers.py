@@ -1,0 +1,76 @@
+"""Every figure of benchmarks/papers that has no test of its own: ours is counted anew, and the status is earned."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from edgekit.measure.conventions import PARAMETERS, module_operations, total
+from edgekit.models import zoo
+from edgekit.models.classifier import classifier
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "papers"
+FILES = ("refinedetlite", "refinedet-plus-plus", "mobile-centernet")
+ROWS = [row for name in FILES for row in yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))["rows"]]
+FIGURES = [(row, figure) for row in ROWS for figure in row.get("figures", [])]
+IDS = [f"{row['name']}: {figure['metric']}" for row, figure in FIGURES]
+
+
+@cache
+def network(model: str, classes: int, size: tuple[int, int]):
+    values = yaml.safe_load(model)
+    with torch.device("meta"):
+        if values["name"] == "classifier":
+            return classifier(classes, **values["options"]).eval()
+        return zoo.build(values["name"], classes, values.get("options"), size).eval()
+
+
+def of_row(row):
+    return network(yaml.safe_dump(row["model"]), row["classes"], tuple(row["input"]))
+
+
+@pytest.mark.parametrize(("row", "figure"), FIGURES, ids=IDS)
+def test_our_figure_is_what_the_network_has(row, figure):
+    detector = of_row(row)
+    width, height = row["input"]
+    if figure["metric"] == "parameters":
+        assert PARAMETERS[figure["convention"]](detector) == figure["ours"]
+    elif figure["metric"] == "boxes":
+        assert len(detector.arm.anchors) == figure["ours"]
+    else:
+        operations = module_operations(detector, torch.empty(1, 3, height, width, device="meta"))
+        assert total(operations, figure["convention"]) == figure["ours"]
+
+
+@pytest.mark.parametrize(("row", "figure"), FIGURES, ids=IDS)
+def test_the_status_is_earned(row, figure):
+    ours, printed = figure["ours"] / figure["unit"], figure["printed"]
+    decimals = len(printed.partition(".")[2])
+    if figure["status"] == "exact":
+        assert abs(ours - float(printed)) <= 0.5 * 10**-decimals
+    elif figure["status"] == "fit":
+        assert abs(ours / float(printed) - 1) <= 0.01
+        assert figure["note"]
+    else:
+        assert figure["status"] == "open"
+        assert abs(ours / float(printed) - 1) > 0.01
+        assert figure["note"]
+
+
+def test_what_the_open_figure_of_dla_34_lacks():
+    """ImageNet's classifier, 512 x 1000 + 1000, and two projections with their normalisation: then 19.8 M."""
+    row = next(row for row in ROWS if row["name"] == "CenterNet DLA-34")
+    unused = 512 * 1000 + 1000 + (64 * 128 + 2 * 128) + (128 * 256 + 2 * 256)
+    assert round((row["figures"][0]["ours"] + unused) / 1e6, 1) == 19.8
+    projections = 64 * 128 * 72 * 40 + 128 * 256 * 36 * 20 + 2 * (128 * 72 * 40 + 256 * 36 * 20)
+    assert round((row["figures"][1]["ours"] + projections) / 1e9, 1) == 14.4
+
+
+def test_all_that_is_measured_says_on_what():
+    measured = [entry for row in ROWS for entry in row.get("measured", [])]
+    assert len(measured) >= 80
+    assert all(set(entry) >= {"metric", "tested_on", "printed", "where"} for entry in measured)
