@@ -35,10 +35,10 @@ class Cuda(object):
             device = self.driver.Device(ordinal)
             self.name = device.name()
             self.sm = device_sm(device)
-            self._context = device.make_context()
+            self._primary = device.make_context()
         except self.driver.Error as error:
             raise BoardLacks("no usable CUDA device {} on this machine: {}".format(ordinal, error)) from error
-        self._context.pop()
+        self._primary.pop()
 
     @property
     def version(self):
@@ -56,16 +56,16 @@ class Cuda(object):
 
     def close(self):
         """Give the context back; nothing made in it may be used afterwards."""
-        if self._context is not None:
-            self._context.detach()
-            self._context = None
+        if self._primary is not None:
+            self._primary.detach()
+            self._primary = None
 
     def __enter__(self):
-        self._context.push()
+        self._primary.push()
         return self
 
     def __exit__(self, *exc_info):
-        self._context.pop()
+        self._primary.pop()
 
 
 def device_sm(device):

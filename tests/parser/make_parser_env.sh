@@ -39,5 +39,10 @@ for name in libtensorrt_rtx libtensorrt_onnxparser_rtx; do
     major=${full#"$name".so.}
     ln -sf "$full" "$libraries/$name.so.${major%%.*}"
 done
+# the Python bindings alone of two releases, to look names up in; their libraries are not to be had
+for version in 10.16.1.11 11.4.0.106; do
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --upgrade --target "$folder/bindings/$version" "tensorrt_cu13_bindings==$version"
+done
 LD_LIBRARY_PATH=$libraries "$folder/bin/python" -c 'import cv2, tensorrt_rtx_bindings'
 cp "$requirements" "$stamp"

@@ -20,11 +20,11 @@ class ImageFeed(object):
         """Address of the next input on the device, or None after the last image."""
         if self._done == len(self._images):
             return None
-        tensor, _ = self._preprocess(read_image(self._images[self._done]), self._layout)
-        tensor = np.ascontiguousarray(tensor)
+        values, _ = self._preprocess(read_image(self._images[self._done]), self._layout)
+        values = np.ascontiguousarray(values)
         if self._memory is None:
-            self._memory = self._cuda.driver.mem_alloc(tensor.nbytes)
-        self._cuda.driver.memcpy_htod(self._memory, tensor)
+            self._memory = self._cuda.driver.mem_alloc(values.nbytes)
+        self._cuda.driver.memcpy_htod(self._memory, values)
         self._done += 1
         self._progress(self._done, len(self._images))
         return int(self._memory)

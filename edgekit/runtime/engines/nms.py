@@ -88,11 +88,11 @@ def add_layer(trt, network, postprocess):
     anchors, classes = int(scores.shape[1]), int(scores.shape[2])
     # INMSLayer wants the scores as probabilities [batch, boxes, classes] and the boxes as [batch, boxes, 4]
     limit = _constant(network, np.array(most, np.int32))
-    nms = network.add_nms(boxes, scores, limit)
-    nms.bounding_box_format = trt.BoundingBoxFormat.CORNER_PAIRS
-    _input(nms, 3, _constant(network, np.array(iou, np.float32)))
-    _input(nms, 4, _constant(network, np.array(threshold, np.float32)))
-    selected, count = nms.get_output(0), nms.get_output(1)
+    suppression = network.add_nms(boxes, scores, limit)
+    suppression.bounding_box_format = trt.BoundingBoxFormat.CORNER_PAIRS
+    suppression.set_input(3, _constant(network, np.array(iou, np.float32)))
+    suppression.set_input(4, _constant(network, np.array(threshold, np.float32)))
+    selected, count = suppression.get_output(0), suppression.get_output(1)
     box = _column(network, selected, 2)
     label = _column(network, selected, 1)
     pair = _sum(trt, network, _product(trt, network, box, classes), label)
@@ -110,10 +110,6 @@ def add_layer(trt, network, postprocess):
 def _constant(network, value):
     layer = network.add_constant(value.shape, np.ascontiguousarray(value))
     return layer.get_output(0)
-
-
-def _input(layer, index, tensor):
-    layer.set_input(index, tensor)
 
 
 def _column(network, tensor, index):

@@ -1,5 +1,6 @@
 """Engines with TensorRT 11: every network is strongly typed; no precision flags, calibrators or dynamic ranges."""
 
+from ..errors import BadConfig
 from . import nms
 from .tensorrt10 import StronglyTyped
 
@@ -13,9 +14,9 @@ class Tensorrt11(StronglyTyped):
         return builder.create_network(0)
 
     def _append_nms(self, network, job):
-        if job.options.nms in ("graph", "layer"):
-            nms.add_layer(self.trt, network, job.postprocess)
-            return "layer"
+        if job.options.nms == "host":
+            return "host"
         if job.options.nms == "plugin":
-            nms.add_plugin(self.trt, network, self.logger, job.postprocess)
-        return job.options.nms
+            raise BadConfig("nms: EfficientNMS_TRT is deprecated in TensorRT 11; take --nms layer")
+        nms.add_layer(self.trt, network, job.postprocess)
+        return "layer"

@@ -67,17 +67,22 @@ class Tensorrt8(object):
     def _choose_precision(self, network, config, job):
         """Set the flags, the FP32 layers and the calibrator. Returns (names of the flags, pinned layers)."""
         trt, options = self.trt, job.options
-        flags = {"fp32": [], "fp16": ["FP16"], "int8": ["FP16", "INT8"]}[options.precision]
-        for name in flags:
-            config.set_flag(getattr(trt.BuilderFlag, name))
-        pins = []
-        if flags:
-            pins = graph.pin_to_fp32(trt, network, options)
-            config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-            flags = flags + ["OBEY_PRECISION_CONSTRAINTS"]
+        if options.precision == "fp32":
+            return [], []
+        flags = [trt.BuilderFlag.FP16, self._obey_flag()]
+        if options.precision == "int8":
+            flags.append(trt.BuilderFlag.INT8)
+        for flag in flags:
+            config.set_flag(flag)
+        pins = graph.pin_to_fp32(trt, network, options)
         if options.precision == "int8" and not job.quantized:
             self._find_ranges(network, config, job)
-        return flags, pins
+        return [flag.name for flag in flags], pins
+
+    def _obey_flag(self):
+        """The flag that makes FP32 layers stay FP32: its name changed in 8.2, and 8.2.0's bindings lack the new one."""
+        kinds = self.trt.BuilderFlag
+        return getattr(kinds, "OBEY_PRECISION_CONSTRAINTS", None) or kinds.STRICT_TYPES
 
     def _find_ranges(self, network, config, job):
         """A calibrator over real images; without any, made-up ranges whose engine may only be timed."""

@@ -178,21 +178,21 @@ class TensorrtSession(Session):
         return where
 
     def infer(self, inputs):
-        tensor = inputs[INPUT]
+        values = inputs[INPUT]
         with self._cuda:
-            if tensor is not ON_DEVICE:
-                self._check_shape(tensor)
-                np.copyto(self._input.array(), tensor, casting="unsafe")
-            self._once(tensor is not ON_DEVICE)
+            if values is not ON_DEVICE:
+                self._check_shape(values)
+                np.copyto(self._input.array(), values, casting="unsafe")
+            self._once(values is not ON_DEVICE)
         parts = [self._events[i].time_till(self._events[i + 1]) * 1e-3 for i in range(3)]
         self.spans = {"compute": parts[1], "device_to_host": parts[2]}
-        self.spans.update(self._prepared if tensor is ON_DEVICE else {"host_to_device": parts[0]})
+        self.spans.update(self._prepared if values is ON_DEVICE else {"host_to_device": parts[0]})
         return self._contract()
 
-    def _check_shape(self, tensor):
-        if tensor.shape != self._input.shape:
+    def _check_shape(self, values):
+        if values.shape != self._input.shape:
             raise BadInput(
-                "{}: the engine takes an input {}, got {}".format(self.artifact.path, self._input.shape, tensor.shape)
+                "{}: the engine takes an input {}, got {}".format(self.artifact.path, self._input.shape, values.shape)
             )
 
     def _once(self, copy):
