@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from edgekit.models.zoo import build
-from edgekit.recipe import Recipe, ScheduleSection, load_recipe
+from edgekit.recipe import Recipe, ScheduleSection, TrainSection, load_recipe
 from edgekit.training.ema import WeightAverage
 from edgekit.training.module import DetectorModule, lr_factor
+from edgekit.training.optimizer import optimizer_of
 
 
 def module_of(recipe: Recipe, **options: object) -> DetectorModule:
@@ -39,6 +40,54 @@ def test_warm_up_is_linear_and_never_zero() -> None:
     schedule = ScheduleSection(warmup_steps=4)
     factors = [lr_factor(schedule, step, 100, 60) for step in range(6)]
     assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
+
+
+def test_warm_up_from_a_share_and_by_a_power() -> None:
+    """RefineDet++ ramps from 3.125e-4 to 4e-3; darknet burns in with the fourth power."""
+    ramp = ScheduleSection(warmup_steps=3, warmup_from=0.2)
+    assert [lr_factor(ramp, step, 100, 60) for step in range(4)] == pytest.approx([0.4, 0.6, 0.8, 1])
+    burn_in = ScheduleSection(warmup_steps=3, warmup_power=4)
+    assert [lr_factor(burn_in, step, 100, 60) for step in range(4)] == pytest.approx([1 / 256, 1 / 16, 81 / 256, 1])
+
+
+def test_exponential_decay() -> None:
+    schedule = ScheduleSection(kind="exponential", rate=0.5, every=2, warmup_steps=0)
+    assert [lr_factor(schedule, epoch * 7, 7, 60) for epoch in (0, 1, 2, 5, 6)] == [1, 1, 0.5, 0.25, 0.125]
+
+
+# -- optimisers -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        # gradient 2 in both steps, rate 0.1
+        ({"kind": "sgd", "momentum": 0.5}, [1 - 0.2, 1 - 0.2 - 0.3]),
+        ({"kind": "sgd", "momentum": 0}, [0.8, 0.6]),
+        # mean of squares 0.1 * 4, then 0.9 * 0.4 + 0.4; epsilon 1 is added to its root
+        (
+            {"kind": "rmsprop", "decay": 0.9, "momentum": 0, "epsilon": 1},
+            [1 - 0.2 / (1 + 0.4**0.5), 1 - 0.2 / (1 + 0.4**0.5) - 0.2 / (1 + 0.76**0.5)],
+        ),
+        ({"kind": "adam"}, [0.9, 0.8]),
+        ({"kind": "adamw"}, [0.9, 0.8]),
+    ],
+)
+def test_optimisers_by_hand(section: dict[str, object], expected: list[float]) -> None:
+    weight = nn.Parameter(torch.tensor([1.0]))
+    train = TrainSection.model_validate({"lr": 0.1, "optimizer": section})
+    optimizer = optimizer_of(train, [weight])
+    for value in expected:
+        weight.grad = torch.tensor([2.0])
+        optimizer.step()
+        assert weight.item() == pytest.approx(value, rel=1e-5)
+
+
+def test_what_is_learnt_beside_the_network_takes_no_decay() -> None:
+    weight, beside = (nn.Parameter(torch.ones(1)) for _ in range(2))
+    train = TrainSection.model_validate({"lr": 0.1, "weight_decay": 0.5, "optimizer": {"kind": "sgd", "momentum": 0}})
+    optimizer = optimizer_of(train, [weight], [beside])
+    weight.grad, beside.grad = torch.zeros(1), torch.zeros(1)
+    optimizer.step()
+    assert (weight.item(), beside.item()) == (pytest.approx(0.95), 1)
 
 
 # -- the average ------------------------------------------------------------------------------------------------------
