@@ -1,45 +1,43 @@
-"""Temperature and clocks of this machine, where it has them."""
+"""Temperatures and clocks of this machine, where it has them."""
 
-import glob
-
-from .. import telemetry
+from .. import sensors, telemetry
 from ..machine import UNKNOWN
-
-# Jetson's graphics clock; the folder carries the chip's name (gp10b: TX2, gv11b: Xavier, ga10b: Orin, gm20b: Nano)
-_GPU_CLOCKS = "/sys/class/devfreq/*g[mpva][0-9]*b/cur_freq"
 
 
 class Vitals(object):
-    """``read()`` -> [{"name", "unit", "value"}]; a value that cannot be read this time is None. Empty: not measured."""
+    """``read()`` -> [{"name", "unit", "value"}]; a value that cannot be read this time is None. Empty: not measured.
 
-    def __init__(self, sources=None):
-        self._sources = telemetry.machine_sources() + gpu_clocks() if sources is None else sources
+    A board's thermal zones and clocks; where there are none of them, what a PC's processor tells.
+    """
+
+    def __init__(self, root=None):
+        self._root = root
+        self._sources = telemetry.machine_sources() if root is None and not board_readings() else []
 
     def read(self):
-        return [{"name": s.name, "unit": s.unit, "value": _number(s.read())} for s in self._sources]
+        own = [_reading(s.name, s.unit, s.read()) for s in self._sources]
+        return own or board_readings(self._root)
 
 
-def gpu_clocks(pattern=_GPU_CLOCKS):
-    """The graphics clock in MHz, where the board shows one."""
-    return [
-        telemetry.Source("gpu clock", "MHz", path, lambda path=path: _megahertz(path))
-        for path in sorted(glob.glob(pattern))
-    ]
+def board_readings(root=None):
+    """Every thermal zone, the fastest core's clock, and the GPU's; without those that the board does not have."""
+    zones = sensors.temperatures(root)
+    found = [_reading("{} temperature".format(name), "C", value) for name, value in sorted(zones.items())]
+    clocks = sensors.clocks(root)
+    cores = [mhz for mhz in clocks["cpu_mhz"].values() if mhz is not None]
+    if cores:
+        found.append(_reading("cpu clock", "MHz", max(cores)))
+    if clocks["gpu_mhz"] is not None:
+        found.append(_reading("gpu clock", "MHz", clocks["gpu_mhz"]))
+    return found
 
 
 def words(readings):
-    """Readings as "cpu temperature 45 C, cpu clock 2035 MHz"; "not measured" without any."""
+    """Readings as "cpu temperature 45 C, cpu clock 2035 MHz"; what nobody can read is said to be not measured."""
     known = [r for r in readings if r["value"] is not None]
     return ", ".join("{name} {value:.0f} {unit}".format(**r) for r in known) or "temperature and clock not measured"
 
 
-def _number(value):
-    return None if value == UNKNOWN else round(float(value), 1)
-
-
-def _megahertz(path):
-    try:
-        with open(path) as handle:
-            return int(handle.read()) / 1e6
-    except (OSError, ValueError):
-        return UNKNOWN
+def _reading(name, unit, value):
+    known = value is not None and value != UNKNOWN
+    return {"name": name, "unit": unit, "value": round(float(value), 1) if known else None}
