@@ -164,17 +164,21 @@ def read_pictures(path: str | Path) -> list[Picture]:
     """The pictures that lie beside a report.json; one that is gone is left out."""
     from ..runtime.images import read_image
 
-    found = [(Path(path).parent / record.file, record.title) for record in load_report(path).pictures]
+    folder = _report_file(path).parent
+    found = [(folder / record.file, record.title) for record in load_report(path).pictures]
     return [Picture(file.stem, title, read_image(file)) for file, title in found if file.is_file()]
 
 
 def load_report(path: str | Path) -> Report:
-    """The whole report.json. Raises BadInput as ``read_report`` does."""
+    """The whole report.json, or that of a folder. Raises BadInput as ``read_report`` does."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(_report_file(path).read_text(encoding="utf-8"))
         return Report.model_validate(values)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadInput(f"{path}: cannot read the report: {error}. Write one with: edgekit bench") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BadInput(f"{path}: cannot read the report: {reason}. Write one with: edgekit bench") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BadInput(f"{path}: not valid JSON: {error}. Write it again: edgekit bench") from error
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, p['loc'])) or 'report'}: {p['msg']}" for p in error.errors()]
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
@@ -182,6 +186,10 @@ def load_report(path: str | Path) -> Report:
         raise BadInput(
             f"{path}: not a report of EdgeKit {__version__} ({told}). Measure again: edgekit bench"
         ) from error
+
+
+def _report_file(path: str | Path) -> Path:
+    return Path(path) / "report.json" if Path(path).is_dir() else Path(path)
 
 
 # -- Markdown ---------------------------------------------------------------------------------------------------------

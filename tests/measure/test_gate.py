@@ -10,13 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.measure.baseline import baseline
+from edgekit.measure.bench import Target, measure_target
 from edgekit.measure.gate import DEFAULT_LIMITS, FAILING, compare, gate, noise_band
 from edgekit.measure.gate_report import gate_cells, github_annotations, headline, junit_xml, render_gate
 from edgekit.measure.metrics import METRICS, find_metric, parse_limits
 from edgekit.measure.report import read_report, report_json
-from edgekit.measure.row import Latency
+from edgekit.measure.row import Latency, Verdict
 from edgekit.runtime.errors import BadConfig, BadInput
 
+from .conftest import scripted_result
+from .test_bench import BOARD
 from .test_row import make_row
 
 MACHINE = {"cpu": "Toy 9000", "cores": 2, "memory_mb": 8000, "governor": "performance", "frequency_mhz": 2000.0}
@@ -342,6 +345,27 @@ def test_two_files_under_one_name_are_no_repeats():
     rows = [row(), row(model_file=model_file(2_500_000, "d"))]
     with pytest.raises(BadInput, match="2 different model files"):
         compare([row()], rows, parse_limits(["size=+1%"]))
+
+
+def test_from_a_scripted_worker_to_a_verdict(worker, artifact, eval_set, tmp_path):
+    """The whole chain: worker, bench, report files, baseline, gate."""
+
+    def run(name, ms):
+        worker.play(result=scripted_result([ms] * 100))
+        row = measure_target(Target(artifact, "onnxruntime"), BOARD, eval_set, worker=worker.command).row
+        quiet = row.model_copy(update={"verdict": Verdict(status="valid")})  # whatever else this machine does now
+        (tmp_path / name).write_text(report_json([quiet]))
+        return tmp_path / name
+
+    base, same, slow = (
+        [run(f"{name}-{n}.json", ms) for n, ms in enumerate(times)]
+        for name, times in (("base", (20.0, 20.2, 19.8)), ("same", (20.1, 20.3, 19.9)), ("slow", (22.4, 22.2, 22.5)))
+    )
+    baseline("save", base, out=tmp_path / "baseline.json")
+    assert gate(tmp_path / "baseline.json", same).passed
+    result = gate(tmp_path / "baseline.json", slow)
+    assert [c.metric for c in result.failures] == ["latency"]
+    assert result.failures[0].change == pytest.approx(22.366 / 20.0 - 1, abs=1e-3)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

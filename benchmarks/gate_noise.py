@@ -1,0 +1,178 @@
+"""Does the gate pass an unchanged build, and catch a slower one, on this machine? With real runs.
+
+    python benchmarks/gate_noise.py runs/demo/onnx-int8 --gates 100 --slow-gates 100 --out gate_noise.json
+
+One baseline is measured first (``--baseline-runs`` processes). Then come gates as CI would run them: for each one
+``--repeats`` fresh processes of the very same file are measured and compared with that baseline under ``--max``. In
+between, as many gates as ``--slow-gates`` asks for are made with a worker that burns ``--slow`` times the time of every
+frame (0.10: it is 10 % slower), so drift of the machine meets both kinds alike.
+
+Goals: every unchanged gate passes and every slow one fails. A gate whose runs were all disturbed is neither; it is
+counted as ``not comparable``. Duration: (baseline runs + repeats x gates) x (seconds + about 2 s for each process).
+Run it while nothing else does. The exit code is 1 when a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+SLOW_WORKER = "--as-slow-worker"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments().parse_args(argv)
+    from edgekit.measure.gate import compare
+    from edgekit.measure.metrics import parse_limits
+
+    measure, limits = bench(args), parse_limits([args.limits])
+    started = time.time()
+    base = [measure(0.0) for _ in range(args.baseline_runs)]
+    gates = []
+    for number, slow in enumerate(order(args.gates, args.slow_gates), 1):
+        runs = [measure(args.slow if slow else 0.0) for _ in range(args.repeats)]
+        (check,) = compare(base, runs, limits).checks
+        gates.append({"slow": slow, **check.model_dump(mode="json"), "p50_ms": p50s(runs), "verdicts": verdicts(runs)})
+        print(f"{number}/{args.gates + args.slow_gates} {'slow' if slow else 'same'}: {check.outcome}", flush=True)
+    result = summary(args, base, gates, time.time() - started)
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(told(result))
+    return 0 if result["unchanged"]["goal"] and result["slow"]["goal"] else 1
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("artifact", type=Path, help="an onnx or onnx-int8 artifact, for example runs/demo/onnx-int8")
+    parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--board", default="x86-1t")
+    parser.add_argument("--data", default=None, help="evaluation set; else the recipe's own")
+    parser.add_argument("--images", type=int, default=16, help="how many of its images each run looks at")
+    parser.add_argument("--seconds", type=float, default=5.0, help="timed part of each run")
+    parser.add_argument("--baseline-runs", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each gate")
+    parser.add_argument("--gates", type=int, default=100, help="gates of the unchanged build")
+    parser.add_argument("--slow-gates", type=int, default=100, help="gates of a slower one")
+    parser.add_argument("--slow", type=float, default=0.10, help="how much slower, 0.10 for 10 %%")
+    parser.add_argument("--max", dest="limits", default="latency=+5%", help="one limit, as edgekit gate takes it")
+    parser.add_argument("--out", type=Path, default=Path("gate_noise.json"))
+    return parser
+
+
+def bench(args: argparse.Namespace) -> Callable[[float], Any]:
+    """A function that measures one run, slower by a share, and gives its row."""
+    from edgekit.board import load_board
+    from edgekit.measure.bench import WORKER, BenchOptions, Target, measure_target
+    from edgekit.pipeline import evaluation_set
+    from edgekit.runtime.artifact import read_artifact
+
+    artifact, board = read_artifact(args.artifact, kinds=("onnx", "onnx-int8")), load_board(args.board)
+    whole = evaluation_set(artifact, args.data)
+    images = dataclasses.replace(whole, samples=whole.samples[: args.images])
+    target, options = Target(artifact, args.runtime), BenchOptions(min_seconds=args.seconds)
+
+    def measure(slower: float) -> Any:
+        slow = (sys.executable, str(Path(__file__).resolve()), SLOW_WORKER, str(slower))
+        return measure_target(target, board, images, options, worker=slow if slower else WORKER).row
+
+    return measure
+
+
+def order(same: int, slow: int) -> Iterator[bool]:
+    """True for a slow gate; the two kinds are spread evenly over the run."""
+    total = same + slow
+    for i in range(total):
+        yield (i + 1) * slow // total > i * slow // total
+
+
+def p50s(rows: Sequence[Any]) -> list[float]:
+    return [row.latency.p50 for row in rows]
+
+
+def verdicts(rows: Sequence[Any]) -> dict[str, int]:
+    return dict(Counter(row.verdict.status for row in rows))
+
+
+def summary(
+    args: argparse.Namespace, base: Sequence[Any], gates: Sequence[dict[str, Any]], took: float
+) -> dict[str, Any]:
+    logs = [math.log(ms) for ms in p50s(base)]
+    same = [gate for gate in gates if not gate["slow"]]
+    slow = [gate for gate in gates if gate["slow"]]
+    every = [ms for gate in same for ms in gate["p50_ms"]]
+    return {
+        "asked": {name: str(value) for name, value in vars(args).items() if name != "out"},
+        "machine": base[0].machine.get("before", {}),
+        "took_seconds": took,
+        "baseline": {
+            "p50_ms": p50s(base),
+            "verdicts": verdicts(base),
+            "deviation_percent": 100 * stdev(logs) if len(logs) > 1 else None,
+        },
+        "run_to_run_deviation_percent": 100 * stdev(map(math.log, every)) if len(every) > 1 else None,
+        "drift_percent": 100 * math.expm1(fmean(map(math.log, every)) - fmean(logs)) if every else None,
+        "unchanged": {**outcomes(same), "goal": all(g["outcome"] in ("pass", "within noise") for g in same)},
+        "slow": {**outcomes(slow), "goal": all(g["outcome"] == "fail" for g in slow)},
+        "gates": list(gates),
+    }
+
+
+def outcomes(gates: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"gates": len(gates), "outcomes": dict(Counter(gate["outcome"] for gate in gates))}
+
+
+def told(result: dict[str, Any]) -> str:
+    lines = [f"run to run deviation of p50: {result['run_to_run_deviation_percent']:.2f} %"]
+    for name in ("unchanged", "slow"):
+        part = result[name]
+        lines.append(f"{name}: {part['gates']} gates, {part['outcomes']}, goal {'met' if part['goal'] else 'MISSED'}")
+    return "\n".join(lines)
+
+
+# -- the slow worker --------------------------------------------------------------------------------------------------
+def slow_worker(slower: float, argv: Sequence[str]) -> int:
+    """The bench's worker with a runner that burns ``slower`` times the time of each frame. Thread counts come first."""
+    from edgekit.runtime import worker
+
+    prepare = worker.prepare
+
+    def prepare_and_slow_down(job: dict[str, Any]) -> Any:
+        cores = prepare(job)
+        slow_down(slower)
+        return cores
+
+    worker.prepare = prepare_and_slow_down
+    return int(worker.main(list(argv)))
+
+
+def slow_down(slower: float) -> None:
+    from edgekit.runtime.runner import Runner
+
+    fast = Runner.__call__
+
+    def call(self: Any, image: Any) -> Any:
+        detections, timing = fast(self, image)
+        end = time.perf_counter() + slower * timing.total
+        while time.perf_counter() < end:
+            pass
+        timing.lap("postprocess")
+        return detections, timing
+
+    Runner.__call__ = call
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [SLOW_WORKER]:
+        sys.exit(slow_worker(float(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main())
