@@ -1,0 +1,31 @@
+"""The figures that ``edgekit zoo`` prints are those of the networks as they are built today."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgekit.measure.listing import figures_key, read_figures
+from edgekit.models.figures import count_figures, parts
+from edgekit.recipe import load_recipe, recipe_names
+
+KNOWN = read_figures()
+# One of each family; the others are slow together, and counted nightly.
+QUICK = ("mobile-centernet-w16", "centernet-resnet18", "refinedetlite", "refinedet-mobilenet-v2", "thundernet-snet49")
+COUNTED = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in recipe_names()]
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_kept_figures_are_true(name):
+    assert {k: v for k, v in KNOWN[name].items() if k != "key"} == count_figures(load_recipe(name))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_kept_figures_belong_to_the_recipe(name):
+    assert KNOWN[name]["key"] == figures_key(load_recipe(name)), "run: python benchmarks/zoo_figures.py"
+
+
+def test_parts_add_up_and_say_what_they_are():
+    found = parts(load_recipe("refinedetlite"))
+    assert sum(part.parameters for part in found) == KNOWN["refinedetlite"]["parameters"]
+    assert all(part.says for part in found)
+    assert {part.kind for part in found} >= {"StagedBackbone", "LightFusion", "PlainODM"}
