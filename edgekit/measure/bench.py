@@ -149,9 +149,7 @@ def measure_target(
 ) -> Measurement:
     """``bench_artifact`` with the detections kept, and with the command that runs the worker."""
     options = options or BenchOptions()
-    manifest = target.artifact.manifest
-    board.require(target.runtime, _declared(target), manifest.get("input", {}).get("layout"))
-    job = _job(target, board, eval_set, options)
+    job = worker_job(target, board, eval_set, options)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     result, other_load = run_worker(job, worker, progress)
     measurement = measured(target, board, eval_set, options, job, result, other_load, started)
@@ -260,7 +258,10 @@ def _drop(row: Row, reference: Row | None) -> Drop | None:
     )
 
 
-def _job(target: Target, board: Board, eval_set: CocoSet, options: BenchOptions) -> dict[str, Any]:
+def worker_job(target: Target, board: Board, eval_set: CocoSet, options: BenchOptions) -> dict[str, Any]:
+    """What the worker is asked. Raises BoardLacks before any work, and BadInput for a set without images."""
+    manifest = target.artifact.manifest
+    board.require(target.runtime, _declared(target), manifest.get("input", {}).get("layout"))
     if not eval_set.samples:
         raise BadInput(f"{eval_set.annotations}: no image to measure on; give an evaluation set that has some")
     default = board.measure

@@ -40,7 +40,7 @@ def run_worker(
 
 
 class Worker:
-    """A running worker; a context manager that leaves no process behind, however it is left.
+    """A worker's process; a context manager that leaves none behind, however it is left. It starts when first used.
 
     talks: the worker reads what ``send`` writes (mode "turns"); else its stdin is empty
     """
@@ -56,8 +56,17 @@ class Worker:
         self._command = command
         self._progress = progress
         self._talks = talks
+        self._stack = ExitStack()
+        self._started = False
 
     def __enter__(self) -> Worker:
+        return self
+
+    def start(self) -> None:
+        """Start the process, if it was not."""
+        if self._started:
+            return
+        self._started = True
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-bench-")))
             self._errors = stack.enter_context(tempfile.TemporaryFile())
@@ -66,13 +75,13 @@ class Worker:
             self._process = _start([*self._command, str(job_file), str(self._result)], self._errors, self._talks)
             stack.callback(_kill_group, self._process)
             self._stack = stack.pop_all()
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
     def send(self, message: Mapping[str, Any]) -> None:
         """One line to the worker's stdin. When it is dead, ``wait_for`` says so."""
+        self.start()
         if self._process.stdin is not None:
             with suppress(BrokenPipeError):
                 self._process.stdin.write(json.dumps(message) + "\n")
@@ -80,6 +89,7 @@ class Worker:
 
     def wait_for(self, phase: str) -> dict[str, Any]:
         """The worker's next message of this phase; others go to ``progress``. Raises when it ended before."""
+        self.start()
         for message in self._messages():
             if message.get("phase") == phase:
                 return message
@@ -89,6 +99,7 @@ class Worker:
 
     def finish(self) -> dict[str, Any]:
         """Let it end, and return its result."""
+        self.start()
         if self._process.stdin is not None:
             self._process.stdin.close()
         for _ in self._messages():
