@@ -22,10 +22,10 @@ from ..runtime.artifact import new_file
 from ..runtime.errors import BadInput
 from .charts_layers import worst_layers
 from .draw import save_image
+from .exports import render_csv, render_latex
 from .history import Series, Step, change_text, spark_text, tracks
 from .page import Picture, render_html
 from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, LayerTime, Record, Row, table_cells, table_values
-from .tables import render_csv, render_latex
 from .words import Machine, by_board, conditions, facts, findings, labels, machines, subtitle, verdict_text
 
 __all__ = [

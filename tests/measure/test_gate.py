@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -479,3 +481,22 @@ def test_every_outcome_can_be_shown():
         assert len(gate_cells(result.checks[0])) == 10
         assert result.passed == (result.checks[0].outcome not in FAILING)
         assert json.loads(result.model_dump_json())["format"] == "edgekit-gate"
+
+
+def test_the_table_of_the_documentation_is_the_gates():
+    text = (Path(__file__).parents[2] / "docs" / "ci.md").read_text()
+    lines = re.findall(r"^\| (\d) / (\d) \| ([\d.]+) % \| ([\d.]+) % \| ([\d.]+) % \|$", text, re.MULTILINE)
+    assert len(lines) == 4
+    for base, new, *told in lines:
+        for deviation, percent in zip((0.005, 0.01, 0.02), told, strict=True):
+            # runs whose deviation is exactly this: as many above as below, scaled to n - 1
+            sides = [_spread(int(count), deviation) for count in (base, new)]
+            found = check([row(v) for v in sides[0]], [row(v) for v in sides[1]], "latency=+5%")
+            assert 100 * found.sure_from == pytest.approx(float(percent), abs=0.051)
+
+
+def _spread(count, deviation):
+    """Runs of 10 ms whose logarithms have exactly this deviation; one run has none."""
+    steps = [i - (count - 1) / 2 for i in range(count)]
+    unit = math.sqrt(sum(s * s for s in steps) / (count - 1)) if count > 1 else 1.0
+    return [10.0 * math.exp(deviation * s / unit) for s in steps]

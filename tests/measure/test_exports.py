@@ -4,7 +4,7 @@ import csv
 import io
 import re
 
-from edgekit.measure.tables import latex, render_csv, render_latex
+from edgekit.measure.exports import latex, render_csv, render_latex
 
 from .test_report import ROWS, timed, unmeasured
 from .test_row import HEADERS
