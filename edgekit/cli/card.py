@@ -7,7 +7,7 @@ from .output import print_json
 
 EXAMPLE = """
 edgekit card refinedetlite
-edgekit card yolov3-tiny > yolov3-tiny.md
+edgekit card yolov3-tiny --json
 """
 
 
