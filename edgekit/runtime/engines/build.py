@@ -74,14 +74,7 @@ def build_engine(source, out, options=None, progress=None):
     with new_artifact(out, "engine", manifest) as folder:
         request = {"source": artifact.path, "target": os.path.join(folder, PLAN), "options": options.to_dict()}
         started = time.time()
-        told = run_in_child(
-            "edgekit.runtime.engines.build:build_here",
-            request,
-            "build engine",
-            onnx,
-            progress or _silent,
-            advice(needed),
-        )
+        told = run_in_child(CHILD, request, "build engine", onnx, progress or _silent, advice(needed))
         about = dict(told, build_seconds=round(time.time() - started, 1), board=options.board)
         about["rebuild"] = options.rebuild or rebuild_command(artifact, options)
         manifest.update(engine_manifest(artifact, options, about, os.path.join(folder, PLAN)))
@@ -99,6 +92,11 @@ def check_request(artifact, options):
     if manifest["kind"] not in KINDS:
         raise BadConfig(
             "{}: an engine is built from {}, found {}".format(artifact.path, " or ".join(KINDS), artifact.kind)
+        )
+    if manifest.get("input", {}).get("layout") == "nhwc_uint8":
+        raise BadConfig(
+            "{}: takes raw uint8 pixels, which TensorRT refuses to transpose; an engine takes nchw_float, and prepares "
+            "the image on the GPU. Export for the board: edgekit export RECIPE --board BOARD".format(artifact.path)
         )
     quantized = artifact.kind == "onnx-int8"
     if quantized and manifest.get("flavour") != "trt":

@@ -51,6 +51,8 @@ def _foreign(head):
     """What the file is instead, or None."""
     if len(head) < _LEAST:
         return "it has only {} bytes".format(len(head))
+    if head[:4] == b"vtrt":
+        return "it is an engine of TensorRT-RTX, another product than TensorRT"
     if head[4:5] == b"{" and 0 < struct.unpack("<I", head[:4])[0] < 1 << 20:
         return "an Ultralytics .engine file, which has a private header before the plan"
     if head[:1] == b"\x08" and b"ftrt" not in head:

@@ -1,0 +1,377 @@
+"""Building, checking and running engines, with the twin's simulated TensorRT 8.2 and pycuda: logic, never speed."""
+
+import json
+import os
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.runtime.artifact import read_artifact
+from edgekit.runtime.cuda import Cuda
+from edgekit.runtime.engines import BuildOptions, build_engine, caches
+from edgekit.runtime.engines import build as building
+from edgekit.runtime.engines.plan import read_plan_header
+from edgekit.runtime.engines.verdict import check_engine, check_place
+from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks, ChildDied, MissingDependency
+from edgekit.runtime.runner import open_runner
+from edgekit.runtime.sessions import open_session
+from edgekit.runtime.sessions.trt import spread
+
+SIMULATOR = Path(__file__).parents[1] / "twin" / "simulator"
+HERE = {"tensorrt": "8.2.1.8", "cuda": "10.2", "sm": 62, "device": "EdgeKit TX2 twin (simulated)", "l4t": None}
+
+
+@pytest.fixture(autouse=True)
+def _simulated(monkeypatch, tmp_path):
+    """The simulator, here and in the child that builds."""
+    monkeypatch.setenv("PYTHONPATH", str(SIMULATOR))
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(SIMULATOR))
+    for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt", "pycuda")]:
+        monkeypatch.delitem(sys.modules, name)
+    yield
+    for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt", "pycuda")]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def engine(onnx_float, tmp_path_factory):
+    """One FP16 engine, built by the simulator in a child process."""
+    folder = tmp_path_factory.mktemp("engine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SIMULATOR))
+        patch.setenv("EDGEKIT_CACHE", str(folder / "cache"))
+        steps = []
+        made = build_engine(onnx_float, folder / "engine", {"board": "twin"}, lambda *step: steps.append(step))
+    assert steps == [(0, 3), (1, 3), (2, 3)]
+    assert list((folder / "cache" / "timing").iterdir())
+    return made
+
+
+# -- building ---------------------------------------------------------------------------------------------------------
+def test_the_sidecar_says_what_the_engine_is_bound_to(engine, onnx_float):
+    about = engine.manifest["engine"]
+    assert {key: about[key] for key in HERE} == HERE
+    assert about["builder"] == "tensorrt8"
+    assert about["flags"] == ["FP16", "OBEY_PRECISION_CONSTRAINTS"]
+    assert about["plan"] == {"layout": "tagged", "tag": 205, "version": "8.2"}
+    assert about["onnx_sha256"] == onnx_float.manifest["payload"]["model.onnx"]["sha256"]
+    assert about["plan_sha256"] == engine.manifest["payload"]["model.plan"]["sha256"]
+    assert [end["name"] for end in about["outputs"]] == ["boxes", "scores"]
+    assert about["perf_only"] is None
+    assert engine.manifest["parents"] == {"onnx": onnx_float.digest}
+    assert engine.manifest["precision"] == "fp16"
+    for name in ("classes", "category_ids", "preprocess", "recipe", "postprocess", "input"):
+        assert engine.manifest[name] == onnx_float.manifest[name]
+
+
+REFUSED = [
+    ({"precision": "int8"}, BadConfig, "INT8 needs ranges of real images.*--flavour trt"),
+    ({"precision": "int8", "perf_only": True}, BoardLacks, r"INT8 on EdgeKit TX2 twin \(simulated\) \(sm_62\).*fp16"),
+    ({"precision": "bf16"}, BadConfig, "precision: expected one of fp32, fp16, int8"),
+    ({"precison": "fp16"}, BadConfig, "unknown option precison"),
+    ({"workspace_mb": 0}, BadConfig, "workspace_mb: expected a whole number from 1"),
+    ({"pins": ["nothing"]}, BadConfig, "pins: no floating point layer is called nothing"),
+    ({"nms": "graph"}, BadConfig, "this head needs none"),
+    ({"builder": "tensorrt9"}, BadConfig, "builder: expected one of"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "words"), REFUSED, ids=lambda value: str(value)[:30])
+def test_what_cannot_be_built_leaves_nothing(options, error, words, onnx_float, tmp_path):
+    with pytest.raises(error, match=words):
+        build_engine(onnx_float, tmp_path / "engine", options)
+    assert not (tmp_path / "engine").exists()
+
+
+def test_raw_pixels_are_refused_before_any_work(onnx, tmp_path):
+    with pytest.raises(BadConfig, match="an engine takes nchw_float"):
+        build_engine(onnx, tmp_path / "engine")
+
+
+@pytest.mark.parametrize(
+    ("flavour", "precision", "words"), [("x86", "int8", "flavour 'x86'"), ("trt", "fp16", "is INT8")]
+)
+def test_int8_files_of_the_wrong_kind(flavour, precision, words, onnx_float, copy_of, tmp_path):
+    quantized = copy_of(onnx_float, kind="onnx-int8", flavour=flavour, precision="int8")
+    with pytest.raises(BadConfig, match=words):
+        build_engine(quantized, tmp_path / "engine", {"precision": precision})
+
+
+def test_too_little_memory_is_told_before_any_work(onnx_float, tmp_path, monkeypatch):
+    monkeypatch.setattr(building, "memory_free_mb", lambda: {"available": 300, "swap": 10})
+    with pytest.raises(BoardLacks, match=r"needs about .* free are 300 MiB and 10 MiB of swap.*swapfile"):
+        build_engine(onnx_float, tmp_path / "engine")
+
+
+def test_signal_9_is_explained(onnx_float, tmp_path, monkeypatch):
+    monkeypatch.setattr(building, "CHILD", "killed:die")
+    (tmp_path / "killed.py").write_text("import os\ndef die(**request):\n    os.kill(os.getpid(), 9)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ChildDied, match=r"'build engine' of .*model.onnx was killed by SIGKILL.*memory runs out.*swap"):
+        build_engine(onnx_float, tmp_path / "engine")
+
+
+def test_without_tensorrt_the_message_names_the_systems_python(onnx_float, tmp_path, monkeypatch):
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "pycuda").symlink_to(SIMULATOR / "pycuda")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+    with pytest.raises(MissingDependency, match=r"TensorRT cannot be loaded.*python3-libnvinfer"):
+        build_engine(onnx_float, tmp_path / "engine")
+
+
+def test_without_pycuda_the_message_says_how_to_build_it(onnx_float, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH")
+    with pytest.raises(MissingDependency, match=r"pycuda.*pip install pycuda"):
+        build_engine(onnx_float, tmp_path / "engine")
+
+
+VERSIONS = [("8.0.1.6", "tensorrt8"), ("8.4.1", "tensorrt8"), ("8.5.2.2", "tensorrt10"), ("10.3.0", "tensorrt10")]
+
+
+@pytest.mark.parametrize(("version", "name"), [*VERSIONS, ("11.4.0.106", "tensorrt11")])
+def test_the_builder_is_chosen_by_version(version, name):
+    assert building.builder_for(version) == name
+
+
+def test_versions_before_8_are_too_old():
+    with pytest.raises(BoardLacks, match=r"7\.1\.3\.0 is too old"):
+        building.builder_for("7.1.3.0")
+
+
+# -- caches -----------------------------------------------------------------------------------------------------------
+def test_a_calibration_belongs_to_its_content(onnx_float, tmp_path):
+    images = [tmp_path / name for name in ("a.png", "b.png")]
+    for image in images:
+        image.write_bytes(image.name.encode())
+    file, preprocess = onnx_float.file("model.onnx"), onnx_float.preprocess
+    key = caches.calibration_key(file, preprocess, list(map(str, images)), "8.4.1")
+    place = tmp_path / "ranges.trt"
+    assert caches.read_calibration(place, key) == b""
+    caches.write_calibration(str(place), key, b"TRT-8401 ranges")
+    assert caches.read_calibration(str(place), key) == b"TRT-8401 ranges"
+    images[1].write_bytes(b"another picture")
+    other = caches.calibration_key(file, preprocess, list(map(str, images)), "8.4.1")
+    with pytest.raises(BadInput, match="belongs to another network, preprocessing, image list or TensorRT"):
+        caches.read_calibration(str(place), other)
+    with pytest.raises(BadInput, match=r"calibration images are missing: .*gone"):
+        caches.calibration_key(file, preprocess, [str(tmp_path / "gone.png")], "8.4.1")
+
+
+def test_each_board_has_its_own_timing_cache():
+    facts = dict(HERE, tensorrt="8.2.1.8")
+    first = caches.timing_cache_file(BuildOptions(), facts)
+    assert first == caches.timing_cache_file(BuildOptions(), facts)
+    assert {first} & {caches.timing_cache_file(BuildOptions(), dict(facts, sm=53)), None} == set()
+    assert caches.timing_cache_file(BuildOptions(timing_cache=False), facts) is None
+    assert caches.timing_cache_file(BuildOptions(timing_cache="/x/y.cache"), facts) == "/x/y.cache"
+
+
+# -- plan headers -----------------------------------------------------------------------------------------------------
+HEADERS = [
+    (b"ftrt" + struct.pack("<I", 0) + bytes(16) + bytes([10, 3, 0, 26]), {"layout": "ftrt", "version": "10.3.0.26"}),
+    (b"ptrt" + bytes(4) + struct.pack("<I", 213) + bytes(20), {"layout": "tagged", "tag": 213, "version": "8.4"}),
+    (b"ptrt" + bytes(4) + struct.pack("<I", 99) + bytes(20), {"layout": "tagged", "tag": 99, "version": None}),
+    (b"what" + bytes(40), {"layout": "unknown"}),
+]
+
+
+@pytest.mark.parametrize(("content", "wanted"), HEADERS)
+def test_plan_headers(content, wanted, tmp_path):
+    (tmp_path / "model.plan").write_bytes(content)
+    assert read_plan_header(tmp_path / "model.plan") == wanted
+
+
+FOREIGN = [
+    (b"ftrt", "only 4 bytes"),
+    (b"ftrt" + struct.pack("<I", 7) + bytes(40), "serialization version 7"),
+    (struct.pack("<I", 300) + b'{"description": 1}' + bytes(20), "Ultralytics"),
+    (b"\x08\x07\x12\x07pytorch" + bytes(40), "looks like an ONNX file"),
+    (b"PK\x03\x04" + bytes(40), "compressed archive"),
+    (b"vtrt" + bytes(40), "TensorRT-RTX"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), FOREIGN, ids=lambda value: str(value)[:20])
+def test_files_that_are_no_plan(content, words, tmp_path):
+    (tmp_path / "model.plan").write_bytes(content)
+    with pytest.raises(BadInput, match=words):
+        read_plan_header(tmp_path / "model.plan")
+
+
+# -- the verdict ------------------------------------------------------------------------------------------------------
+def test_an_engine_for_here_is_allowed(engine, onnx_float):
+    check_engine(engine, HERE)
+    check_engine(engine, HERE, onnx_float.file("model.onnx"))
+
+
+MISMATCHES = [
+    ("tensorrt", "8.0.1.6", "for TensorRT 8.2.1.8, this machine has 8.0.1.6"),
+    ("sm", 53, "for compute capability 6.2, this machine has 5.3"),
+    ("device", "NVIDIA Tegra X1", "for GPU EdgeKit TX2 twin .simulated., this machine has NVIDIA Tegra X1"),
+    ("cuda", "11.4", "for CUDA 10.2, this machine has 11.4"),
+    ("l4t", "32.7.6", "for L4T none, this machine has 32.7.6"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), MISMATCHES, ids=[m[0] for m in MISMATCHES])
+def test_a_mismatch_is_one_sentence_with_both_sides_and_the_cure(key, value, words, engine):
+    with pytest.raises(BoardLacks, match=words) as caught:
+        check_engine(engine, dict(HERE, **{key: value}))
+    assert "build it here: edgekit build" in str(caught.value)
+    assert "--board twin --precision fp16" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def changed(engine, copy_of, **changes):
+    return copy_of(engine, engine={**engine.manifest["engine"], **changes})
+
+
+def test_another_plans_sidecar_is_refused(engine, copy_of):
+    with pytest.raises(ArtifactError, match="the manifest belongs to another engine"):
+        check_engine(changed(engine, copy_of, plan_sha256="0" * 64), HERE)
+
+
+def test_an_exchanged_plan_is_refused(engine, copy_of, tmp_path):
+    artifact = copy_of(engine)
+    plan = Path(artifact.path) / "model.plan"
+    plan.write_bytes(plan.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArtifactError, match="SHA-256 is"):
+        read_artifact(artifact.path)
+
+
+def test_a_plan_without_sidecar_is_refused(engine, copy_of, tmp_path):
+    with pytest.raises(ArtifactError, match="does not say what the engine was built for"):
+        check_engine(copy_of(engine, engine=None), HERE)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "model.plan").write_bytes(b"ftrt" + bytes(40))
+    with pytest.raises(ArtifactError, match="not an artifact"):
+        open_runner(tmp_path / "alone", "tensorrt8")
+
+
+def test_a_header_that_contradicts_the_sidecar_is_refused(engine, copy_of):
+    other = {"layout": "ftrt", "version": "10.3.0.26"}
+    with pytest.raises(ArtifactError, match=r"first bytes say tagged 205 8\.2, the manifest says ftrt 10\.3\.0\.26"):
+        check_engine(changed(engine, copy_of, plan=other), HERE)
+    with pytest.raises(ArtifactError, match=r"first bytes say TensorRT 8\.2, the manifest says 8\.4\.1"):
+        check_engine(changed(engine, copy_of, tensorrt="8.4.1"), HERE)
+
+
+def test_an_engine_of_another_onnx_file_is_refused(engine, tmp_path):
+    (tmp_path / "new.onnx").write_bytes(b"trained longer")
+    with pytest.raises(ArtifactError, match=r"built from ONNX .*new.onnx is"):
+        check_engine(engine, HERE, tmp_path / "new.onnx")
+
+
+@pytest.mark.parametrize("where", ["folder", "plan", "above"])
+def test_a_place_that_everybody_may_write_to_is_refused(where, engine, copy_of, tmp_path):
+    artifact = copy_of(engine)
+    place = {"folder": artifact.path, "plan": artifact.file("model.plan"), "above": str(tmp_path)}[where]
+    os.chmod(place, 0o777)
+    with pytest.raises(ArtifactError, match=f"everybody may write to {place}.*chmod o-w"):
+        check_engine(artifact, HERE)
+    os.chmod(place, 0o755)
+    check_engine(artifact, HERE)
+
+
+def test_a_sticky_folder_above_is_safe(tmp_path):
+    (tmp_path / "file").write_text("x")
+    os.chmod(tmp_path, 0o1777)
+    check_place(tmp_path / "file")
+    os.chmod(tmp_path, 0o755)
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+def test_it_sees_the_boxes_that_onnx_runtime_sees(engine, onnx_float, images):
+    with open_runner(onnx_float.path) as reference, open_runner(engine.path, "tensorrt8") as runner:
+        for image in images[:2]:
+            expected, found = reference(image)[0], runner(image)[0]
+            assert len(found.boxes) > 10
+            np.testing.assert_allclose(found.scores, expected.scores, atol=2e-3)
+        runner.check(images[0])
+
+
+def test_spans_come_from_events_and_add_up_to_the_inference(engine, images):
+    with open_runner(engine.path, "tensorrt8") as runner:
+        _, timing = runner(images[0])
+        spans = runner.session.spans
+        assert sorted(spans) == ["compute", "device_to_host", "host_to_device"]
+        assert all(seconds >= 0 for seconds in spans.values())
+        assert list(timing.spans) == ["preprocess", "host_to_device", "inference", "device_to_host", "postprocess"]
+        assert spans["compute"] <= timing.spans["inference"] * 1.01
+
+
+def test_what_the_session_says_of_itself(engine, monkeypatch):
+    with open_session("tensorrt8", engine) as session:
+        about = session.describe()
+    assert about["version"] == "8.2.1.8"
+    assert about["precision"] == "fp16"
+    assert about["device"] == HERE["device"]
+    assert about["cuda_graph"] is False
+    assert about["preprocess"] == "host"
+    assert any("no CUDA graph: no CUDA driver library" in note for note in about["notes"])
+    json.dumps(about)
+
+
+def test_an_input_of_another_size_is_refused(engine):
+    with open_session("tensorrt8", engine) as session, pytest.raises(BadInput, match="the engine takes an input"):
+        session.infer({"image": np.zeros((1, 3, 32, 32), np.float32)})
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt10", "tensorrt11"])
+def test_a_session_of_another_tensorrt_is_refused(runtime, engine):
+    with pytest.raises(BadConfig, match=f"runtime {runtime} is not for TensorRT 8.2.1.8.*--runtime tensorrt8"):
+        open_session(runtime, engine)
+
+
+def test_an_onnx_file_is_not_an_engine(onnx_float):
+    with pytest.raises(ArtifactError, match=r"runtime tensorrt8 loads engine.*edgekit build"):
+        open_session("tensorrt8", onnx_float)
+
+
+def test_an_engine_from_elsewhere_never_reaches_tensorrt(engine, copy_of, monkeypatch):
+    import tensorrt
+
+    monkeypatch.setattr(tensorrt, "Runtime", None)  # calling it would be another error
+    with pytest.raises(BoardLacks, match=r"compute capability 7.2, this machine has 6.2"):
+        open_session("tensorrt8", changed(engine, copy_of, sm=72))
+
+
+def test_nms_in_the_engine_gives_what_nms_on_the_host_gives(onnx_float, copy_of, tmp_path, images):
+    postprocess = {"nms": "classwise", "score_threshold": 0.05, "iou_threshold": 0.5, "top_k": 50}
+    source = copy_of(onnx_float, postprocess=postprocess)
+    engine = build_engine(source, tmp_path / "engine", {"precision": "fp32", "nms": "graph"})
+    assert engine.manifest["engine"]["nms"] == "plugin"
+    assert engine.manifest["postprocess"] == dict(postprocess, nms="none")
+    with open_runner(source.path) as host, open_runner(engine.path, "tensorrt8") as graph:
+        assert graph.session.describe()["nms"] == "plugin"
+        expected, found = host(images[0])[0], graph(images[0])[0]
+    assert len(expected.scores) == len(found.scores) > 5
+    np.testing.assert_allclose(np.sort(found.scores), np.sort(expected.scores), atol=1e-6)
+    np.testing.assert_allclose(found.boxes[0], expected.boxes[0], atol=1e-3)
+
+
+def test_inmslayer_is_not_for_8_2(onnx_float, copy_of, tmp_path):
+    source = copy_of(onnx_float, postprocess={"nms": "classwise"})
+    with pytest.raises(BadConfig, match="has no INMSLayer"):
+        build_engine(source, tmp_path / "engine", {"nms": "layer"})
+
+
+def test_soft_nms_stays_on_the_host(onnx_float, copy_of, tmp_path):
+    source = copy_of(onnx_float, postprocess={"nms": "soft"})
+    with pytest.raises(BadConfig, match="TensorRT has no soft NMS"):
+        build_engine(source, tmp_path / "engine", {"nms": "graph"})
+
+
+def test_selected_boxes_become_the_contract():
+    found = spread(np.ones((2, 4)), np.array([0.9, 0.5]), np.array([2, 0]), 3)
+    assert found["boxes"].shape == (1, 2, 4)
+    np.testing.assert_allclose(found["scores"][0], [[0, 0, 0.9], [0.5, 0, 0]])
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(BoardLacks, match="no usable CUDA device 3"):
+        Cuda(3)
