@@ -26,6 +26,7 @@ export HOME={home} PATH={bin}:/usr/bin:/bin EDGEKIT_SYSROOT={sysroot} LD_LIBRARY
 export EDGEKIT_CACHE={home}/.cache/edgekit EDGEKIT_CUDA_GRAPH=0 EDGEKIT_CUDA_PREPROCESS=0
 unset EDGEKIT_HOME
 cd "$HOME"
+CUT="kill -9 $(ps -o ppid= -p $PPID)"
 for hook in {hooks}/*; do
   [ -e "$hook" ] || continue
   case "$SSH_ORIGINAL_COMMAND" in *".pyz $(basename "$hook") --json"*) . "$hook" ;; esac
@@ -201,7 +202,7 @@ class Twin:
 
     # -- faults -------------------------------------------------------------------------------------------------------
     def lay(self, verb: str, script: str) -> None:
-        """Run ``script`` when the board is asked for ``verb``, before it; $PPID is the connection's sshd."""
+        """Run ``script`` when the board is asked for ``verb``, before it; ``$CUT`` ends the connection."""
         (self.hooks / verb).write_text(script)
 
     def mend(self) -> None:
@@ -209,7 +210,7 @@ class Twin:
             hook.unlink()
 
     def lose_connection_at(self, verb: str) -> None:
-        self.lay(verb, "kill -9 $PPID\nsleep 0.2\n")
+        self.lay(verb, "$CUT\nexit\n")
 
     def allow_sudo(self) -> None:
         (self.sysroot / "var/sudo").touch()

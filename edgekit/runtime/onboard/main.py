@@ -51,6 +51,7 @@ def partial(arguments, say):
 
 def receive(arguments, say):
     """Append standard input to a file that is being received."""
+    os.set_blocking(sys.stdin.fileno(), True)
     return Store().receive(arguments.sha256, arguments.offset, sys.stdin.buffer)
 
 

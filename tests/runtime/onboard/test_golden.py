@@ -1,0 +1,83 @@
+"""Are these the same boxes? Moved, missing, new, of another class, near the threshold."""
+
+import numpy as np
+import pytest
+
+from edgekit.runtime.detections import Detections
+from edgekit.runtime.onboard.golden import choose_threshold, compare, iou_matrix
+
+
+def boxes(count, scores=None, shift=0.0, classes=None):
+    x = np.arange(count, dtype=np.float32)[:, None] * 100 + shift
+    corners = np.concatenate([x, np.full_like(x, 10), x + 50, np.full_like(x, 60)], 1)
+    return Detections(corners, [0.8] * count if scores is None else scores, [0] * count if classes is None else classes)
+
+
+@pytest.mark.parametrize(
+    ("found", "precision", "same", "unpaired"),
+    [
+        (boxes(3), "fp32", True, 0),
+        (boxes(3, shift=0.2), "fp32", True, 0),
+        (boxes(3, shift=2), "fp32", False, 6),  # IoU 0.92: each is missing, and each found one is new
+        (boxes(3, shift=2), "fp16", True, 0),
+        (boxes(3, shift=9), "fp16", False, 6),
+        (boxes(3, shift=9), "int8", True, 0),
+        (boxes(2), "fp32", False, 1),
+        (boxes(4), "fp32", False, 1),
+        (boxes(4), "fp16", False, 1),
+        (boxes(3, scores=[0.8, 0.8, 0.78]), "fp32", False, 2),
+        (boxes(3, scores=[0.8, 0.8, 0.78]), "fp16", True, 0),
+        (boxes(3, classes=[0, 0, 1]), "int8", False, 2),
+        (boxes(4, scores=[0.8, 0.8, 0.8, 0.31]), "fp16", True, 0),  # new, but at the threshold
+        (boxes(4, scores=[0.8, 0.8, 0.8, 0.2]), "fp32", True, 0),  # below it
+        (Detections.empty(), "int8", False, 3),
+    ],
+)
+def test_one_image(found, precision, same, unpaired):
+    report = compare([boxes(3)], [found], 0.3, precision)
+    assert (report["same"], report["unpaired"]) == (same, unpaired)
+    assert bool(report["faults"]) == (unpaired > 0)
+
+
+def test_nothing_expected_proves_nothing():
+    assert not compare([Detections.empty()], [Detections.empty()], 0.3, "fp32")["same"]
+
+
+def test_two_overlapping_boxes_do_not_share_a_partner():
+    pair = Detections([[0, 0, 50, 50], [1, 0, 51, 50]], [0.8, 0.79], [0, 0])
+    one = Detections([[0, 0, 50, 50]], [0.8], [0])
+    assert compare([pair], [one], 0.3, "fp16")["unpaired"] == 1
+    assert compare([pair], [pair], 0.3, "fp16")["unpaired"] == 0
+
+
+def test_a_small_share_may_differ_in_fp16():
+    many = [boxes(10) for _ in range(10)]
+    fewer = [boxes(9), *many[1:]]
+    assert compare(many, fewer, 0.3, "fp16")["same"]
+    assert not compare(many, fewer, 0.3, "fp32")["same"]
+    assert not compare(many, [boxes(7), *many[1:]], 0.3, "fp16")["same"]
+
+
+def test_worst_is_told():
+    report = compare([boxes(2)], [boxes(2, scores=[0.83, 0.8], shift=1)], 0.3, "fp16")
+    assert report["worst_score"] == pytest.approx(0.03)
+    assert report["worst_iou"] == pytest.approx(49 / 51)
+    assert report["boxes"] == 2
+
+
+def test_lists_of_different_length_are_a_mistake():
+    with pytest.raises(ValueError, match="expected 1 images, got 2"):
+        compare([boxes(1)], [boxes(1)] * 2, 0.3, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("scores", "threshold"),
+    [([0.9] * 8, 0.3), ([0.9] * 7 + [0.25], 0.2), ([0.06] * 8, 0.05), ([0.02], 0.01), ([], 0.01)],
+)
+def test_the_threshold_falls_until_boxes_count(scores, threshold):
+    assert choose_threshold([boxes(len(scores), scores)], 0.01) == threshold
+
+
+def test_iou():
+    a = [[0, 0, 10, 10], [0, 0, 0, 0]]
+    np.testing.assert_allclose(iou_matrix(a, [[5, 0, 15, 10], [0, 0, 10, 10]]), [[1 / 3, 1], [0, 0]])

@@ -1,0 +1,121 @@
+"""nvpmodel and jetson_clocks: set and restored when permitted, else only reported. The commands are simulated."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgekit.runtime.onboard import identity, power
+from edgekit.runtime.onboard.store import write_json
+from tests.twin.sysroot import GPU, make_sysroot
+
+BIN = Path(__file__).parents[2] / "twin" / "bin"
+MODES = [{"id": 0, "name": "MAXN"}, {"id": 1, "name": "MAXQ"}, {"id": 3, "name": "MAXP_CORE_ARM"}]
+MAXN = {"name": "MAXN", "id": 0}
+
+
+class Board:
+    def __init__(self, root):
+        self.root, self.home = root, str(root / "home")
+        (root / "home").mkdir()
+
+    @property
+    def mode(self):
+        return (self.root / "var" / "nvpmodel").read_text().strip()
+
+    @property
+    def least_clock(self):
+        return int((self.root / GPU / "min_freq").read_text())
+
+    def permit(self):
+        (self.root / "var" / "sudo").touch()
+
+
+@pytest.fixture
+def board(tmp_path, monkeypatch):
+    monkeypatch.setenv(identity.SYSROOT, str(make_sysroot(tmp_path)))
+    monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
+    monkeypatch.setattr(power.os, "geteuid", lambda: 1000)
+    return Board(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ("NV Power Mode: MAXP_CORE_ARM\n3\n", {"name": "MAXP_CORE_ARM", "id": 3}),
+        ("NV Fan Mode:quiet\nNV Power Mode: MODE_30W\n2\n", {"name": "MODE_30W", "id": 2}),
+        ("", {"name": "not measured", "id": "not measured"}),
+    ],
+)
+def test_what_nvpmodel_prints(text, mode):
+    assert power.parse_mode(text) == mode
+
+
+def test_asked_for_nothing_it_only_reports(board):
+    board.permit()
+    with power.power_set(board.home, MODES) as report:
+        assert report["before"] == report["during"] == MAXN
+    assert (report["done"], report["refused"], report["restored"], report["after"]) == ([], [], [], MAXN)
+
+
+@pytest.mark.parametrize("wish", ["MAXP_CORE_ARM", "maxp_core_arm", "3", 3])
+def test_set_and_restored(wish, board):
+    board.permit()
+    with power.power_set(board.home, MODES, wish, clocks=True) as report:
+        assert (board.mode, board.least_clock) == ("3", 1300500000)
+        assert os.path.exists(os.path.join(board.home, power.JOURNAL))
+    assert report["during"] == {"name": "MAXP_CORE_ARM", "id": 3}
+    assert report["restored"] == ["clocks", "power mode 0"]
+    assert (report["after"], board.mode, board.least_clock) == (MAXN, "0", 114750000)
+    assert not os.path.exists(os.path.join(board.home, power.JOURNAL))
+
+
+def test_restored_after_an_exception(board):
+    board.permit()
+    with pytest.raises(KeyboardInterrupt), power.power_set(board.home, MODES, "MAXQ", clocks=True):
+        raise KeyboardInterrupt
+    assert (board.mode, board.least_clock) == ("0", 114750000)
+
+
+def test_not_permitted_is_reported_and_nothing_changes(board):
+    with power.power_set(board.home, MODES, "MAXQ", clocks=True) as report:
+        assert (board.mode, board.least_clock) == ("0", 114750000)
+    assert report["done"] == []
+    assert len(report["refused"]) == 2
+    assert all("a password is required" in text for text in report["refused"])
+
+
+def test_a_mode_that_the_board_has_not(board):
+    board.permit()
+    with power.power_set(board.home, MODES, "TURBO") as report:
+        assert board.mode == "0"
+    assert report["refused"] == ["power mode TURBO: this board has: 0 MAXN, 1 MAXQ, 3 MAXP_CORE_ARM"]
+
+
+def test_the_mode_that_is_set_already(board):
+    with power.power_set(board.home, MODES, "MAXN") as report:
+        pass
+    assert report["done"] == ["power mode was 0 already"]
+
+
+def test_what_a_killed_run_left_is_restored_by_the_next(board):
+    board.permit()
+    (board.root / "var" / "nvpmodel").write_text("3\n")
+    write_json(os.path.join(board.home, power.JOURNAL), {"mode": 0, "clocks": None})
+    assert power.restore_left_over(board.home) == ["power mode 0"]
+    assert board.mode == "0"
+    assert power.restore_left_over(board.home) == []
+
+
+def test_a_restore_that_fails_is_not_forgotten(board):
+    write_json(os.path.join(board.home, power.JOURNAL), {"mode": 0, "clocks": None})
+    assert "NOT restored" in power.restore_left_over(board.home)[0]
+    assert os.path.exists(os.path.join(board.home, power.JOURNAL))
+
+
+def test_without_nvpmodel_nothing_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with power.power_set(str(tmp_path), MODES, "MAXQ") as report:
+        pass
+    assert report["before"] == {"name": "not measured", "id": "not measured"}
+    assert "does not tell the present one" in report["refused"][0]
