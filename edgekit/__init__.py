@@ -14,6 +14,7 @@ VERBS = {
     "export": "pipeline",
     "quantize": "pipeline",
     "bench": "pipeline",
+    "bench_compare": "measure.compare",
     "report": "pipeline",
     "run": "pipeline",
     "predict": "pipeline",

@@ -116,13 +116,29 @@ def bench(
     runtime: str | None = None,
     data: str | None = None,
     seconds: float | None = None,
+    full: bool = False,
+    offline: bool = False,
+    layers: bool = False,
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Measure artifacts on a board, each on every runtime that can load it; ``out`` keeps the rows as JSON."""
+    """Measure artifacts on a board, each on every runtime that can load it; ``out`` keeps the rows as JSON.
+
+    full: as long as MLPerf asks for; offline: throughput with every core too; layers: the time of every layer too
+    """
     artifacts, profile = [_model(source) for source in sources], load_board(board)
     targets = _targets(artifacts, profile, runtime)
-    measured = _bench(targets, profile, evaluation_set(artifacts[0], data), data, seconds, progress)
+    measured = _bench(
+        targets,
+        profile,
+        evaluation_set(artifacts[0], data),
+        data,
+        seconds,
+        progress,
+        full,
+        offline=offline,
+        layers=layers,
+    )
     rows = [m.row for m in measured]
     if out is not None:
         from .measure.report import report_json
@@ -444,6 +460,8 @@ def _bench(
     data: str | None,
     seconds: float | None,
     progress: Progress | None,
+    full: bool = False,
+    **more: bool,
 ) -> list[Measurement]:
     from .measure.bench import BenchOptions, bench_targets
 
@@ -454,7 +472,8 @@ def _bench(
             return None
         return lambda phase, done, total: progress(f"{_label(target)}: {phase}", done, total)
 
-    return bench_targets(targets, board, coco, BenchOptions(min_seconds=seconds, set_name=name), watch)
+    wishes: dict[str, Any] = {"set_name": name, **more, **({} if seconds is None else {"min_seconds": seconds})}
+    return bench_targets(targets, board, coco, BenchOptions.full(**wishes) if full else BenchOptions(**wishes), watch)
 
 
 def _label(target: Target) -> str:

@@ -11,6 +11,7 @@ import pytest
 import edgekit
 from edgekit.conversion.lint import Report
 from edgekit.deploy.flashing import Flashed
+from edgekit.measure.compare import Comparison
 from edgekit.measure.complexity import Complexity, Layer
 from edgekit.measure.gate import compare
 from edgekit.measure.metrics import parse_limits
@@ -86,6 +87,9 @@ def pipeline(monkeypatch, artifact, row):
         **dict.fromkeys(("train", "export", "quantize"), artifact),
         "evaluate": {"map": 0.125, "map50": 0.25, "per_class": {"car": {"ap": 0.125}}},
         "bench": [row],
+        "bench_compare": Comparison(
+            a=row, b=row, ratio={"value": 1.5, "low": 1.4, "high": 1.6}, pairs=((2, 3),), frames=4
+        ),
         "run": [row],
         "report": artifact.path,
         "predict": {"images": 2, "boxes": 7, "detections": []},

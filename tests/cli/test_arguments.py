@@ -6,6 +6,9 @@ import pytest
 
 from edgekit.cli import main
 
+BENCH = {"board": "x86-1t", "runtime": None, "data": None, "seconds": None, "out": None}
+BRIEFLY = {"full": False, "offline": False, "layers": False}
+
 CASES = [
     (
         "train r train.epochs=3 classes=[a] --out o --resume",
@@ -40,9 +43,11 @@ CASES = [
     (
         "bench s t --board x86 --runtime openvino --data d --seconds 2.5 --out o.json",
         ([Path("s"), Path("t")],),
-        {"board": "x86", "runtime": "openvino", "data": "d", "seconds": 2.5, "out": Path("o.json")},
+        {"board": "x86", "runtime": "openvino", "data": "d", "seconds": 2.5, "out": Path("o.json"), **BRIEFLY},
     ),
-    ("bench s", ([Path("s")],), {"board": "x86-1t", "runtime": None, "data": None, "seconds": None, "out": None}),
+    ("bench s", ([Path("s")],), {**BENCH, **BRIEFLY}),
+    ("bench s --full --offline --layers", ([Path("s")],), {**BENCH, "full": True, "offline": True, "layers": True}),
+    ("bench --compare s@openvino t", ("s@openvino", "t"), BENCH),
     (
         "report a.json b.json --out o --history h --title t",
         ([Path("a.json"), Path("b.json")],),
@@ -66,7 +71,7 @@ CASES = [
 def test_arguments_reach_the_pipeline(line, args, kwargs, pipeline, capsys):
     assert main(line.split()) == 0, capsys.readouterr().err
     verb, got_args, got = pipeline.calls[0]
-    assert verb == line.split()[0]
+    assert verb == ("bench_compare" if "--compare" in line else line.split()[0])
     assert callable(got.pop("progress"))
     assert tuple(list(a) if isinstance(a, list | tuple) else a for a in got_args) == args
     assert got == kwargs
