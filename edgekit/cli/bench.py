@@ -115,7 +115,7 @@ def _show_more(row: Row) -> None:
 
 
 def _show_layers(name: str, row: Row) -> None:
-    from ..measure.tables import layer_table, layer_words
+    from ..measure.layer_words import layer_table, layer_words
 
     console = stdout_console()
     console.print(f"{name}: {layer_words(row)}", highlight=False)

@@ -1,64 +1,101 @@
-"""Layers as a person reads them in a terminal. Pure functions of rows."""
+"""The report as CSV for spreadsheets and programs, and the competition table in LaTeX for papers. Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
 
-from .row import LayerTime, Row
+from .row import COLUMNS, NUMERIC, Row, table_cells
+from .words import labels
 
-if TYPE_CHECKING:
-    from rich.table import Table
+# What a spreadsheet wants beside the table's columns; None is an empty cell
+_MORE: Mapping[str, Callable[[Row], str | float | None]] = {
+    "verdict": lambda r: r.verdict.status,
+    "reasons": lambda r: "; ".join(r.verdict.reasons),
+    "recipe": lambda r: r.recipe,
+    "runtime version": lambda r: r.runtime_version,
+    "input": lambda r: f"{r.input.width}x{r.input.height}",
+    "layout": lambda r: r.input.layout,
+    "frames": lambda r: r.latency.count if r.latency else None,
+    "ms/frame mean": lambda r: r.latency.mean if r.latency else None,
+    "ms/frame std": lambda r: r.latency.std if r.latency else None,
+    "ms/frame min": lambda r: r.latency.min if r.latency else None,
+    "p99": lambda r: r.latency.p99 if r.latency else None,
+    "ms/frame max": lambda r: r.latency.max if r.latency else None,
+    "first frame (ms)": lambda r: r.process.cold_ms,
+    "load (s)": lambda r: r.process.load_seconds,
+    "peak memory (MB)": lambda r: r.process.peak_rss_mb,
+    "joules/frame": lambda r: r.energy.joules_per_frame if r.energy else None,
+    "threads": lambda r: r.process.threads,
+    "MACs": lambda r: r.complexity.macs if r.complexity else None,
+    "bytes": lambda r: r.model_file.bytes,
+    "evaluation set": lambda r: r.accuracy.set if r.accuracy else None,
+    "evaluation images": lambda r: r.accuracy.images if r.accuracy else None,
+    "cpu": lambda r: str(r.machine.get("before", {}).get("cpu", "unknown")),
+    "started": lambda r: r.started,
+    "model sha256": lambda r: r.model_file.sha256,
+}
 
-_MOST_MODULES = 2
+
+def render_csv(rows: Sequence[Row]) -> str:
+    """One line per row (RFC 4180): the table's columns unrounded, then the conditions. What is unknown is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*(column.header for column in COLUMNS), *_MORE])
+    for row in rows:
+        writer.writerow([*(column.value(row) for column in COLUMNS), *(value(row) for value in _MORE.values())])
+    return text.getvalue()
 
 
-def layer_words(row: Row) -> str:
-    """What was timed and against what, in a sentence."""
-    run, peaks = row.layer_run, row.peaks
-    if run is None:
-        return "layers not measured"
-    alone = "" if run.inference_ms is None else f"; without the profiler the network takes {run.inference_ms:.2f} ms"
-    text = f"{len(row.layers)} steps of {run.profiler}, {run.total_ms:.2f} ms, mean of {run.runs} runs{alone}."
-    if peaks is None:
-        return text + " No peaks of this board are known, so the slowest come first."
-    limits = [f"{value:.0f} GOPS {name}" for name, value in peaks.gops.items()]
-    limits += [f"{peaks.bandwidth:.1f} GB/s"] if peaks.bandwidth else []
-    text += f" Peaks ({peaks.source}): {', '.join(limits)}. Where most time is lost against them comes first:"
-    if run.unattributed_macs:
-        text += f" {run.unattributed_macs / 1e6:.1f} MMAC belong to no step that the profiler names."
-    return text
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "·": r"\textperiodcentered{}",
+    **{char: f"\\{char}" for char in "&%$#_"},
+}
 
 
-def layer_table(layers: Sequence[LayerTime]) -> Table:
-    """One line per step: module, operator, ms, share, GOPS reached, bound and what is lost against it."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
-    for header in ("module", "operator", "ms", "share", "MMAC", "kB", "GOPS", "bound ms", "lost ms"):
-        table.add_column(header, justify="left" if header in ("module", "operator") else "right", overflow="fold")
-    for layer in layers:
-        bound = "" if layer.bound_ms is None else f"{layer.bound_ms:.3f} {layer.bound}"
-        cells = [
-            module_text(layer),
-            layer.kind,
-            f"{layer.ms:.3f}",
-            f"{layer.share:.1%}",
-            f"{layer.macs / 1e6:.1f}" if layer.macs else "-",
-            "unknown" if layer.bytes is None else f"{layer.bytes / 1e3:,.0f}",
-            "-" if layer.gops is None else f"{layer.gops:.1f}",
-            bound or "unknown",
-            "unknown" if layer.lost_ms is None else f"{layer.lost_ms:.3f}",
+def render_latex(rows: Sequence[Row]) -> str:
+    """The competition table for a paper. Rows that are not valid carry a mark, which the last lines explain."""
+    columns = [column for column in COLUMNS if column.header != "params"]
+    align = "".join("r" if column.header in NUMERIC else "l" for column in columns)
+    body = []
+    for row, cells in zip(rows, table_cells(rows), strict=True):
+        first, *rest = (latex(text) for text, column in zip(cells, COLUMNS, strict=True) if column in columns)
+        body.append(" & ".join([first + _mark(row), *rest]) + r" \\")
+    footnotes = [f"\\multicolumn{{{len(columns)}}}{{l}}{{\\footnotesize {text}}} \\\\" for text in _footnotes(rows)]
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs}; mAP in percent, size in MB (1e6 bytes), 1 MAC = 2 operations",
+            f"\\begin{{tabular}}{{{align}}}",
+            "\\toprule",
+            " & ".join(latex(column.header) for column in columns) + r" \\",
+            "\\midrule",
+            *body,
+            "\\bottomrule",
+            *footnotes,
+            "\\end{tabular}",
+            "",
         ]
-        table.add_row(*map(Text, cells))
-    return table
+    )
 
 
-def module_text(layer: LayerTime) -> str:
-    """The modules that a step computes; for a function of none its nodes, and for the runtime's own its name."""
-    names = layer.modules or layer.nodes
-    if not names:
-        return f"({layer.name}: inserted by the runtime)"
-    more = len(names) - _MOST_MODULES
-    return ", ".join(names[:_MOST_MODULES]) + (f" and {more} more" if more > 0 else "")
+def latex(text: str) -> str:
+    """Text with every character that LaTeX would take for a command replaced."""
+    return "".join(_LATEX.get(char, char) for char in text.replace("\n", " "))
+
+
+def _mark(row: Row) -> str:
+    return "" if row.verdict.status == "valid" else "$^\\ast$"
+
+
+def _footnotes(rows: Sequence[Row]) -> list[str]:
+    named = zip(labels(rows), rows, strict=True)
+    return [f"$^\\ast$ {latex(name)}: {latex(row.verdict.status)}" for name, row in named if _mark(row)]
