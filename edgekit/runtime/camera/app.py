@@ -30,6 +30,7 @@ FLOOR = 0.1  # lowest score that is looked at: the tracker's weak boxes, and the
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _PATIENCE = 3  # signals after which closing is given up
 _SAMPLE_SECONDS = 1.0
+_ERRORS_ONLY = 2  # level of cv2.setLogLevel
 
 
 def run(options, say):
@@ -44,6 +45,8 @@ def run(options, say):
     places = counters_of(options)
     if options.window:
         require_window()
+    if hasattr(cv2, "setLogLevel"):
+        cv2.setLogLevel(_ERRORS_ONLY)  # what goes wrong with a source is told in our words
     cv2.setNumThreads(1)  # a pool of its own would fight with the inference for the cores
     runtime = options.runtime or (board.get("runtimes") or ["onnxruntime"])[0]
     floor = min(options.score, FLOOR)

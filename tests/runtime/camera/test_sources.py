@@ -1,0 +1,262 @@
+"""What a --source means, and what each kind gives; with real servers on loopback."""
+
+import http.server
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.runtime.camera import strings
+from edgekit.runtime.camera.mjpeg import decode
+from edgekit.runtime.camera.sources import Folder, GStreamer, Http, Network, Options, V4l2, VideoFile, open_source
+from edgekit.runtime.errors import BadConfig, BadInput, BoardLacks
+
+from .conftest import scene
+
+TX2 = {
+    "name": "jetson-tx2",
+    "camera": {
+        "csi": "nvarguscamerasrc sensor-id={sensor_id} ! video/x-raw,width={width},height={height},framerate={fps}/1 "
+        "! nvvidconv flip-method={flip} ! appsink drop=1 max-buffers=1",
+        "rtsp": "rtspsrc location={uri} ! appsink",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        ("0", V4l2),
+        ("/dev/video3", V4l2),
+        ("/dev/v4l/by-id/usb-camera", V4l2),
+        ("rtsp://camera/stream", Network),
+        ("udp://127.0.0.1:5000", Network),
+        ("http://camera/video", Http),
+        ("videotestsrc ! appsink", GStreamer),
+        ("csi://0", GStreamer),
+    ],
+)
+def test_a_text_means_a_source(spec, kind):
+    assert type(open_source(spec, board=TX2)) is kind
+
+
+def test_files_and_folders(clip, folder):
+    assert type(open_source(clip)) is VideoFile
+    assert type(open_source(f"file://{clip}")) is VideoFile
+    assert type(open_source(folder)) is Folder
+
+
+@pytest.mark.parametrize("spec", ["nothing.mp4", "", "gopher://x", "csi://front", "/dev/null/x", "video0"])
+def test_a_text_that_means_nothing_is_told(spec):
+    with pytest.raises(BadInput):
+        open_source(spec, board=TX2)
+
+
+def test_the_csi_string_is_the_boards_with_its_places_filled():
+    source = open_source("csi://1", Options(size=(640, 360), fps=60, flip=2), TX2)
+    assert source._pipeline.startswith("nvarguscamerasrc sensor-id=1 ! video/x-raw,width=640,height=360,framerate=60/1")
+    assert "flip-method=2" in source._pipeline
+
+
+def test_csi_without_a_board_names_the_way_out():
+    with pytest.raises(BadInput, match="--board jetson-tx2"):
+        open_source("csi://0")
+
+
+def test_every_boards_camera_strings_have_only_known_places():
+    from edgekit.board import board_names, load_board
+
+    values = {"sensor_id": 0, "flip": 0, "device": "/dev/video1", "uri": "rtsp://x", "width": 1, "height": 1, "fps": 1}
+    filled = 0
+    for name in board_names():
+        board = load_board(name).model_dump(mode="json", include={"camera"})
+        for kind in ("csi", "usb", "rtsp"):
+            text = strings.fill(board, kind, values)
+            if text is not None:
+                filled += 1
+                assert "{" not in text
+                assert "appsink" in text
+    assert filled >= 3
+
+
+def test_a_string_with_an_unknown_place_is_told():
+    with pytest.raises(BadConfig, match="mode"):
+        strings.fill({"camera": {"csi": "src mode={mode} ! appsink"}}, "csi", {"width": 1})
+
+
+@pytest.mark.skipif(strings.has_gstreamer(), reason="this OpenCV has GStreamer")
+def test_without_gstreamer_its_strings_are_refused_with_advice():
+    with pytest.raises(BoardLacks, match="pip uninstall opencv"), open_source("videotestsrc ! appsink"):
+        pass
+
+
+def test_a_camera_that_is_not_there_is_told():
+    with pytest.raises(BadInput, match=r"/dev/video97 is not there.*csi://0"), open_source("97"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://admin:secret@10.0.0.1/s", "rtsp://admin:***@10.0.0.1/s"),
+        ("rtsp://:secret@10.0.0.1/s", "rtsp://:***@10.0.0.1/s"),
+        ("rtspsrc location=rtsp://a:b@c/s ! appsink", "rtspsrc location=rtsp://a:***@c/s ! appsink"),
+        ("http://10.0.0.1:8080/s", "http://10.0.0.1:8080/s"),
+        ("street.mp4", "street.mp4"),
+    ],
+)
+def test_passwords_are_not_shown(text, shown):
+    assert strings.without_password(text) == shown
+
+
+def test_a_password_is_not_in_the_message_either():
+    with pytest.raises(BadInput) as caught, open_source("http://me:secret@127.0.0.1:9/x", Options(timeout=1)):
+        pass
+    assert "secret" not in str(caught.value)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+def test_a_video_gives_its_pictures_with_their_times(clip):
+    with open_source(clip) as source:
+        pictures = list(source)
+    assert len(pictures) == 40
+    assert source.rate == 20.0
+    assert [p.seconds for p in pictures[:3]] == [0.0, 0.05, 0.1]
+    assert pictures[0].image.shape == (128, 192, 3)
+
+
+def test_a_video_can_be_given_another_pace(clip):
+    with open_source(clip, Options(fps=10)) as source:
+        assert [p.seconds for p in list(source)[:3]] == [0.0, 0.1, 0.2]
+
+
+def test_a_damaged_image_of_a_folder_is_none(folder):
+    with open_source(folder) as source:
+        pictures = list(source)
+    assert [p.image is None for p in pictures] == [False, False, True, False, False, False]
+    assert [p.name for p in pictures[:2]] == ["0.jpg", "1.jpg"]
+
+
+def test_a_folder_without_images_is_told(tmp_path):
+    with pytest.raises(BadInput, match="no images"), open_source(tmp_path):
+        pass
+
+
+def test_a_file_that_is_no_video_is_told(tmp_path):
+    path = tmp_path / "text.mp4"
+    path.write_text("no video")
+    with pytest.raises(BadInput, match="ffprobe"), open_source(path):
+        pass
+
+
+# -- Motion JPEG over HTTP --------------------------------------------------------------------------------------------
+JPEGS = [cv2.imencode(".jpg", scene(i))[1].tobytes() for i in range(4)]
+
+
+@pytest.fixture
+def camera():
+    """Serves a body under a content type; ``serve(parts, ...)`` gives its address."""
+    servers = []
+
+    def serve(parts, boundary="--frame", length=True, kind="multipart/x-mixed-replace; boundary=frame", user=None):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                if user and self.headers.get("Authorization") != user:
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                    self.end_headers()
+                    return
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.end_headers()
+                for part in parts:
+                    head = f"{boundary}\r\nContent-Type: image/jpeg\r\n"
+                    head += f"Content-Length: {len(part)}\r\n" if length else ""
+                    self.wfile.write(head.encode() + b"\r\n" + part + b"\r\n")
+
+            def log_message(self, *args):
+                pass
+
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_address[1]}/"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize(
+    "kind", ["multipart/x-mixed-replace; boundary=frame", 'multipart/x-mixed-replace;boundary="--frame"']
+)
+def test_motion_jpeg_of_every_dialect(camera, length, boundary):
+    kind = f"multipart/x-mixed-replace;boundary={boundary}"
+    with open_source(camera([*JPEGS, JPEGS[0]], length=length, kind=kind), Options(timeout=5)) as source:
+        images = [p.image for p in source]
+    assert len(images) >= 4  # without lengths the last picture has no end
+    np.testing.assert_array_equal(images[0], decode(JPEGS[0]))
+
+
+def test_damaged_pictures_of_a_stream_are_none(camera):
+    parts = [JPEGS[0], JPEGS[1][:200], b"", b"no picture", JPEGS[2]]
+    with open_source(camera(parts), Options(timeout=5)) as source:
+        assert [p.image is not None for p in source] == [True, False, False, False, True]
+
+
+def test_user_and_password_of_the_address_are_used(camera):
+    address = camera(JPEGS, user="Basic bWU6aXQncw==").replace("http://", "http://me:it%27s@")
+    with open_source(address, Options(timeout=5)) as source:
+        assert len(list(source)) == 4
+
+
+@pytest.mark.parametrize("user", [None, "Basic xx"])
+def test_an_address_that_gives_no_stream_is_told(camera, user):
+    with pytest.raises(BadInput), open_source(camera([b"hello"], kind="text/html", user=user), Options(timeout=2)):
+        pass
+
+
+def test_a_server_that_never_answers_is_given_up():
+    import socket
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        begun = time.monotonic()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with pytest.raises(BadInput, match=r"no answer in 0\.5 s"), open_source(address, Options(timeout=0.5)):
+            pass
+        assert time.monotonic() - begun < 5
+
+
+# -- real streams by ffmpeg -------------------------------------------------------------------------------------------
+def test_motion_jpeg_of_ffmpeg(clip, ffmpeg, free_port):
+    address, kind = f"http://127.0.0.1:{free_port}/", "multipart/x-mixed-replace;boundary=ffmpeg"
+    ffmpeg("-re", "-i", clip, "-f", "mpjpeg", "-content_type", kind, "-listen", "1", address)
+    assert first_pictures(address, 5)[0].shape == (128, 192, 3)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_mpeg_ts_of_ffmpeg(clip, ffmpeg, free_port, protocol):
+    address = f"{protocol}://127.0.0.1:{free_port}"
+    encode = ("-stream_loop", "-1", "-re", "-i", clip, "-c:v", "mpeg2video", "-g", "5", "-f", "mpegts")
+    ffmpeg(*encode, address + ("?listen=1" if protocol == "tcp" else "?pkt_size=1316"))
+    assert first_pictures(address, 5)[0].shape == (128, 192, 3)
+
+
+def first_pictures(address, count, seconds=30):
+    """The first pictures; a server that is just starting is asked again."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with open_source(address, Options(timeout=10)) as source:
+                images = [p.image for p, _ in zip(source, range(count), strict=False)]
+            if len(images) == count:
+                return images
+        except BadInput:
+            pass
+        assert time.monotonic() < end, f"no stream at {address}"
+        time.sleep(0.2)
