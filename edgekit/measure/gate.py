@@ -24,7 +24,7 @@ from .matching import (
     state_differences,
 )
 from .metrics import Limit, Metric, parse_limits
-from .row import Record, Row
+from .row import NOT_MEASURED, Record, Row
 
 DEFAULT_LIMITS = "mAP=-0.5pt,latency=+5%,size=+1%,gops=+0%"
 ASSUMED_RUNS = 4  # the assumed noise of a metric weighs as much as this many runs beyond the first
@@ -130,9 +130,17 @@ def _skip(result: GateResult) -> GateResult:
 # -- one row ----------------------------------------------------------------------------------------------------------
 def _row_checks(key: Key, base: Sequence[Row], new: Sequence[Row] | None, limits: Sequence[Limit]) -> list[Check]:
     if not new:
-        reason = "the baseline has this row, the report has not"
-        return [Check(row=key.label, metric="row", outcome="missing", reason=reason, limit="present")]
-    return [_check(key.label, limit, base, new) for limit in limits]
+        return [_missing_row(key, "the baseline has this row, the report has not")]
+    died = [row for row in new if row.verdict.status == NOT_MEASURED]
+    lived = [row for row in new if row.verdict.status != NOT_MEASURED]
+    checks = [_check(key.label, limit, base, lived) for limit in limits] if lived else []
+    if died:  # a build that dies once in three runs must not pass on the two others
+        checks.append(_missing_row(key, f"{len(died)} of {len(new)} runs gave no result: {_why(died[0])}"))
+    return checks
+
+
+def _missing_row(key: Key, reason: str) -> Check:
+    return Check(row=key.label, metric="row", outcome="missing", reason=reason, limit="measured")
 
 
 def _check(label: str, limit: Limit, base: Sequence[Row], new: Sequence[Row]) -> Check:

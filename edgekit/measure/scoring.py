@@ -17,6 +17,7 @@ from ..paths import share, unknown_name
 from ..runtime.errors import BadConfig, BadInput
 from .metrics import METRICS, find_metric
 from .row import NOT_MEASURED, Record, Row
+from .words import by_board, told_apart
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 T = TypeVar("T", bound=Section)
@@ -171,7 +172,10 @@ def rank(rows: Sequence[Row], rules: Rules, references: ReferenceSet) -> Ranking
     ranges = _ranges(rules, references)
     total = math.fsum(criterion.weight for criterion in rules.criteria)
     weights = {find_metric(c.metric).name: c.weight / total for c in rules.criteria}
-    lines = [_published(entry, references) for entry in references.entries] + [_measured(row, rules) for row in rows]
+    lines = [_published(entry, references) for entry in references.entries]
+    for of_board in by_board(rows).values():
+        names = told_apart([row.label for row in of_board], of_board)
+        lines += [_measured(name, row, rules) for name, row in zip(names, of_board, strict=True)]
     scored = [_scored(line, rules, weights, ranges) for line in lines]
     better = sorted((line.score for line in scored if line.score is not None), reverse=True)
     places = [None if line.score is None else 1 + better.index(line.score) for line in scored]  # equal ones share it
@@ -219,12 +223,12 @@ def _published(entry: Entry, references: ReferenceSet) -> Placed:
     )
 
 
-def _measured(row: Row, rules: Rules) -> Placed:
+def _measured(name: str, row: Row, rules: Rules) -> Placed:
     names = dict.fromkeys(find_metric(n).name for n in _metrics(rules))
     accuracy = row.accuracy
     return Placed(
         place=None,
-        name=row.label,
+        name=name,
         board=row.board,
         published=False,
         verdict=row.verdict.status,

@@ -21,9 +21,14 @@ def labels(rows: Sequence[Row]) -> list[str]:
     names = [[row.model, row.board, f"{row.runtime} {row.precision}"] for row in rows]
     shared = [len({name[part] for name in names}) == 1 for part in (0, 1)] + [False]
     short = [" · ".join(text for text, same in zip(name, shared, strict=True) if not same) for name in names]
-    for more in (lambda row: row.recipe, lambda row: f"{row.input.width}x{row.input.height}"):
-        short = _told_apart(short, [more(row) for row in rows])
-    return _numbered(short)
+    return told_apart(short, rows)
+
+
+def told_apart(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Names of rows, made different by the recipe, by the input's size, and at last by a number for each run."""
+    names = _told_apart(names, [row.recipe for row in rows])
+    names = _told_apart(names, [f"{row.input.width}x{row.input.height}" for row in rows])
+    return _numbered(names)
 
 
 def _told_apart(names: Sequence[str], more: Sequence[str]) -> list[str]:

@@ -332,8 +332,15 @@ def test_a_row_that_died_is_missing_with_its_reason():
         latency=None, accuracy=None, verdict={"status": "not measured", "reasons": ["it was killed by SIGSEGV"]}
     )
     result = compare([row()], [died], parse_limits([DEFAULT_LIMITS]))
-    assert [c.outcome for c in result.checks] == ["missing", "missing", "pass", "pass"]
-    assert "SIGSEGV" in result.checks[1].reason
+    assert [(c.metric, c.outcome) for c in result.checks] == [("row", "missing")]
+    assert "1 of 1 runs gave no result: it was killed by SIGSEGV" in result.checks[0].reason
+
+
+def test_a_build_that_dies_in_one_run_of_three_does_not_pass_on_the_others():
+    died = make_row(latency=None, verdict={"status": "not measured", "reasons": ["it was killed by SIGSEGV"]})
+    result = compare([row()] * 3, [row(), died, row()], parse_limits(["latency=+5%"]))
+    assert [(c.metric, c.outcome) for c in result.checks] == [("latency", "pass"), ("row", "missing")]
+    assert not result.passed
 
 
 def test_two_recipes_of_one_network_are_two_rows():

@@ -217,3 +217,13 @@ def test_shipped_files_fit_their_schemas():
 def test_an_unknown_schema_is_told():
     with pytest.raises(BadConfig, match="Did you mean report"):
         schema("reprot")
+
+
+def test_repeated_runs_have_names_of_their_own():
+    ranking = rank([row(0.3, 20.0), row(0.3, 21.0), row(0.3, 22.0, board="jetson-tx2")], rules(), TWO)
+    names = {(line.name, line.board) for line in ranking.entries if not line.published}
+    assert names == {
+        ("toynet · onnxruntime int8 (run 1)", "x86-1t"),
+        ("toynet · onnxruntime int8 (run 2)", "x86-1t"),
+        ("toynet · onnxruntime int8", "jetson-tx2"),
+    }
