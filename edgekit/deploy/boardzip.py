@@ -17,7 +17,6 @@ from edgekit.runtime.onboard.main import main
 
 sys.exit(main(sys.argv[1:]))
 """
-SUFFIXES = (".py", ".cu", ".json")
 
 
 def board_zip() -> bytes:
@@ -36,8 +35,12 @@ def board_zip() -> bytes:
 
 def board_files() -> list[Path]:
     """The files of the package that run on a board."""
-    inside = (p for p in (_PACKAGE / "runtime").rglob("*") if p.suffix in SUFFIXES and "__pycache__" not in p.parts)
+    inside = (p for p in (_PACKAGE / "runtime").rglob("*") if p.is_file() and _wanted(p))
     return [_PACKAGE / "__init__.py", *sorted(inside)]
+
+
+def _wanted(path: Path) -> bool:
+    return "__pycache__" not in path.parts and not path.name.startswith(".")
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -72,7 +72,7 @@ def test_again_there_is_nothing_to_do(twin, bundles, flash_onto):
 def test_a_connection_lost_in_the_middle_of_the_copy_goes_on_there(twin, bundles, flash_onto):
     file = bundles["second"][0]
     old = current(twin)
-    twin.lay("receive", 'head -c 300000 > part\nsh -c "$SSH_ORIGINAL_COMMAND" < part\n$CUT\n')
+    twin.lay("receive", 'head -c 300000 > part\nsh -c "$SSH_ORIGINAL_COMMAND" < part\n$CUT\nexit\n')
     result = flash_onto(twin, file)
     assert result.error_type == "ConnectionLost"
     assert "Repeat the same command" in result.error

@@ -168,7 +168,7 @@ def hold(arguments, say):
 
 
 def camera(arguments, say):
-    """Show the boxes of a camera; everything behind the verb goes to its own command line."""
+    """Run a version on a camera: ``camera current --source csi://0``; ``camera --help`` tells its options."""
     try:
         from ..camera.cli import main as camera_main
     except ImportError as error:
@@ -177,7 +177,18 @@ def camera(arguments, say):
                 _PROGRAM, error
             )
         ) from error
-    return camera_main(arguments.rest)
+    return camera_main(_camera_arguments(arguments.rest))
+
+
+def _camera_arguments(rest):
+    """``current`` and ``previous`` become the folder that the version's runtime loads, and its runtime."""
+    if not rest or rest[0] not in ("current", "previous"):
+        return rest
+    from .steps import open_version
+
+    version = open_version(Store(), rest[0])
+    runtime = [] if "--runtime" in rest else ["--runtime", version.runtime]
+    return [version.model] + runtime + rest[1:]
 
 
 VERBS = {
