@@ -88,18 +88,20 @@ def evaluate(
     data: str | None = None,
     runtime: str | None = None,
     metric: str = "coco",
+    tta: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Metrics | VocMetrics:
     """mAP of an artifact on annotated images, by its own preprocessing and post-processing, on all cores.
 
     data: a named set, or a COCO JSON file whose images lie beside it, in ``images`` beside it or in ``../images``
     metric: "coco", or Pascal VOC's at IoU 0.5: "voc2007" (11 points) or "voc-area" (2010 and later)
+    tta: multi-scale testing with flips; the fields of ``evaluation.tta.TestTime``
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, list(METRICS), "")
     artifact = _model(source)
     coco = evaluation_set(artifact, data)
-    found = _detect_all(artifact, coco, runtime or _first_runtime(artifact), progress)
+    found = _detect_all(artifact, coco, runtime or _first_runtime(artifact), progress, tta)
     if metric == "coco":
         from .evaluation.coco import evaluate_detections
 
@@ -433,14 +435,17 @@ def _measure_accuracy(artifact: Artifact, coco: CocoSet, runtime: str, progress:
     return evaluate_detections(coco, _detect_all(artifact, coco, runtime, progress))
 
 
-def _detect_all(artifact: Artifact, coco: CocoSet, runtime: str, progress: Progress | None) -> dict[int, Detections]:
+def _detect_all(
+    artifact: Artifact, coco: CocoSet, runtime: str, progress: Progress | None, tta: Mapping[str, Any] | None = None
+) -> dict[int, Detections]:
+    from .evaluation.tta import TestTime, open_detector
     from .runtime.images import read_image
-    from .runtime.runner import open_runner
 
-    found = {}
-    with open_runner(artifact.path, runtime, threads=len(os.sched_getaffinity(0))) as runner:
+    threads, found = len(os.sched_getaffinity(0)), {}
+    passes = TestTime(**tta) if tta else None
+    with open_detector(artifact, runtime, passes, threads) as detect:
         for done, sample in enumerate(coco.samples, 1):
-            found[sample.image_id] = runner(read_image(sample.path))[0]
+            found[sample.image_id] = detect(read_image(sample.path))
             _tell(progress, f"mAP of {Path(artifact.path).name}", done, len(coco.samples))
     return found
 

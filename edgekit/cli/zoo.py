@@ -50,7 +50,8 @@ def zoo(
 
 
 def _compared(record: dict[str, Any]) -> dict[str, Any]:
-    return {**record, "ours": f"{record['ours']:.5g}", "ratio": f"{record['ratio']:.4f}"}
+    formats = {"ours": "{:.5g}", "ratio": "{:.4f}"}
+    return {**record, **{key: text.format(record[key]) for key, text in formats.items() if key in record}}
 
 
 def _short(record: dict[str, Any]) -> dict[str, Any]:

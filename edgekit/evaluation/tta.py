@@ -18,7 +18,7 @@ from ..runtime.artifact import Artifact
 from ..runtime.detections import Detections
 from ..runtime.errors import BadConfig
 from ..runtime.postprocess import Postprocess, classwise_nms, iou_one_to_many, soft_nms
-from ..runtime.runner import Runner
+from ..runtime.runner import Runner, open_runner
 from ..runtime.sessions import open_session
 
 Detector = Callable[[np.ndarray], Detections]
@@ -144,6 +144,17 @@ def open_augmented(artifact: Artifact, runtime: str, options: TestTime, threads:
             resized.manifest["preprocess"]["size"] = list(size)
             runners.append(stack.enter_context(Runner(resized, open_session(runtime, resized, threads))))
         yield augmented([_detector(runner) for runner in runners], options)
+
+
+@contextmanager
+def open_detector(artifact: Artifact, runtime: str, passes: TestTime | None, threads: int = 1) -> Iterator[Detector]:
+    """The artifact as it runs on a board where ``passes`` is None, else ``open_augmented``."""
+    if passes is not None:
+        with open_augmented(artifact, runtime, passes, threads) as detect:
+            yield detect
+        return
+    with open_runner(artifact.path, runtime, threads) as runner:
+        yield _detector(runner)
 
 
 def _detector(runner: Runner) -> Detector:

@@ -36,6 +36,16 @@ CASES = [
         {"calibration": None, "flavour": None, "method": None, "max_drop": None, "evaluation": None, "out": None},
     ),
     (
+        "evaluate s --scales 0.5,1 --merge vote",
+        (Path("s"),),
+        {
+            "data": None,
+            "runtime": None,
+            "metric": "coco",
+            "tta": {"flip": True, "merge": "vote", "scales": (0.5, 1.0)},
+        },
+    ),
+    (
         "evaluate s --data d.json --runtime openvino --metric voc2007",
         (Path("s"),),
         {"data": "d.json", "runtime": "openvino", "metric": "voc2007"},
