@@ -1,0 +1,270 @@
+"""The training table: networks of the five papers on one set of road scenes, the same images seen for all.
+
+    python benchmarks/training_table.py --data FOLDER                    all recipes for dhaka_roads; days on a CPU
+    python benchmarks/training_table.py --data FOLDER --seeds 0 1 2      with a spread
+    python benchmarks/training_table.py --data FOLDER --recipes refinedetlite-dhaka thundernet-snet49-dhaka
+    python benchmarks/training_table.py --data FOLDER --set train.epochs=2 --out runs/try --no-speed    a try
+
+It runs unattended and may be stopped at any moment: called again with the same settings it skips what is finished and
+resumes the training that was stopped. A recipe that fails is written down as failed, and the others go on.
+
+Each training leaves ``result.json`` in its folder; the table is written anew after each. The first seed of a recipe is
+also exported, quantized and measured on one core (``--no-speed`` leaves that out), which wants a quiet machine. The
+end is ``training.csv`` and ``training.md`` in the folder of --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from edgekit import pipeline
+from edgekit.measure.row import Row
+from edgekit.recipe import Recipe, load_recipe
+from edgekit.runtime.artifact import Artifact, new_file, read_artifact, value_sha256
+from edgekit.runtime.errors import EdgeKitError
+from edgekit.training.fit import fit
+
+RECIPES = (
+    "mobile-centernet-w16-dhaka-small",
+    "refinedetlite-dhaka",
+    "refinedetlite-plus-dhaka",
+    "refinedet-mobilenet-v2-dhaka",
+    "refinedetpp-mobilenet-v2-dhaka",
+    "lightweight-ssd-dhaka",
+    "ssdlite-mobilenet-v2-dhaka",
+    "fpnlite-64-dhaka",
+    "cspdensenetb-ref-prn-dhaka",
+    "csppeleenet-ref-prn-3l-dhaka",
+    "csppeleenet-ref-efm-sam-dhaka",
+    "thundernet-snet49-dhaka",
+)
+BOARD = "x86-1t"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished training. map50, map, ap50: on the validation set, 0..1, of the last weights.
+
+    images: seen in training;  seconds: of this machine's time, without what an interruption lost
+    key: hash of the settings;  failed: why there is no result, else ""
+    speed: of the first seed: milliseconds by precision, mAP@0.5 in INT8, GMACs, parameters; empty if not measured
+    """
+
+    recipe: str
+    seed: int
+    key: str
+    map50: float = 0.0
+    map: float = 0.0
+    ap50: dict[str, float] = field(default_factory=dict)
+    images: int = 0
+    seconds: float = 0.0
+    failed: str = ""
+    speed: dict[str, float] = field(default_factory=dict)
+
+
+# -- one training -----------------------------------------------------------------------------------------------------
+def train(recipe: Recipe, folder: Path, speed: bool) -> Result:
+    """The result in ``folder``; trained now, or resumed, if there is none. Raises EdgeKitError."""
+    settings = {k: v for k, v in recipe.model_dump(mode="json").items() if k != "data"}
+    key = value_sha256(settings)
+    file = folder / "result.json"
+    if file.is_file():
+        found = Result(**json.loads(file.read_text(encoding="utf-8")))
+        if found.key != key:
+            raise EdgeKitError(f"{file}: made with other settings. Choose another --out, or remove the folder.")
+        if not found.failed and (found.speed or not speed):
+            return found
+    artifact = _trained(recipe, folder / "checkpoint", key)
+    result = _result(recipe, key, artifact, folder)
+    _write(file, result)  # before the measurement, which can be repeated without the training
+    if speed:
+        result = Result(**{**asdict(result), "speed": measure(artifact, folder)})
+        _write(file, result)
+    return result
+
+
+def _trained(recipe: Recipe, out: Path, key: str) -> Artifact:
+    """The finished checkpoint at ``out``, or a training that ends with it."""
+    done = out.with_name("trained.key")
+    if done.is_file() and done.read_text(encoding="utf-8") == key and (out / "manifest.json").is_file():
+        return read_artifact(out, kinds=("checkpoint",))
+    artifact = fit(recipe, out, out.with_name("checkpoint-training").is_dir(), Ticker(out.parent.name))
+    with new_file(done) as handle:
+        handle.write(key)
+    return artifact
+
+
+def _result(recipe: Recipe, key: str, artifact: Artifact, folder: Path) -> Result:
+    metrics = artifact.manifest["metrics"]
+    with (folder / "checkpoint-training" / "metrics.csv").open(newline="", encoding="utf-8") as handle:
+        seconds = sum(float(row["train/seconds"] or 0) for row in csv.DictReader(handle))
+    return Result(
+        recipe=recipe.name,
+        seed=recipe.train.seed,
+        key=key,
+        map50=metrics["map50"],
+        map=metrics["map"],
+        ap50={name: metrics[f"ap50/{name}"] for name in recipe.classes if f"ap50/{name}" in metrics},
+        images=metrics["steps"] * recipe.train.batch_size,
+        seconds=seconds,
+    )
+
+
+def _write(file: Path, result: Result) -> None:
+    with new_file(file) as handle:
+        json.dump(asdict(result), handle, indent=1)
+
+
+def measure(checkpoint: Artifact, folder: Path) -> dict[str, float]:
+    """Export, quantize and time on one core. ms: end to end, p50 of the fastest runtime."""
+    onnx = pipeline.export(checkpoint.path, out=folder / "onnx", board=BOARD)
+    int8 = pipeline.quantize(onnx.path, out=folder / "onnx-int8", flavour="x86")
+    rows = pipeline.bench([onnx.path, int8.path], board=BOARD, out=folder / "rows.json")
+    found: dict[str, float] = {}
+    for precision in ("fp32", "int8"):
+        timed = [row for row in rows if row.precision == precision and row.latency is not None]
+        if timed:
+            best = min(timed, key=_p50)
+            found[f"ms_{precision}"] = _p50(best)
+            if best.accuracy is not None:
+                found[f"eval_map50_{precision}"] = best.accuracy.map50
+    counted = next((row.complexity for row in rows if row.complexity is not None), None)
+    if counted is not None:
+        found["gmacs"] = counted.macs / 1e9
+        found["parameters"] = float(counted.learnable or counted.parameters)
+    return found
+
+
+def _p50(row: Row) -> float:
+    assert row.latency is not None
+    return row.latency.p50
+
+
+class Ticker:
+    """A line of progress every half minute."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.last = name, 0.0
+
+    def __call__(self, _: str, done: int, total: int) -> None:
+        if time.monotonic() - self.last > 30:
+            self.last = time.monotonic()
+            print(f"{self.name}: step {done} of {total}", file=sys.stderr, flush=True)
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+def spread(values: Sequence[float]) -> str:
+    """Mean and, of several, sample standard deviation, in points."""
+    points = [100 * v for v in values]
+    deviation = f" ± {statistics.stdev(points):.1f}" if len(points) > 1 else ""
+    return f"{statistics.mean(points):.1f}{deviation}"
+
+
+def table(results: Sequence[Result]) -> str:
+    """Markdown, one row per recipe, the best mAP first; failures below."""
+    names = list(dict.fromkeys(r.recipe for r in results if not r.failed))
+    classes = list(dict.fromkeys(name for r in results for name in r.ap50))
+    head = ["recipe", "seeds", "images seen", "mAP@0.5", "mAP", *(f"AP@0.5 {c}" for c in classes)]
+    head += ["M params", "GMAC", "ms FP32", "ms INT8", "mAP@0.5 FP32 -> INT8 (calibration/dhaka-eval)", "h per run"]
+    rows = [_cells([r for r in results if r.recipe == name and not r.failed], classes) for name in names]
+    rows.sort(key=lambda row: -float(row[4].split(" ")[0]))
+    lines = [" | ".join(cells) for cells in [head, ["---"] * len(head), *rows]]
+    text = "\n".join(f"| {line} |" for line in lines) + "\n"
+    failed = [f"- {r.recipe}, seed {r.seed}: {r.failed}" for r in results if r.failed]
+    return text + ("\nFailed:\n" + "\n".join(failed) + "\n" if failed else "")
+
+
+def _cells(runs: Sequence[Result], classes: Sequence[str]) -> list[str]:
+    speed = next((r.speed for r in runs if r.speed), {})
+
+    def measured(key: str, scale: float = 1.0, digits: int = 2) -> str:
+        return f"{speed[key] * scale:.{digits}f}" if key in speed else "-"
+
+    return [
+        runs[0].recipe,
+        " ".join(str(r.seed) for r in runs),
+        f"{statistics.mean(r.images for r in runs):.0f}",
+        spread([r.map50 for r in runs]),
+        spread([r.map for r in runs]),
+        *(spread([r.ap50.get(c, 0.0) for r in runs]) for c in classes),
+        measured("parameters", 1e-6),
+        measured("gmacs"),
+        measured("ms_fp32", digits=1),
+        measured("ms_int8", digits=1),
+        f"{measured('eval_map50_fp32', 100, 1)} -> {measured('eval_map50_int8', 100, 1)}",
+        f"{statistics.mean(r.seconds for r in runs) / 3600:.1f}",
+    ]
+
+
+def write_table(results: Sequence[Result], out: Path) -> None:
+    with new_file(out / "training.md") as handle:
+        handle.write(table(results))
+    with new_file(out / "training.csv") as handle:
+        writer = csv.DictWriter(handle, list(asdict(results[0])), lineterminator="\n")
+        writer.writeheader()
+        for result in results:
+            flat = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in asdict(result).items()}
+            writer.writerow(flat)
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of dhaka_roads (images, annotations)")
+    parser.add_argument("--out", type=Path, default=Path("runs/training-table"))
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-speed", action="store_true", help="train only: no export, INT8 and latency")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for every training")
+    return parser.parse_args(arguments)
+
+
+def every(options: argparse.Namespace) -> list[Result]:
+    """Seed by seed, so that the whole table can be read off early."""
+    results: list[Result] = []
+    for seed in options.seeds:
+        for name in options.recipes:
+            overrides = [f"data.root={options.data.resolve()}", *options.set, f"train.seed={seed}"]
+            recipe = load_recipe(name, overrides)
+            speed = not options.no_speed and seed == options.seeds[0]
+            results.append(attempt(recipe, options.out / f"{name}-{seed}", speed))
+            write_table(results, options.out)
+            print(f"{name}, seed {seed}: {results[-1].failed or f'mAP@0.5 {results[-1].map50:.3f}'}", flush=True)
+    return results
+
+
+def attempt(recipe: Recipe, folder: Path, speed: bool) -> Result:
+    try:
+        return train(recipe, folder, speed)
+    except EdgeKitError as error:
+        return Result(recipe.name, recipe.train.seed, "", failed=str(error).splitlines()[0])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        results = every(options)
+    except EdgeKitError as error:
+        print(f"training_table: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("training_table: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(table(results))
+    return 1 if any(r.failed for r in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
