@@ -14,24 +14,30 @@ LIMITS=${LIMITS:-mAP=-0.5pt,latency=+5%,size=+1%,gops=+0%}
 BASELINE=${BASELINE:-ci/baseline-$BOARD.json}
 OUT=${OUT:-runs/ci}
 EDGEKIT=${EDGEKIT:-edgekit}
+ARTIFACTS=${ARTIFACTS:-}              # artifact folders that an earlier job built; without them RECIPE is built here
+HISTORY=${HISTORY:-ci/history}
 
 mkdir -p "$OUT"
 rm -f "$OUT"/run-*.json               # repeats of an earlier build must not be taken for this one's
 
 # 1. Build: the weights of the recipe, lowered to ONNX and INT8
-$EDGEKIT export "$RECIPE" --board "$BOARD" --out "$OUT/onnx"
-$EDGEKIT quantize "$OUT/onnx" --out "$OUT/onnx-int8"
+if [ -z "$ARTIFACTS" ]; then
+  ARTIFACTS="$OUT/onnx $OUT/onnx-int8"
+  $EDGEKIT export "$RECIPE" --board "$BOARD" --out "$OUT/onnx"
+  $EDGEKIT quantize "$OUT/onnx" --out "$OUT/onnx-int8"
+fi
 
 # 2. Measure: every repeat is a fresh process of its own
 n=1
 while [ "$n" -le "$RUNS" ]; do
-  $EDGEKIT bench "$OUT/onnx" "$OUT/onnx-int8" --board "$BOARD" --seconds "$SECONDS_EACH" --out "$OUT/run-$n.json"
+  # shellcheck disable=SC2086  # several folders, none with a space in it
+  $EDGEKIT bench $ARTIFACTS --board "$BOARD" --seconds "$SECONDS_EACH" --out "$OUT/run-$n.json"
   n=$((n + 1))
 done
 
 # 3. The page, with the history if there is one (see docs/ci.md)
-if [ -d "${HISTORY:-ci/history}" ]; then
-  $EDGEKIT report "$OUT/run-1.json" --out "$OUT/report" --history "${HISTORY:-ci/history}"
+if [ -d "$HISTORY" ]; then
+  $EDGEKIT report "$OUT/run-1.json" --out "$OUT/report" --history "$HISTORY"
 else
   $EDGEKIT report "$OUT/run-1.json" --out "$OUT/report"
 fi

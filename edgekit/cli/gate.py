@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from . import options
-from .output import print_json, show_table
+from .grids import show_grid
+from .output import print_json
 
 EXAMPLE = """
 edgekit gate baseline.json run-1.json run-2.json run-3.json --max mAP=-0.5pt,latency=+5%,size=+1%,gops=+0%
@@ -96,10 +97,10 @@ def _write(result: Any, markdown: Path | None, junit: Path | None, github: bool)
 def _show(result: Any) -> None:
     from ..measure.gate_report import HEADERS, gate_cells, headline, told
 
-    show_table(
-        [dict(zip(HEADERS, gate_cells(check), strict=True)) for check in result.checks],
-        {name: name for name in HEADERS},
-    )
+    for row in dict.fromkeys(check.row for check in result.checks):
+        print(row)
+        cells = [gate_cells(check)[1:] for check in result.checks if check.row == row]
+        show_grid(HEADERS[1:], [[f"  {first}", *rest] for first, *rest in cells], least=("runs", "sure from", "noise"))
     for check in result.failures:
         print(told(check))
     for note in result.notes:

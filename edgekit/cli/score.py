@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from . import options
-from .output import print_json, show_table
+from .grids import show_grid
+from .output import print_json
 
 EXAMPLE = """
 edgekit score runs/demo/report.json --rules icme2020
@@ -42,7 +43,7 @@ def score(
         return
     from ..measure.score_report import method, score_cells, score_headers
 
-    headers = score_headers(ranking)
-    cells = score_cells(ranking)
-    show_table([dict(zip(headers, line, strict=True)) for line in cells], {name: name for name in headers})
+    folding = ("name", "board", "mAP measured on", "score")
+    headers = [name.replace(" (", "\n(").replace("/", "/\n") for name in score_headers(ranking)]
+    show_grid(headers, score_cells(ranking), folding, least=("mAP measured on", "origin"))
     print("\n".join(method(ranking)))

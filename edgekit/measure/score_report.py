@@ -14,9 +14,11 @@ def score_headers(ranking: Ranking) -> list[str]:
     return ["place", "name", "board", *(_header(name) for name in _raw(ranking)), "score", "mAP measured on", "origin"]
 
 
+_HEADERS = {"size": "size (MB)", "mAP50": "mAP@0.5 (%)", "mAP": "mAP (%)", "latency": "ms/frame"}
+
+
 def _header(name: str) -> str:
-    unit = METRICS[name].unit
-    return f"{METRICS[name].title} ({unit})" if unit in ("%", "MB") else METRICS[name].title
+    return _HEADERS.get(name, METRICS[name].title)
 
 
 def _raw(ranking: Ranking) -> list[str]:

@@ -139,7 +139,7 @@ def test_properties_of_a_ranking(pairs):
 def test_the_table_has_the_raw_columns_and_the_board_of_every_line():
     ranking = rank([row(0.5, 125.0)], rules(), TWO)
     headers, cells = score_headers(ranking), score_cells(ranking)
-    for name in ("mAP@0.5 (%)", "model size (MB)", "GOPS/frame", "ms/frame p50", "board", "score"):
+    for name in ("mAP@0.5 (%)", "size (MB)", "GOPS/frame", "ms/frame", "board", "score"):
         assert name in headers
     boards = {line[1]: line[2] for line in cells}
     assert boards == {"accurate": "toy board", "fast": "toy board", "toynet · onnxruntime int8": "x86-1t"}
