@@ -1,0 +1,168 @@
+"""The board's program on this machine, carried as a file: install, build, verify, activate, bench, roll back.
+
+The bundle is for x86-1t, whose runtime is ONNX Runtime, so nothing is simulated and no board is needed.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from edgekit.board import load_board
+from edgekit.deploy.bundling import BundleOptions, bundle
+from edgekit.deploy.rows import row_from_board
+from edgekit.runtime.onboard import archive
+from tests.twin import network
+
+
+@pytest.fixture(scope="module")
+def stick(tmp_path_factory):
+    """A USB stick: the bundle, and the program that was taken out of it by tar."""
+    folder = tmp_path_factory.mktemp("stick")
+    options = BundleOptions(data=str(network.pictures(folder / "pictures", 3)))
+    made = network.artifact(folder / "model")
+    bundle(made.path, board="x86-1t", options=options, out=folder / "b.tar.gz")
+    with tarfile.open(folder / "b.tar.gz") as packed:
+        packed.extract("edgekit_board.pyz", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home") / "edgekit"
+
+
+@pytest.fixture
+def board(stick, home):
+    """Runs the program; gives (exit code, its result or its error)."""
+
+    def run(*args, **variables):
+        keep = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "EDGEKIT"))}
+        command = [sys.executable, str(stick / "edgekit_board.pyz"), args[0], "--json", *map(str, args[1:])]
+        environment = {**keep, "EDGEKIT_HOME": str(home), **variables}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        last = json.loads(done.stdout.splitlines()[-1])
+        return done.returncode, last.get("result", last.get("error"))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def version(stick):
+    return archive.read_bundle(stick / "b.tar.gz").digest[:16]
+
+
+def test_installed_once(board, stick, version):
+    code, first = board("install", stick / "b.tar.gz")
+    assert (code, first["version"], first["skipped"], first["signed_by"]) == (0, version, False, None)
+    assert board("install", stick / "b.tar.gz")[1]["skipped"]
+    assert board("status")[1]["versions"] == [version]
+
+
+def test_it_becomes_current_only_when_it_was_verified(board, version):
+    code, message = board("activate", version)
+    assert code == 2
+    assert "were not verified" in message
+    code, built = board("build", version)
+    assert (code, built["skipped"]) == (0, True)  # ONNX Runtime needs no engine
+    code, report = board("verify", version)
+    assert code == 0
+    assert report["same"]
+    assert (report["unpaired"], report["worst_iou"] > 0.999) == (0, True)
+    assert report["boxes"] >= 8
+    assert board("verify", version)[1]["skipped"]
+    assert not board("verify", version, "--force")[1]["skipped"]
+    assert board("activate", version)[1]["current"] == version
+
+
+def test_its_bench_becomes_a_row(board, stick, version, tmp_path):
+    code, told = board("bench", "--seconds", "0.1", "--count", "5", "--warmup", "1", "--power-mode", "MAXN")
+    assert code == 0
+    assert told["board"]["simulated"] == []
+    assert told["power"]["before"]["name"] == "not measured"
+    assert told["power"]["refused"]
+    found = archive.unpack(stick / "b.tar.gz", tmp_path / "b")
+    row = row_from_board(told, load_board("x86-1t"), found.index, tmp_path / "b")
+    assert (row.board, row.runtime, row.precision, row.accuracy.images) == ("x86-1t", "onnxruntime", "fp32", 3)
+    assert row.accuracy.map50 > 0.9
+    assert row.accuracy.set_digest == found.index["evaluation"]["digest"]
+    assert row.verdict.status != "simulated"
+    assert row.latency.count >= 5
+    assert row.machine["room"]["disk_free_bytes"] > 0
+    again = board("bench", "--seconds", "0.1", "--count", "5", "--warmup", "1", "--power-mode", "MAXN")[1]
+    assert (again["skipped"], again["started"]) == (True, told["started"])
+    assert not board("bench", "--seconds", "0.1", "--count", "6", "--warmup", "1")[1]["skipped"]
+
+
+def test_without_a_version_before_there_is_no_way_back(board, version):
+    code, message = board("rollback")
+    assert code == 2
+    assert "no previous version" in message
+    assert board("status")[1]["current"] == version
+
+
+def test_other_boxes_than_expected_are_told_and_never_become_current(board, stick, version, tmp_path):
+    """The expected boxes are moved, and the bundle packed again as if that were right."""
+    archive.unpack(stick / "b.tar.gz", tmp_path / "b")
+    golden = json.loads((tmp_path / "b/golden/golden.json").read_text())
+    for record in golden["images"]:
+        record["boxes"] = [[x1 + 5, y1, x2 + 5, y2] for x1, y1, x2, y2 in record["boxes"]]
+    (tmp_path / "b/golden/golden.json").write_text(json.dumps(golden))
+    index = json.loads((tmp_path / "b/bundle.json").read_text())
+    (tmp_path / "b/bundle.json").unlink()
+    index["files"] = archive.describe_folder(tmp_path / "b")
+    made = archive.Bundle(json.dumps(index).encode())
+    with open(tmp_path / "moved.tar.gz", "wb") as handle:
+        archive.write_archive(handle, made, tmp_path / "b")
+    moved = board("install", tmp_path / "moved.tar.gz")[1]["version"]
+    code, message = board("verify", moved)
+    assert code == 2
+    assert "golden boxes have no partner within IoU 0.98" in message
+    assert board("activate", moved)[0] == 2
+    assert board("status")[1]["current"] == version
+
+
+def test_a_version_whose_files_changed_is_not_used_and_can_be_installed_anew(board, stick, home, version):
+    file = home / "versions" / version / "artifact" / "model.onnx"
+    file.write_bytes(file.read_bytes() + b"!")
+    code, message = board("verify", version)
+    assert code == 2
+    assert "changed after it was installed" in message
+    assert not board("install", stick / "b.tar.gz")[1]["skipped"]
+    assert board("verify", version)[0] == 0
+
+
+def test_only_trusted_signatures_where_the_board_has_a_list(board, stick, home, tmp_path):
+    pytest.importorskip("cryptography")
+    for name in ("ours", "theirs"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
+    shutil.copy(tmp_path / "ours.pub", home / "trusted_keys")
+    code, message = board("install", stick / "b.tar.gz")
+    assert code == 2
+    assert "is not signed" in message
+    options = BundleOptions(data=str(stick / "pictures" / "annotations.json"))
+    for name, expected in (("theirs", 2), ("ours", 0)):
+        out = tmp_path / f"{name}.tar.gz"
+        bundle(stick / "model", board="x86-1t", options=options, out=out, sign=tmp_path / name)
+        assert board("install", out)[0] == expected
+    code, message = board("install", "--trust", tmp_path / "theirs.pub", tmp_path / "ours.tar.gz")
+    assert code == 2  # the list and the option must both be content
+    assert "is signed by" in message
+    (home / "trusted_keys").unlink()
+
+
+def test_another_board_is_refused(board, model_for_nano):
+    code, message = board("install", model_for_nano)
+    assert code == 2
+    assert "the bundle is for jetson-nano" in message
+    assert "Nothing was changed" in message
+
+
+@pytest.fixture
+def model_for_nano(stick, tmp_path):
+    options = BundleOptions(data=str(stick / "pictures" / "annotations.json"))
+    return bundle(stick / "model", board="jetson-nano", options=options, out=tmp_path / "nano.tar.gz")["path"]
