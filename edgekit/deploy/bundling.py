@@ -135,7 +135,7 @@ def plan_build(artifact: Artifact, profile: Board, options: BundleOptions) -> di
             f"{artifact.path}: its input is {layout}; board {profile.name!r} takes {', '.join(profile.input_layouts)}. "
             f"Export it for that board: edgekit export RECIPE --board {profile.name}"
         )
-    build = {"runtime": runtime, "precision": precision}
+    build: dict[str, Any] = {"runtime": runtime, "precision": precision}
     if runtime.startswith("tensorrt"):
         memory = getattr(profile, "memory", None)
         build |= {"nms": options.nms, "workspace_mb": options.workspace_mb or (memory.workspace_mb if memory else 1024)}

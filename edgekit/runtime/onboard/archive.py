@@ -301,7 +301,7 @@ def verify_folder(folder):
 
 def read_folder(folder):
     """The Bundle of an unpacked folder; the files are not looked at. Raises ArtifactError."""
-    parts = []
+    parts = []  # type: list
     for name in (INDEX, SIGNATURE):
         try:
             with open(os.path.join(str(folder), name), "rb") as handle:

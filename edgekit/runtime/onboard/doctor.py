@@ -64,7 +64,7 @@ def _board(facts, home):
 
 def _interpreter(facts, home):
     """Which Python has tensorrt: JetPack binds it to the system's own."""
-    with_it, without = [], []
+    with_it, without = [], []  # type: list, list
     for python in interpreters():
         code, text = identity.ask_python(python, "import sys, tensorrt; print(tensorrt.__version__)")
         (with_it if code == 0 else without).append("{} ({})".format(python, text if code == 0 else "no tensorrt"))

@@ -204,7 +204,7 @@ def parser():
     top = argparse.ArgumentParser(prog=_PROGRAM, description="EdgeKit on a board.")
     verbs = top.add_subparsers(dest="verb", metavar="VERB")
     for name, function in list(VERBS.items()) + list(PLUMBING.items()):
-        settings = {} if name in PLUMBING else {"help": function.__doc__}
+        settings = {} if name in PLUMBING else {"help": function.__doc__}  # type: dict
         one = verbs.add_parser(name, description=function.__doc__, **settings)
         one.add_argument("--json", action="store_true", help="print JSON lines")
         if name in _VERSION:

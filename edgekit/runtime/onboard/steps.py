@@ -239,7 +239,8 @@ def _run_worker(job, progress, total_rails=()):
             if process.poll() is None:
                 process.kill()
                 process.wait()
-            process.stdout.close()
+            if process.stdout is not None:
+                process.stdout.close()
         result = read_json(result_file)
         if result is None:
             raise ChildDied("bench of {} {}".format(job["artifact"], _ending(code, words)))
