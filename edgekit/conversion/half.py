@@ -152,3 +152,46 @@ def float_tensors(model: ModelProto) -> set[str]:
     found = {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
     values = (*graph.input, *graph.value_info, *graph.output)
     return found | {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+
+
+def rounding_model(half: ModelProto) -> ModelProto:
+    """An FP32 graph that rounds every tensor as the typed FP16 graph would store it.
+
+    ONNX Runtime's CPU provider has no FP16 kernels: it computes in FP32 and drops the casts between, so an overflow
+    would stay unseen. Here each FP16 tensor passes through two casts that are nodes of the graph itself.
+    """
+    model = ModelProto()
+    model.CopyFrom(half)
+    graph = model.graph
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    halves = _half_tensors(half)
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type == "Cast" and _cast_type(node) == TensorProto.FLOAT16:
+            node.attribute[0].i = TensorProto.FLOAT
+        for i, name in enumerate(node.output):
+            if name in halves:
+                node.output[i] = f"{name}.exact"
+                for source, target, kind in (
+                    (node.output[i], f"{name}.rounded", TensorProto.FLOAT16),
+                    (f"{name}.rounded", name, TensorProto.FLOAT),
+                ):
+                    nodes.append(helper.make_node("Cast", [source], [target], name=f"{target}/Round", to=kind))
+    kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+    return model
+
+
+def _cast_type(node: NodeProto) -> int:
+    return next(int(a.i) for a in node.attribute if a.name == "to")
+
+
+def _half_tensors(model: ModelProto) -> set[str]:
+    """Activations that a typed FP16 graph holds in FP16."""
+    graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    values = (*graph.value_info, *graph.output)
+    return {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT16}

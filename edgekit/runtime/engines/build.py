@@ -303,8 +303,9 @@ def engine_manifest(artifact, options, about, plan):
     kept = {name: parent[name] for name in KEPT if name in parent}
     kept.update((name, parent[name]) for name in KEPT_WHERE_KNOWN if name in parent)
     uncalibrated = options.precision == "int8" and artifact.kind == "onnx" and about["calibration"] is None
+    notes = list(parent.get("notes", ())) + list(about.get("notes", ()))
     about = dict(
-        about,
+        {key: value for key, value in about.items() if key != "notes"},
         plan=read_plan_header(plan),
         plan_sha256=file_sha256(plan),
         onnx_sha256=file_sha256(artifact.file("model.onnx")),
@@ -321,7 +322,7 @@ def engine_manifest(artifact, options, about, plan):
         postprocess=postprocess,
         precision=options.precision,
         engine=about,
-        notes=list(parent.get("notes", ())) + list(about.pop("notes", ())),
+        notes=notes,
         tools={"tensorrt": about["tensorrt"], "cuda": about["cuda"]},
     )
 

@@ -1,0 +1,166 @@
+"""``build``: a TensorRT engine for the GPU of this very machine, from an ONNX artifact; refusals before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..board import Board, load_board
+from ..runtime.artifact import Artifact, read_artifact
+from ..runtime.engines.build import KINDS, build_engine, builder_for, check_request
+from ..runtime.engines.options import BuildOptions
+from ..runtime.errors import BadConfig, BoardLacks
+from ..runtime.onboard import identity
+from .child import run_in_child
+
+Phases: TypeAlias = Callable[[str, int, int], None]
+SCAN_IMAGES = 8  # real images on which FP16 is looked at for overflow
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What ``build`` takes beside the board; None: as the board and the artifact say.
+
+    pin: layers to keep in FP32, by module prefix or node name, beside those that overflow; scan: look for those
+    calibration: a named set or a folder, for INT8 of a float file up to TensorRT 10; perf_only: INT8 without one
+    nms: "host", "graph", "plugin" or "layer"; timing_cache: a file instead of the machine's own
+    """
+
+    precision: str | None = None
+    workspace_mb: int | None = None
+    pin: tuple[str, ...] = ()
+    scan: bool = True
+    calibration: str | None = None
+    perf_only: bool = False
+    nms: str = "host"
+    timing_cache: Path | None = None
+    device: int = 0
+
+
+def build(
+    source: str | Path,
+    *,
+    board: str,
+    out: Path | None = None,
+    options: EngineOptions | None = None,
+    progress: Phases | None = None,
+) -> Artifact:
+    """Build a TensorRT engine of an ``onnx`` or ``onnx-int8`` artifact, for the GPU that is here.
+
+    What the board cannot do, or what is another machine, is refused before any work. FP16: layers that overflow on real
+    images stay in FP32; for TensorRT 11 a typed FP16 artifact is written first, beside the source.
+    Returns the artifact of kind ``engine``, by default at SOURCE-BOARD-PRECISION.
+    """
+    options, tell = options or EngineOptions(), progress or _silent
+    artifact, profile = read_artifact(source, kinds=KINDS), load_board(board)
+    precision = options.precision or default_precision(artifact, profile)
+    check_board(artifact, profile, precision)
+    request = _request(profile, precision, options)
+    check_request(artifact, BuildOptions(**request))
+    check_machine(artifact, profile)
+    runtime = builder_for(run_in_child("edgekit.conversion.engine:tensorrt_version", {}, "find TensorRT", board))
+    chosen = artifact
+    if precision == "fp16" and artifact.manifest.get("precision") == "fp32":
+        chosen, request["pins"] = _half(artifact, runtime, options, tell)
+    place = out or Path(f"{artifact.path.rstrip('/')}-{profile.name}-{precision}")
+    request["rebuild"] = f"edgekit build {artifact.path} --board {board} --precision {precision} --out {place}"
+    return build_engine(chosen, place, BuildOptions(**request), lambda done, total: tell("build engine", done, total))
+
+
+def _silent(phase: str, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def tensorrt_version() -> str:
+    """In a child: a TensorRT without its driver may crash when it is loaded."""
+    from ..runtime.engines.build import load_tensorrt
+
+    return str(load_tensorrt().__version__)
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+def default_precision(artifact: Artifact, profile: Board) -> str:
+    """INT8 for an INT8 file, else FP16 where the board has it."""
+    if artifact.kind == "onnx-int8":
+        return "int8"
+    return "fp16" if "fp16" in profile.precisions else "fp32"
+
+
+def check_board(artifact: Artifact, profile: Board, precision: str) -> None:
+    """Raise BoardLacks for what the board cannot do, whatever machine this is."""
+    engines = [runtime for runtime in profile.runtimes if runtime.startswith("tensorrt")]
+    if not engines:
+        raise BoardLacks(
+            f"board {profile.name!r} has no TensorRT; it runs ONNX files as they are, in {profile.runtimes[0]}. "
+            f"Measure it: edgekit bench {artifact.path} --board {profile.name}"
+        )
+    if precision == "int8" and "int8" not in profile.precisions:
+        sm = profile.gpu.sm if profile.gpu else None
+        chip = f"its GPU is sm_{sm}, which has no INT8 arithmetic (DP4A)" if sm else "its GPU has no INT8 arithmetic"
+        raise BoardLacks(
+            f"INT8 on {profile.name}: {chip}; such an engine would be slower than FP16. "
+            f"Build the float artifact with --precision fp16"
+        )
+    profile.require(engines[0], precision, artifact.manifest.get("input", {}).get("layout"))
+
+
+def check_machine(artifact: Artifact, profile: Board) -> None:
+    """Raise BoardLacks unless this machine is the board: engines cannot be built for another one."""
+    found = identity.identity()
+    if identity.fits(profile.identity.model_dump(), found):
+        return
+    here = found["model"] if found["model"] != identity.UNKNOWN else f"{found['architecture']}, no Jetson"
+    raise BoardLacks(
+        f"this machine ({here}) is not {profile.name} ({profile.title}), and an engine works only where it was built. "
+        f"Let the board build it: edgekit flash {artifact.path} --board {profile.name} --host USER@BOARD, "
+        f"or carry a bundle: edgekit bundle {artifact.path} --board {profile.name}"
+    )
+
+
+# -- what is built ----------------------------------------------------------------------------------------------------
+def _request(profile: Board, precision: str, options: EngineOptions) -> dict[str, Any]:
+    """The fields of ``BuildOptions``."""
+    if options.pin and precision != "fp16":
+        raise BadConfig(f"pins keep layers in FP32 in an FP16 engine; this one is {precision}. Leave --pin out")
+    memory = profile.memory
+    return {
+        "precision": precision,
+        "workspace_mb": options.workspace_mb or (memory.workspace_mb if memory else 1024),
+        "nms": options.nms,
+        "perf_only": options.perf_only,
+        "calibration_images": [str(path) for path in _calibration_images(options)],
+        "timing_cache": str(options.timing_cache) if options.timing_cache else None,
+        "device": options.device,
+        "board": profile.name,
+    }
+
+
+def _calibration_images(options: EngineOptions) -> Sequence[Path]:
+    if options.calibration is None:
+        return ()
+    from ..data.calibration import load_set
+
+    return load_set(options.calibration).images
+
+
+def _half(artifact: Artifact, runtime: str, options: EngineOptions, tell: Phases) -> tuple[Artifact, tuple[str, ...]]:
+    """(the artifact to build from, the nodes to pin): TensorRT 11 takes both from a typed FP16 file."""
+    from .precision import half_artifact, pins_for_fp16
+
+    images = _scan_images(artifact) if options.scan else []
+    if runtime == "tensorrt11":
+        made = half_artifact(artifact, f"{artifact.path.rstrip('/')}-fp16", images, options.pin, tell)
+        return made, ()
+    pins, _ = pins_for_fp16(artifact, images, options.pin, tell)
+    return artifact, pins
+
+
+def _scan_images(artifact: Artifact) -> list[Path]:
+    """Real images of the recipe: those that it measures on, or calibrates with; none where it names none."""
+    from ..data.calibration import load_set
+
+    recipe = artifact.manifest.get("recipe", {})
+    name = recipe.get("evaluation") or (recipe.get("quantize") or {}).get("calibration")
+    return list(load_set(name).images[:SCAN_IMAGES]) if name else []
