@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -259,6 +260,7 @@ def test_yolo_centres_that_may_leave_their_cell() -> None:
 
 
 # -- every detector ---------------------------------------------------------------------------------------------------
+@functools.cache
 def on_meta(name: str) -> Detector:
     """The network without its weights."""
     with torch.device("meta"):
