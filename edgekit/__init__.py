@@ -28,6 +28,7 @@ VERBS = {
     "boards": "pipeline",
     "doctor": "pipeline",
     "lint": "conversion.lint",
+    "build": "conversion.engine",
     "complexity": "measure.complexity",
     "bundle": "deploy.bundling",
     "flash": "deploy.flashing",

@@ -21,6 +21,7 @@ VERBS = {
     "export": "Lower a checkpoint or a recipe's shipped weights to ONNX.",
     "quantize": "Lower an ONNX artifact to INT8 and gate the loss of accuracy.",
     "lint": "Say what a board would refuse in an ONNX file, without the board.",
+    "build": "Build a TensorRT engine for the GPU of this machine.",
     "bench": "Measure accuracy, size, GOPS and latency on a board.",
     "complexity": "Count MACs, parameters, memory access and CIO of an ONNX file.",
     "report": "Turn measured rows into a table and a page.",
