@@ -491,9 +491,11 @@ def _runtimes(artifact: Artifact, board: Board, runtime: str | None) -> list[str
         return [runtime]
     from importlib.util import find_spec
 
-    able = ["pytorch"] if artifact.kind == "checkpoint" else [r for r in board.runtimes if r != "pytorch"]
-    modules = {"pytorch": "torch"}
-    return [r for r in able if r in board.runtimes and find_spec(modules.get(r, r)) is not None]
+    if artifact.kind == "engine":
+        return [str(artifact.manifest["engine"]["builder"])]
+    able = [r for r in board.runtimes if (r == "pytorch") == (artifact.kind == "checkpoint")]
+    modules = {"pytorch": "torch", "cuda": "onnxruntime"}
+    return [r for r in able if not r.startswith("tensorrt") and find_spec(modules.get(r, r)) is not None]
 
 
 def _kept_rows(file: Path, targets: Sequence[Target], board: Board, coco: CocoSet) -> list[Row] | None:
@@ -533,7 +535,7 @@ def _pictures(measured: Sequence[Measurement], coco: CocoSet) -> list[Picture]:
 def _model(source: str | Path) -> Artifact:
     """An artifact folder that can be run; or a recipe's newest artifact in runs/, or its shipped weights."""
     if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
-        return read_artifact(source, kinds=MODEL_KINDS)
+        return read_artifact(source, kinds=(*MODEL_KINDS, "engine"))
     if str(source) not in recipe_names():
         raise unknown_name("artifact or recipe", str(source), recipe_names(), "Make one with: edgekit run RECIPE")
     for kind in reversed(MODEL_KINDS):
@@ -544,6 +546,8 @@ def _model(source: str | Path) -> Artifact:
 
 
 def _first_runtime(artifact: Artifact) -> str:
+    if artifact.kind == "engine":
+        return str(artifact.manifest["engine"]["builder"])
     return "pytorch" if artifact.kind == "checkpoint" else "onnxruntime"
 
 

@@ -84,7 +84,7 @@ def pipeline(monkeypatch, artifact, row):
     """The recorder, in the place of ``edgekit.pipeline``, with a result of the right shape for every verb."""
     recorder = Recorder()
     recorder.results = {
-        **dict.fromkeys(("train", "export", "quantize"), artifact),
+        **dict.fromkeys(("train", "export", "quantize", "build"), artifact),
         "evaluate": {"map": 0.125, "map50": 0.25, "per_class": {"car": {"ap": 0.125}}},
         "bench": [row],
         "bench_compare": Comparison(

@@ -19,6 +19,7 @@ LINES = {
     "evaluate": "a",
     "export": "r",
     "quantize": "a",
+    "build": "a",
     "bench": "a",
     "report": "rows.json --out o",
     "predict": "a i --out o",
