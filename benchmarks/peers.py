@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from edgekit.board import load_board  # noqa: E402
+from edgekit.board import Board, load_board  # noqa: E402
 from edgekit.measure.bench import BenchOptions, Target, measure_target  # noqa: E402
 from edgekit.pipeline import evaluation_set  # noqa: E402
 from edgekit.runtime import machine  # noqa: E402
@@ -51,6 +51,7 @@ from edgekit.runtime.worker import THREAD_VARIABLES  # noqa: E402
 
 IMAGES = 4  # of the evaluation set; the question here is time
 WARM_UP = 5
+BUSY = 0.5  # load average over the last minute
 # What --install puts into an environment of its own; all of permissive licences
 TOOLKITS = {"transformers": (["torch", "transformers"], Path(__file__).with_name("peers_transformers.py"))}
 LOOP = """
@@ -85,8 +86,8 @@ class Peer(NamedTuple):
 
 
 # -- the peers --------------------------------------------------------------------------------------------------------
-def edgekit(artifact: Artifact, runtime: str, board_name: str, data: str | None) -> Callable[[float], dict[str, float]]:
-    board, images = load_board(board_name), evaluation_set(artifact, data)
+def edgekit(artifact: Artifact, runtime: str, board: Board, data: str | None) -> Callable[[float], dict[str, float]]:
+    images = evaluation_set(artifact, data)
     few = replace(images, samples=images.samples[:IMAGES])
 
     def measure(seconds: float) -> dict[str, float]:
@@ -161,22 +162,23 @@ def number(pattern: str, text: str, program: str) -> float:
 
 
 # -- which of them are there ------------------------------------------------------------------------------------------
-def peers(options: argparse.Namespace, core: int | None, picture: Path) -> tuple[list[Peer], list[str]]:
+def peers(options: argparse.Namespace, board: Board, picture: Path) -> tuple[list[Peer], list[str]]:
     """(those that can run, why the others are left out)."""
     found: list[Peer] = []
     missing: list[str] = []
+    core = board.core if isinstance(board.core, int) else None
     perf, app = options.perf_test or shutil.which("onnxruntime_perf_test"), find_app()
     for group in ("fp32", "int8"):
         if getattr(options, group) is None:
             continue
         artifact = read_artifact(getattr(options, group), kinds=("onnx", "onnx-int8"))
         file = artifact.file("model.onnx")
-        found.append(Peer("edgekit onnxruntime", group, edgekit(artifact, "onnxruntime", options.board, options.data)))
+        found.append(Peer("edgekit onnxruntime", group, edgekit(artifact, "onnxruntime", board, options.data)))
         found.append(Peer("onnxruntime loop", group, plain_loop(file, core)))
         if perf:
             found.append(Peer("onnxruntime_perf_test", group, perf_test(perf, file, core)))
         if app:
-            found.append(Peer("edgekit openvino", group, edgekit(artifact, "openvino", options.board, options.data)))
+            found.append(Peer("edgekit openvino", group, edgekit(artifact, "openvino", board, options.data)))
             found.append(Peer("benchmark_app", group, benchmark_app(app, file, core)))
     missing += [] if perf else ["onnxruntime_perf_test: not on the PATH; build ONNX Runtime, or give --perf-test"]
     missing += [] if app else ["benchmark_app: pip install 'edgekit[openvino]'"]
@@ -285,6 +287,9 @@ def table(report: dict[str, Any]) -> str:
         span = f"{low:.2f} .. {high:.2f}"
         lines.append(f"{r['group']:8.7}{r['peer']:26}{r['network_ms']:12.2f}{span:>20}{predict:>12}{share:>20}")
     lines += [f"left out: {text}" for text in report["left_out"]]
+    load = report["before"]["load_average"]
+    if isinstance(load, list) and load[0] > BUSY:
+        lines.append(f"The machine was busy when this began (load average {load[0]}): do not rely on these figures.")
     lines += [f"EdgeKit is behind: {text}" for text in report["behind"]] or ["EdgeKit is behind nowhere in this run."]
     return "\n".join(lines)
 
@@ -313,10 +318,11 @@ def arguments() -> argparse.Namespace:
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     if options.fp32 is None and options.int8 is None:
         raise BadConfig("give --fp32 FOLDER, --int8 FOLDER or both. Make them with: edgekit run RECIPE")
-    core = load_board(options.board).pinned_core()
+    profile = load_board(options.board)
+    board = profile.model_copy(update={"core": profile.pinned_core()})  # the same core for all, all the time
     picture = options.image or sorted((ROOT / "calibration" / "dhaka-eval" / "images").glob("*.jpg"))[0]
     report: dict[str, Any] = {"rounds": options.rounds, "seconds": options.seconds, "before": machine.facts()}
-    found, missing = peers(options, core, picture)
+    found, missing = peers(options, board, picture)
     times, failed = measure(found, options.rounds, options.seconds)
     if not times:
         raise MissingDependency(f"no peer could be measured: {'; '.join(failed)}")
