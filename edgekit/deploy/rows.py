@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..board import Board
-from ..measure.row import TWIN, Row
+from ..measure.row import Row
 from ..runtime.artifact import Artifact, read_artifact
 from ..runtime.errors import ArtifactError
 
@@ -32,8 +32,6 @@ def row_from_board(told: Mapping[str, Any], profile: Board, index: Mapping[str, 
     coco = _measured_on(index, place, shipped)
     result = {**told, "detections": _renamed(told, coco), "telemetry": _telemetry(told)}
     options = BenchOptions(set_name=(index["evaluation"] or {}).get("set"))
-    if told["board"]["simulated"]:
-        profile = profile.model_copy(update={"name": TWIN})
     row = measured(target, profile, coco, options, told["job"], result, None, told["started"]).row
     return Row.from_dict(_completed(row, told, index), "the board's answer")
 

@@ -21,6 +21,7 @@ from ..runtime.detections import Detections
 from ..runtime.errors import ArtifactError, BadInput, ChildDied, EdgeKitError
 from .process import WORKER, Progress, run_worker
 from .row import (
+    TWIN,
     Accuracy,
     Complexity,
     Drop,
@@ -316,11 +317,10 @@ def _row(
     telemetry = result.get("telemetry", {})
     tracks = tuple(Track.model_validate(track) for track in telemetry.get("tracks", ()))
     why = _perf_only(target) or "the images have no labels"
-    verdict = judge(
-        samples, process, board.noisy_ratio, accuracy is not None, sustained, tracks, simulators(result), why
-    )
+    simulated = simulators(result)
+    verdict = judge(samples, process, board.noisy_ratio, accuracy is not None, sustained, tracks, simulated, why)
     return Row(
-        **_identity(target, board),
+        **_identity(target, board.model_copy(update={"name": TWIN}) if simulated else board),
         runtime_version=result["session"].get("version"),
         precision=result["session"].get("precision", _declared(target)),
         input=InputShape(width=width, height=height, layout=result["layout"]),

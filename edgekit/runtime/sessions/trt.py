@@ -60,6 +60,7 @@ class TensorrtSession(Session):
         try:
             trt = load_tensorrt()
             self._facts = dict(self._cuda.facts(), tensorrt=trt.__version__, l4t=l4t())
+            self._simulator = getattr(trt, "SIMULATOR", None)  # the tests' stand-in says so; NVIDIA's has no such name
             self._check_version(trt)
             check_engine(artifact, self._facts)
             with self._cuda:
@@ -235,6 +236,7 @@ class TensorrtSession(Session):
             "device_memory_bytes": self._taken,
             "perf_only": about.get("perf_only"),
             "notes": list(self._notes),
+            "simulated": self._simulator,
         }
 
     def close(self):
