@@ -45,9 +45,14 @@ def test_the_whole_way(twin, bundles, flash_onto, tmp_path):
     assert (twin.edgekit.stat().st_mode & 0o777) == 0o700
 
 
-def test_a_simulators_row_is_never_a_boards(twin, bundles, flash_onto, tmp_path):
-    """The row of the test before, read back; and what becomes of it when its name is changed."""
-    row = flash_onto(twin, bundles["first"][0]).row
+def test_again_there_is_nothing_to_do_and_the_row_is_never_a_boards(twin, bundles, flash_onto, tmp_path):
+    """The row comes home once more; it is read back, and refused when its name or its verdict is changed."""
+    told = []
+    result = flash_onto(twin, bundles["first"][0], keep=told)
+    assert result.error is None
+    assert {name for name, state in result.steps.items() if state == "done"} == {"connect", "activate"}
+    assert ("twin", "done", 1, 1) in told
+    row = result.row
     assert (row.board, row.verdict.status) == ("twin", "simulated")
     (tmp_path / "rows.json").write_text(report_json([row]))
     assert read_report(tmp_path / "rows.json")[0].board == "twin"
@@ -57,16 +62,6 @@ def test_a_simulators_row_is_never_a_boards(twin, bundles, flash_onto, tmp_path)
         read_report(tmp_path / "forged.json")
     with pytest.raises(BadInput, match="simulator"):
         Row.from_dict({**row.to_dict(), "verdict": {"status": "valid", "reasons": []}})
-
-
-def test_again_there_is_nothing_to_do(twin, bundles, flash_onto):
-    told = []
-    result = flash_onto(twin, bundles["first"][0], keep=told)
-    assert result.error is None
-    done = {name for name, state in result.steps.items() if state == "done"}
-    assert done == {"connect", "activate"}
-    assert result.row.started is not None
-    assert ("twin", "done", 1, 1) in told
 
 
 def test_a_connection_lost_in_the_middle_of_the_copy_goes_on_there(twin, bundles, flash_onto):
@@ -122,14 +117,15 @@ def test_rollback_goes_to_the_version_before_and_back(twin, bundles, flash_onto)
 
 
 def test_a_second_flash_at_the_same_time_is_told_of_the_first(twin, bundles, flash_onto):
-    twin.lay("activate", "touch began; sleep 8\n")
+    twin.lay("activate", "touch began; while [ ! -e go ]; do sleep 0.1; done\n")
     results = []
     first = threading.Thread(target=lambda: results.append(flash_onto(twin, bundles["second"][0], measure=False)))
     first.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (twin.home / "began").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     second = flash_onto(twin, bundles["first"][0])
+    (twin.home / "go").touch()
     first.join()
     twin.mend()
     assert second.error_type == "BoardBusy"
