@@ -1,9 +1,10 @@
 """Count parameters, multiply-accumulates and boxes of every shipped recipe into recipes/figures.json.
 
-    python benchmarks/zoo_figures.py [RECIPE ...]
+    python benchmarks/zoo_figures.py                 recipes that are new or name another network than was counted
+    python benchmarks/zoo_figures.py RECIPE ...      these
+    python benchmarks/zoo_figures.py --all           all, after a change of a network's code; a minute or two
 
-``edgekit zoo`` prints them; tests/models/test_figures.py counts them anew. Run it after adding a recipe or changing a
-network; with names only those are counted anew. Takes a minute or two.
+``edgekit zoo`` prints them; tests/models/test_figures.py counts them anew.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from edgekit.recipe import load_recipe, recipe_names
 from edgekit.runtime.artifact import new_file
 
 
-def main(names: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     known = read_figures()
-    found = {name: known[name] for name in recipe_names() if name in known}
-    for name in names or recipe_names():
-        recipe = load_recipe(name)
-        found[name] = {"key": figures_key(recipe), **count_figures(recipe)}
+    recipes = {name: load_recipe(name) for name in recipe_names()}
+    keys = {name: figures_key(recipe) for name, recipe in recipes.items()}
+    found = {name: known[name] for name in recipes if name in known}
+    stale = [name for name in recipes if arguments == ["--all"] or known.get(name, {}).get("key") != keys[name]]
+    for name in stale if arguments in ([], ["--all"]) else arguments:
+        found[name] = {"key": keys[name], **count_figures(recipes[name])}
         print(f"{name}: {found[name]}", flush=True)
     with new_file(share("recipes") / FIGURES) as handle:
         handle.write(json.dumps({"recipes": dict(sorted(found.items()))}, indent=1) + "\n")
