@@ -12,6 +12,7 @@ from ..artifact import new_file
 from ..errors import BadInput
 from .sinks import Sink
 from .tracking import DOUBLE, NONE
+from .video import write_whole
 
 
 class JsonLines(Sink):
@@ -59,16 +60,7 @@ class JsonLines(Sink):
         self._told += fresh
 
     def _line(self, record):
-        data = json.dumps(record, separators=(",", ":")).encode() + b"\n"
-        begin = self._file.tell() if self._file.seekable() else None
-        written = 0
-        try:
-            while written < len(data):
-                written += self._file.write(data[written:])
-        except OSError:
-            if begin is not None and written:
-                self._file.truncate(begin)
-            raise
+        write_whole(self._file, json.dumps(record, separators=(",", ":")).encode() + b"\n")
 
     def close(self):
         if self._file is None:

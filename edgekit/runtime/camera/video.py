@@ -1,5 +1,6 @@
 """Annotated MP4 that can be played whatever happens: fragments of H.264 by ffmpeg, or of JPEG by ourselves."""
 
+import contextlib
 import errno
 import os
 import re
@@ -15,7 +16,8 @@ from ..errors import BadInput
 from .fmp4 import Fragments
 
 _QUALITY = 85
-_FRAGMENT_SECONDS, _FRAGMENT_PICTURES = 1.0, 60
+# A fragment is written when it holds so much; a crash or a full disk costs at most one
+_FRAGMENT_SECONDS, _FRAGMENT_PICTURES, _FRAGMENT_BYTES = 1.0, 60, 1 << 20
 _BORDER = 24  # grey level around a picture of another shape
 _LAST_DURATION = 0.04  # of the last picture, whose successor never came
 _CLOSING_SECONDS = 20.0
@@ -60,10 +62,14 @@ class JpegVideo(object):
 
     def write(self, picture, seconds):
         data = encode_jpeg(fitted(picture, self._size), _QUALITY)
-        if self._jpegs and (seconds - self._times[0] >= _FRAGMENT_SECONDS or len(self._jpegs) >= _FRAGMENT_PICTURES):
+        if self._jpegs and self._is_full(seconds):
             self._flush(seconds)
         self._jpegs.append(data)
         self._times.append(seconds)
+
+    def _is_full(self, seconds):
+        long = seconds - self._times[0] >= _FRAGMENT_SECONDS or len(self._jpegs) >= _FRAGMENT_PICTURES
+        return long or sum(map(len, self._jpegs)) >= _FRAGMENT_BYTES
 
     def _flush(self, following):
         if self._fps:
@@ -75,13 +81,7 @@ class JpegVideo(object):
 
     def _write(self, data):
         """All of it or none: what a full disk leaves of a fragment is cut off again."""
-        begin = self._file.tell() if self._file.seekable() else None
-        try:
-            _write_all(self._file, data)
-        except OSError:
-            if begin is not None:
-                self._file.truncate(begin)
-            raise
+        write_whole(self._file, data)
 
     def close(self):
         try:
@@ -160,6 +160,18 @@ def _create(path):
         return open(str(path), "wb", buffering=0)
     except OSError as error:
         raise BadInput("{}: cannot be written ({}). Choose another place.".format(path, error.strerror)) from error
+
+
+def write_whole(handle, data):
+    """Write all of ``data`` to an unbuffered file, or cut off what was written of it and raise the OSError."""
+    begin = handle.tell() if handle.seekable() else None
+    try:
+        _write_all(handle, data)
+    except OSError:
+        if begin is not None:
+            with contextlib.suppress(OSError):  # a device has no length
+                handle.truncate(begin)
+        raise
 
 
 def _write_all(handle, data):

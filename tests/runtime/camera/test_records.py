@@ -1,0 +1,139 @@
+"""JSON lines and COCO JSON."""
+
+import json
+import os
+
+import pytest
+
+from edgekit.runtime.camera.records import CocoJson, JsonLines
+from edgekit.runtime.camera.sinks import SinkThread
+from edgekit.runtime.camera.stats import Stats
+from edgekit.runtime.errors import BadInput
+
+from .conftest import ABOUT, CLASSES, result
+
+
+def results(count=5):
+    for number in range(1, count + 1):
+        yield result(number, boxes=[[1, 2, 11, 22], [3, 3, 9, 9], [0, 0, 5, 5]], scores=[0.9, 0.5, 0.2], ids=[4, 0, -1])
+
+
+def lines(path):
+    text = path.read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_json_lines(tmp_path):
+    stats = Stats()
+    sink = JsonLines(tmp_path / "new" / "seen.jsonl", ABOUT, 0.3, CLASSES, stats)
+    sink.open()
+    for made in results():
+        sink.write(made)
+        if made.number == 2:
+            stats.event("the source broke off")
+    sink.close()
+    found = lines(sink.path)
+    assert [r["type"] for r in found] == ["start", "frame", "frame", "event", "frame", "frame", "frame", "end"]
+    assert found[0]["model"] == "bright"
+    assert found[1]["boxes"] == [
+        {"box": [1.0, 2.0, 11.0, 22.0], "score": 0.9, "class": "car", "track": 4},
+        {"box": [3.0, 3.0, 9.0, 9.0], "score": 0.5, "class": "car", "track": None},
+    ]
+    assert (found[1]["frame"], found[1]["size"], found[1]["latency_ms"]) == (0, [192, 128], pytest.approx(12, abs=0.1))
+    assert found[-1]["results"] == 0
+
+
+def test_after_every_line_the_file_is_whole(tmp_path):
+    sink = JsonLines(tmp_path / "seen.jsonl", ABOUT, 0.3, CLASSES, Stats())
+    sink.open()
+    for number, made in enumerate(results(), 2):
+        sink.write(made)
+        assert len(lines(sink.path)) == number
+    sink.close()
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path):
+    """The device takes the first bytes of a line and then no more."""
+    sink = JsonLines(tmp_path / "seen.jsonl", ABOUT, 0.3, CLASSES, Stats())
+    sink.open()
+    file = sink._file
+
+    class Full:
+        left = 10_000
+
+        def write(self, data):
+            if self.left <= 0:
+                raise OSError(28, "No space left on device")
+            taken = file.write(data[: self.left])
+            self.left -= taken
+            return taken
+
+        def __getattr__(self, name):
+            return getattr(file, name)
+
+    sink._file = Full()
+    for made in list(results(2)):
+        sink.write(made)
+    sink._file.left = 50
+    with pytest.raises(OSError, match="No space left"):
+        sink.write(next(results()))
+    file.close()
+    assert [r["type"] for r in lines(sink.path)] == ["start", "frame", "frame"]
+
+
+def coco(path):
+    return CocoJson(path, "clip.mp4", 0.3, CLASSES, [7, 9])
+
+
+def test_coco_json_can_be_loaded_by_cocos_own_tools(tmp_path):
+    from pycocotools.coco import COCO
+
+    sink = coco(tmp_path / "boxes.json")
+    sink.open()
+    for made in results():
+        sink.write(made)
+    assert not sink.path.exists()  # whole or not there
+    sink.close()
+    loaded = COCO(str(sink.path))
+    assert (len(loaded.imgs), len(loaded.anns)) == (5, 10)
+    assert loaded.imgs[2]["file_name"] == "clip.mp4#1"
+    assert loaded.anns[1] == {
+        "id": 1, "image_id": 1, "category_id": 7, "bbox": [1.0, 2.0, 10.0, 20.0], "score": 0.9, "area": 200.0,
+        "iscrowd": 0, "track_id": 4,
+    }  # fmt: skip
+    assert "track_id" not in loaded.anns[2]
+
+
+def test_coco_json_without_a_result_is_valid(tmp_path):
+    sink = coco(tmp_path / "boxes.json")
+    sink.open()
+    sink.close()
+    assert json.loads(sink.path.read_text())["images"] == []
+
+
+def test_a_coco_file_that_cannot_be_finished_leaves_what_was_there(tmp_path):
+    path = tmp_path / "boxes.json"
+    path.write_text("older")
+    stats = Stats()
+    sink = coco(path)
+    thread = SinkThread(sink, stats, True)
+    thread.start()
+
+    def full(data):
+        raise OSError(28, "No space left on device")
+
+    sink._file = type("Full", (), {"write": staticmethod(full), "flush": staticmethod(lambda: None)})()
+    for made in results():
+        thread.offer(made)
+    assert thread.finish(10)
+    assert (thread.state, "disk is full" in thread.reason) == ("lost", True)
+    assert path.read_text() == "older"
+    assert os.listdir(tmp_path) == ["boxes.json"]
+
+
+@pytest.mark.parametrize("make", [lambda p: JsonLines(p, ABOUT, 0.3, CLASSES, Stats()), coco])
+def test_a_place_that_cannot_be_written_is_told(tmp_path, make):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be written"):
+        make(tmp_path / "file" / "x.json").open()
