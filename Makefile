@@ -15,11 +15,13 @@ RECIPE := mobile-centernet-w16-dhaka
 BOARD := x86-1t
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format wheel clean
+.PHONY: help demo test test-parser test-parser-all lint format wheel clean
 
 help:
 	@echo "make demo    shipped weights and images: export, INT8, benchmark, report ($(DEMO))"
 	@echo "make test    all tests"
+	@echo "make test-parser      NVIDIA's real parser and builder on exported files, no GPU needed (makes .venv-parser)"
+	@echo "make test-parser-all  the same for more of the zoo; nightly"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make wheel   dist/*.whl and dist/*.tar.gz, checked"
@@ -30,6 +32,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
+
+PARSER := .venv-parser
+test-parser test-parser-all: $(READY)
+	bash tests/parser/make_parser_env.sh $(PARSER)
+	EDGEKIT_PARSER_PYTHON=$(CURDIR)/$(PARSER)/bin/python $(if $(filter %-all,$@),EDGEKIT_NIGHTLY=1) $(BIN)/python -m pytest -q tests/parser
 
 lint: $(READY)
 	$(BIN)/ruff check .
