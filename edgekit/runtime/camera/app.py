@@ -1,7 +1,6 @@
 """One run of the camera: options in, summary out. The command lines of board and workstation both call ``run``."""
 
 import os
-import signal
 import threading
 import webbrowser
 from collections import OrderedDict
@@ -19,6 +18,7 @@ from .options import core_count
 from .overlay import Painter, number
 from .pipeline import Pipeline
 from .records import CocoJson, JsonLines
+from .signals import Signals
 from .sinks import Headless, Mp4, SinkThread, Window
 from .sources import Options as SourceOptions
 from .sources import open_source
@@ -27,8 +27,6 @@ from .vitals import Vitals, words
 from .web import Server
 
 FLOOR = 0.1  # lowest score that is looked at: the tracker's weak boxes, and the lower end of the page's slider
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-_PATIENCE = 3  # signals after which closing is given up
 _SAMPLE_SECONDS = 1.0
 _ERRORS_ONLY = 2  # level of cv2.setLogLevel
 
@@ -50,8 +48,13 @@ def run(options, say):
     cv2.setNumThreads(1)  # a pool of its own would fight with the inference for the cores
     runtime = options.runtime or (board.get("runtimes") or ["onnxruntime"])[0]
     floor = min(options.score, FLOOR)
-    with open_runner(options.artifact, runtime, options.compute_threads(), floor) as runner:
-        return _Session(options, board, runtime, runner, make_source, places, say).run()
+    stop = threading.Event()
+    with Signals(stop) as signals, open_runner(options.artifact, runtime, options.compute_threads(), floor) as runner:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        session = _Session(options, board, runner, make_source, places, stop, say)
+        session.run()
+        return session.summary("user" if signals.count else None)
 
 
 def source_maker(options, board):
@@ -83,17 +86,17 @@ def require_window():
 class _Session(object):
     """The parts of one run."""
 
-    def __init__(self, options, board, runtime, runner, make_source, places, say):
+    def __init__(self, options, board, runner, make_source, places, stop, say):
         self._options, self._runner, self._say, self._places = options, runner, say, places
-        self._stats, self._stop, self._vitals = Stats(), threading.Event(), Vitals()
-        self.about = describe(options, board, runtime, runner)
+        self._stats, self._stop, self._vitals = Stats(), stop, Vitals()
+        self.about = describe(options, board, runner)
         self._capture = Capture(
             make_source, self._stats, self._stop, options.timeout, not options.offline, options.loop
         )
         self._painter = Painter(runner.artifact.classes, options.score, places, self._title())
         self._hub = self._server = self._window = None
         self._sinks = [SinkThread(s, self._stats, options.offline) for s in self._make_sinks()]
-        self._ended, self._signals = "source", 0
+        self._ended = "source"
         self._next_sample = self._next_log = 0.0
         self._told, self._readings = 0, []
 
@@ -129,17 +132,13 @@ class _Session(object):
         )  # fmt: skip
         if self._hub is not None:
             self._serve()
-        before = self._catch_signals()
         try:
             pipeline.run(self._tick)
         finally:
-            for name, handler in before.items():
-                signal.signal(name, handler)
             if self._server is not None:
                 self._server.stop()
             if self._window is not None:
                 cv2.destroyAllWindows()
-        return self.summary()
 
     def _serve(self):
         self._server = Server(self._hub, self._options.bind or "127.0.0.1", self._options.port)
@@ -147,21 +146,6 @@ class _Session(object):
         self._say("page: {}".format(self._server.address))
         if self._options.open_page and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             webbrowser.open(self._server.address)
-
-    # -- signals: the first ends the run, and closing what is open must not be disturbed by a second one ---------------
-    def _catch_signals(self):
-        if threading.current_thread() is not threading.main_thread():
-            return {}
-        names = [getattr(signal, n) for n in _SIGNALS if hasattr(signal, n)]
-        return {name: signal.signal(name, self._on_signal) for name in names}
-
-    def _on_signal(self, signum, frame):
-        self._signals += 1
-        if self._signals == 1:
-            self._ended = "user"
-            self._stop.set()
-        elif self._signals >= _PATIENCE:
-            raise KeyboardInterrupt
 
     # -- some times a second, in the main thread ----------------------------------------------------------------------
     def _tick(self):
@@ -223,12 +207,13 @@ class _Session(object):
             parts.append("source {}".format(self._capture.state))
         return "; ".join(parts)
 
-    def summary(self):
+    def summary(self, ended=None):
+        """What ``run`` returns; ended: why, when it is not the source or a limit."""
         self._tell_events()
         classes = self._runner.artifact.classes
         return OrderedDict(
             list(self.about.items())
-            + [("ended", self._ended)]
+            + [("ended", ended or self._ended)]
             + list(self._stats.summary().items())
             + [
                 ("sensors", self._vitals.read() or "not measured"),
@@ -238,7 +223,7 @@ class _Session(object):
         )
 
 
-def describe(options, board, runtime, runner):
+def describe(options, board, runner):
     """What is run on what: for the page, the log and the records."""
     session = runner.session.describe()
     manifest = runner.artifact.manifest

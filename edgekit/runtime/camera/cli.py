@@ -4,13 +4,12 @@
 """
 
 import argparse
-import contextlib
 import json
-import signal
 import sys
 
 from ..errors import EdgeKitError
 from .options import Options, parse_size
+from .signals import held
 
 EPILOG = """examples:
   camera model --source csi://0 --web
@@ -97,7 +96,7 @@ def main(argv=None):
     try:
         values = vars(parser().parse_args(argv))
         options = options_of(values)
-        with _held():
+        with held():
             from . import app
         summary = app.run(options, say)
     except EdgeKitError as error:
@@ -112,16 +111,6 @@ def main(argv=None):
         sys.stdout.write(json.dumps(summary, indent=1) + "\n")
         sys.stdout.flush()
     return app.exit_code(summary, options.offline)
-
-
-@contextlib.contextmanager
-def _held():
-    """Hold Ctrl-C back: in the middle of its loading numpy turns it into an error of its own."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def say(line):
