@@ -53,7 +53,12 @@ IMAGES = 4  # of the evaluation set; the question here is time
 WARM_UP = 5
 BUSY = 0.5  # load average over the last minute
 # What --install puts into an environment of its own; all of permissive licences
-TOOLKITS = {"transformers": (["torch", "transformers"], Path(__file__).with_name("peers_transformers.py"))}
+TOOLKITS = {
+    "transformers": (
+        ["torch", "torchvision", "transformers", "pillow"],
+        Path(__file__).with_name("peers_transformers.py"),
+    )
+}
 LOOP = """
 import json, sys, time
 import numpy as np
