@@ -62,12 +62,20 @@ class Check(NamedTuple):
 
 
 def main() -> int:
-    options = arguments()
+    try:
+        return run(arguments())
+    except EdgeKitError as error:  # a mistake in the call; what fails on the GPU is a check's result
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    given = read_artifact(options.onnx, kinds=("onnx",)) if options.onnx else None
     images = sorted((share("calibration") / "dhaka-eval" / "images").glob("*.jpg"))[: options.images]
     facts = about()
     checks = [attempt("kernel", lambda: check_kernel(images))]
     with tempfile.TemporaryDirectory(prefix="edgekit-gpu-") as folder:
-        artifact = read_artifact(options.onnx) if options.onnx else export(Path(folder))
+        artifact = given or export(Path(folder))
         checks.append(attempt("cuda", lambda: check_cuda(artifact, images, options.seconds)))
         for precision in ("fp32", "fp16"):
             name = f"engine {precision}"
