@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.detector import Detector
+from ..models.detector import Detector, host_postprocess
 from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig, ChildDied
 from ..runtime.preprocess import Preprocess
@@ -186,10 +186,10 @@ def _manifest(
         "key": options.key(parents),
         "input": {"name": "image", "layout": options.layout, "shape": input_shape(preprocess, options)},
         "postprocess": {
-            "nms": model.nms,
             "score_threshold": SCORE_THRESHOLD,
-            "top_k": options.top_k,
             "iou_threshold": IOU_THRESHOLD,
+            **host_postprocess(model, source["recipe"]),
+            "top_k": options.top_k,
         },
         "precision": "fp32",
         "float_modules": list(model.float_modules),

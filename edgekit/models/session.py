@@ -13,6 +13,7 @@ from ..runtime.artifact import Artifact
 from ..runtime.preprocess import Preprocess
 from ..runtime.sessions import INPUT, Session
 from .checkpoint import model_of
+from .detector import host_postprocess
 
 
 class TorchSession(Session):
@@ -35,7 +36,7 @@ class TorchSession(Session):
         self._model = model_of(artifact)
         fold_batch_norm(self._model)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.postprocess = {"nms": self._model.nms, "top_k": self._top_k}
+        self.postprocess = host_postprocess(self._model, recipe)
         self._mean, self._std = _statistics(artifact.preprocess)
 
     @torch.inference_mode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 
 from edgekit.models import zoo
 from edgekit.models.anchors import AnchorMaps, RefineMaps, encode
-from edgekit.models.detector import Detector
+from edgekit.models.detector import Detector, host_postprocess
 from edgekit.models.heads.anchor import foreground
 from edgekit.models.heads.yolo import AnchorSet, YOLOHead, YOLOMaps
 from edgekit.models.thundernet import ThunderMaps
 from edgekit.recipe import AnchorLossSection, YoloLossSection, load_recipe, recipe_names
 from edgekit.runtime.errors import BadConfig
+from edgekit.runtime.postprocess import Postprocess
 from edgekit.training.anchorloss import AnchorLoss
 from edgekit.training.matching import PADDING, BoxBatch, Matches, match_anchors
 from edgekit.training.tasks import TASKS, task_of
@@ -306,3 +308,21 @@ def test_half_precision_maps_have_float32_losses() -> None:
         YoloCriterion(YoloLossSection(), torch.ones(2), yolo_head())(half_yolo, batch, alone)["loss"].dtype
         == torch.float32
     )
+
+
+# -- what the host does with the boxes --------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ({}, {"nms": "classwise", "top_k": 100}),
+        (
+            {"export": {"top_k": 7}, "postprocess": {"nms": None, "sigma": 0.3}},
+            {"nms": "classwise", "top_k": 7, "sigma": 0.3},
+        ),
+        ({"postprocess": {"nms": "soft", "decay": "linear"}}, {"nms": "soft", "decay": "linear", "top_k": 100}),
+    ],
+)
+def test_a_recipe_may_wish_for_another_suppression(recipe: dict[str, Any], expected: dict[str, Any]) -> None:
+    found = host_postprocess(on_meta("tiny-dsod"), recipe)
+    assert found == expected
+    assert Postprocess.from_dict(found).nms == expected["nms"]
