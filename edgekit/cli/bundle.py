@@ -73,8 +73,9 @@ def bundle(
 
 
 def _show(made: dict[str, Any]) -> None:
-    show_values({**made, "bytes": f"{made['bytes']} ({made['bytes'] / 1e6:.1f} MB)"})
-    print(f"Next: edgekit flash {made['path']} --host user@{made['board']}")
+    size = f"{made['bytes']} ({made['bytes'] / 1e6:.1f} MB)"
+    show_values({**made, "bytes": size, "signed_by": made.get("signed_by") or "nobody"})
+    print(f"Next: edgekit flash {made['path']} --host user@board")
     print(
         f"Or carry it: tar xzf {Path(made['path']).name} edgekit_board.pyz; "
         f"python3 edgekit_board.pyz install {Path(made['path']).name}"

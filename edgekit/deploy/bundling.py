@@ -167,7 +167,8 @@ def _refuse_int8(profile: Board, precision: str, artifact: Artifact) -> None:
         chip = f"its GPU is sm_{gpu.sm}, which has no INT8 arithmetic (DP4A)" if gpu and gpu.sm else "it has no INT8"
         raise BoardLacks(
             f"INT8 on {profile.name}: {chip}. An INT8 engine would run slower than FP16 there, and a Q/DQ file does "
-            f"not build. Bundle the onnx artifact instead: it becomes {profile.precisions[-1].upper()} on the board"
+            f"not build. Bundle the onnx artifact without --precision int8: it becomes "
+            f"{profile.precisions[-1].upper()} on the board"
         )
 
 

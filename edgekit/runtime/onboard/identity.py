@@ -76,28 +76,19 @@ def l4t_release(text):
 
 
 def fits(wanted, found):
-    """Whether ``identity()``'s answer is the board of a profile's ``identity`` section (modules, compatible, models).
+    """Whether ``identity()``'s answer is the board of a profile's ``identity`` section: modules, compatible or models.
 
-    The first list that decides, decides: a module's part number before an entry of compatible, before words of the
-    model. A profile without any of them (a desktop) fits every machine that is no Jetson.
+    A profile without any of them (a desktop) fits every machine that is no Jetson.
     """
     text = " ".join([found["dts"]] + found["compatible"]).lower()
-    modules = [m.lower() for m in wanted.get("modules") or ()]
-    if any(m in text for m in modules):
-        return True
-    if modules and re.search(r"\bp\d{4}-\d{4}\b", text.replace("+", " ")) and not _carrier_only(text):
-        return False  # it names a module, and that is another one
-    if any(c in found["compatible"] for c in wanted.get("compatible") or ()):
-        return True
-    if any(m.lower() in found["model"].lower() for m in wanted.get("models") or ()):
-        return True
-    nothing = not any(wanted.get(key) for key in ("modules", "compatible", "models"))
-    return nothing and found["l4t"] == UNKNOWN
-
-
-def _carrier_only(text):
-    """Mainline Linux names the TX2 kit by its carrier (p2771-0000), which tells nothing of the module."""
-    return not re.search(r"\bp3\d{3}-\d{4}\b|\bp2888-\d{4}\b", text.replace("+", " "))
+    modules, compatible, models = (wanted.get(key) or () for key in ("modules", "compatible", "models"))
+    if not (modules or compatible or models):
+        return found["l4t"] == UNKNOWN
+    return (
+        any(module.lower() in text for module in modules)
+        or any(entry in found["compatible"] for entry in compatible)
+        or any(part.lower() in found["model"].lower() for part in models)
+    )
 
 
 def require_board(profile, found):
