@@ -25,6 +25,8 @@ def layer_words(row: Row) -> str:
     limits = [f"{value:.0f} GOPS {name}" for name, value in peaks.gops.items()]
     limits += [f"{peaks.bandwidth:.1f} GB/s"] if peaks.bandwidth else []
     text += f" Peaks ({peaks.source}): {', '.join(limits)}. Where most time is lost against them comes first:"
+    if run.note:
+        text += f" ({run.note[0].upper()}{run.note[1:]}.)"
     if run.unattributed_macs:
         text += f" {run.unattributed_macs / 1e6:.1f} MMAC belong to no step that the profiler names."
     return text

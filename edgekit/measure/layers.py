@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from onnx import ModelProto, NodeProto
 
 from ..board import Board
 from ..conversion.graph import consumers, module_of, producers
+from ..runtime.errors import BadInput
+from .complexity import MODEL_FILE
 from .graph import MACS, load_graph, node_name, tensor_shapes
 from .process import Progress, run_worker
 from .row import LayerRun, LayerTime, Peaks, Row
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from .bench import Target
 
 RUNS = 20
+_WIDTH = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}  # bytes of a value
 _SUM_INPUT = 3  # of ONNX Runtime's convolution: what is added to its result
 PEAK_METER = (sys.executable, "-m", "edgekit.measure.peaks")
 # What ONNX Runtime appends to the name of the tensor or the node that a new node stands for
@@ -51,8 +55,9 @@ def measure_layers(
         asked = {**job, "mode": "layers", "min_count": RUNS, "folder": folder}
         result, _ = run_worker(asked, progress=progress)
         optimised = Path(folder) / "optimised.onnx"
-        original = load_graph(target.artifact.file("model.onnx"))
+        original = load_graph(_graph_file(target))
         steps = attribute(result["layers"]["steps"], original, _read_optimised(optimised))
+    steps, note = with_assumptions(steps, original, row.precision)
     layers = against_roofline(steps, macs_of_nodes(original), peaks)
     run = LayerRun(
         profiler=result["layers"]["profiler"],
@@ -60,6 +65,7 @@ def measure_layers(
         total_ms=sum(layer.ms for layer in layers),
         inference_ms=row.spans.get("inference"),
         unattributed_macs=sum(macs_of_nodes(original).values()) - sum(layer.macs for layer in layers),
+        note=note,
     )
     return {"layers": layers, "layer_run": run, "peaks": peaks}
 
@@ -73,6 +79,14 @@ def measure_peaks(board: Board, job: Mapping[str, Any]) -> Peaks | None:
         return None
     gops = {str(name): value for name, value in board.peaks.gflops.items()}
     return Peaks(gops=gops, bandwidth=board.peaks.bandwidth, source="board profile", how=board.title)
+
+
+def _graph_file(target: Target) -> str:
+    """The ONNX file whose nodes the steps compute: the target's own, or that which an engine was built from."""
+    for artifact in (target.artifact, target.shipped):
+        if artifact is not None and MODEL_FILE in artifact.manifest["payload"]:
+            return artifact.file(MODEL_FILE)
+    raise BadInput(f"{target.artifact.path}: has no {MODEL_FILE}, and none is known that it was made from")
 
 
 def _read_optimised(path: Path) -> ModelProto | None:
@@ -205,6 +219,41 @@ def _closure(start: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
             found.add(name)
             waiting += edges.get(name, ())
     return found
+
+
+def with_assumptions(
+    steps: Sequence[Mapping[str, Any]], original: ModelProto, precision: str
+) -> tuple[list[dict[str, Any]], str]:
+    """The steps with types and bytes where the profiler tells none, and a note that says what was assumed.
+
+    Then a step computes in the precision of the whole file, and moves what its nodes take from others and give to
+    others, at that precision. Steps without nodes stay unknown.
+    """
+    shapes, users = tensor_shapes(original), consumers(original)
+    by_name = {node_name(node): node for node in original.graph.node}
+    results = {value.name for value in original.graph.output}
+    filled, assumed = [], False
+    for step in steps:
+        changed = dict(step)
+        if step["nodes"] and step["precision"] is None:
+            changed["precision"], assumed = precision, True
+        if step["nodes"] and step["bytes"] is None:
+            tensors = _boundary([by_name[name] for name in step["nodes"]], users, results)
+            values = sum(prod(shapes[name]) for name in tensors if name in shapes)
+            changed["bytes"], assumed = values * _WIDTH.get(precision, 4), True
+        filled.append(changed)
+    note = (
+        f"the profiler tells no types or sizes: {precision} is assumed, and the tensors of the file" if assumed else ""
+    )
+    return filled, note
+
+
+def _boundary(nodes: Sequence[NodeProto], users: Mapping[str, Sequence[NodeProto]], results: set[str]) -> set[str]:
+    """Tensors that a group of nodes reads from outside (weights included), and those that it leaves to others."""
+    inside, made = {node_name(node) for node in nodes}, {name for node in nodes for name in node.output}
+    read = {name for node in nodes for name in node.input if name and name not in made}
+    left = {n for n in made if n in results or any(node_name(user) not in inside for user in users.get(n, ()))}
+    return read | left
 
 
 # -- the roofline -----------------------------------------------------------------------------------------------------

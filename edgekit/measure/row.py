@@ -266,6 +266,7 @@ class LayerRun(Record):
 
     total_ms: sum over the steps, of one run; inference_ms: p50 of the timed part's inference span, without a profiler
     unattributed_macs: multiply-accumulates of the file that no step could be given
+    note: what was assumed where the profiler tells less
     """
 
     profiler: str
@@ -273,6 +274,7 @@ class LayerRun(Record):
     total_ms: NonNegative
     inference_ms: NonNegative | None = None
     unattributed_macs: Annotated[int, Field(ge=0)] = 0
+    note: str = ""
 
 
 class Verdict(Record):

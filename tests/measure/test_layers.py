@@ -12,7 +12,7 @@ from onnx import helper
 from torch import nn
 
 from edgekit.board import load_board
-from edgekit.measure.layers import against_roofline, attribute, macs_of_nodes, measure_peaks, roofline
+from edgekit.measure.layers import against_roofline, attribute, macs_of_nodes, measure_peaks, roofline, with_assumptions
 from edgekit.measure.row import Peaks
 from edgekit.runtime.errors import BadInput
 from edgekit.runtime.layers import ort_steps, profile, tensorrt_steps
@@ -125,6 +125,34 @@ def test_an_activation_that_is_not_there_is_not_taken(original):
 
 def test_a_step_of_no_graph_has_no_nodes(original):
     assert found_nodes(attribute([step("strange")], original, optimised())) == [[]]
+
+
+def test_what_no_profiler_tells_is_assumed_and_said(original):
+    """The step's nodes take the image and weights from others, and leave one tensor; 384 positions, fp16."""
+    told = [
+        step("a", ["/stem/stem.0/Conv", "/stem/stem.1/Relu"], precision=None, bytes=None),
+        step("copy", [], bytes=None),
+    ]
+    (conv, copy), note = with_assumptions(told, original, "fp16")
+    assert conv["precision"] == "fp16"
+    assert conv["bytes"] == 2 * (384 * 3 + 16 * 27 + 16 + 384 * 16)
+    assert copy["bytes"] is None
+    assert "fp16 is assumed" in note
+    known = [step("a", ["/body/Conv"])]
+    assert with_assumptions(known, original, "fp16") == (known, "")
+
+
+def test_an_engines_steps_belong_to_the_file_that_it_was_built_from(tmp_path, artifact):
+    from edgekit.measure.bench import Target
+    from edgekit.measure.layers import _graph_file
+
+    from .conftest import make_artifact
+
+    engine = make_artifact(tmp_path / "engine", "engine", "model.plan")
+    assert _graph_file(Target(engine, "tensorrt8", shipped=artifact)) == artifact.file("model.onnx")
+    assert _graph_file(Target(artifact, "onnxruntime")) == artifact.file("model.onnx")
+    with pytest.raises(BadInput, match=r"has no model\.onnx, and none is known that it was made from"):
+        _graph_file(Target(engine, "tensorrt8"))
 
 
 # -- the roofline -----------------------------------------------------------------------------------------------------
