@@ -171,8 +171,9 @@ def read_pictures(path: str | Path) -> list[Picture]:
 
 def load_report(path: str | Path) -> Report:
     """The whole report.json, or that of a folder. Raises BadInput as ``read_report`` does."""
+    path = _report_file(path)
     try:
-        values = json.loads(_report_file(path).read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
         return Report.model_validate(values)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
