@@ -119,7 +119,7 @@ def _compared(paper: str, row: Mapping[str, Any], figure: Mapping[str, Any]) -> 
     return {
         "paper": paper,
         "system": row["name"],
-        "input": "{}x{}".format(*row["input"]),
+        "input": _pixels(row),
         "metric": figure["metric"],
         "convention": figure["convention"],
         "unit": f"{figure['unit']:.0e}".replace("e+0", "e"),
@@ -182,19 +182,29 @@ def _structure_of(section: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": section["name"], **{k: v for k, v in options.items() if k not in NOT_STRUCTURE}}
 
 
+def _pixels(row: Mapping[str, Any]) -> str:
+    return "{}x{}".format(*row["input"])
+
+
 def _claims(recipe: Recipe) -> str:
     """Figures and results that papers print of the same network."""
     own = _structure_of(recipe.model.model_dump(mode="json"))
     rows = [(paper, row) for paper, row in paper_rows() if _structure_of(row["model"]) == own]
     figures = [
-        [paper, row["name"], "{}x{}".format(*row["input"]), figure["metric"], figure["printed"], f"{ours:.4g}", mark]
+        [paper, row["name"], _pixels(row), figure["metric"], figure["printed"], f"{ours:.5g}", mark]
         for paper, row in rows
         for figure in row.get("figures", [])
         if figure["printed"] is not None
         for ours, mark in [(figure["ours"] / figure["unit"], MARKS[figure["status"]])]
     ]
     results = [
-        [paper, row["name"], "{}x{}".format(*row["input"]), entry["metric"], entry["tested_on"], entry["printed"]]
+        [
+            paper,
+            row["name"],
+            _pixels(row),
+            *(entry[key] for key in ("metric", "tested_on", "printed")),
+            entry.get("note", ""),
+        ]
         for paper, row in rows
         for entry in row.get("measured", [])
     ]
@@ -204,7 +214,7 @@ def _claims(recipe: Recipe) -> str:
     if figures:
         text += "\n\n" + _table(["paper", "system", "input", "figure", "printed", "ours", "mark"], figures)
     if results:
-        text += "\n\n" + _table(["paper", "system", "input", "result", "on", "printed"], results)
+        text += "\n\n" + _table(["paper", "system", "input", "result", "on", "printed", "note"], results)
         text += "\n\nResults are the authors'; EdgeKit has not reproduced them unless it says so below."
     return text
 
