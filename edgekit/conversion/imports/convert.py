@@ -9,12 +9,14 @@ import onnx
 
 from ...runtime.errors import BadConfig
 from ..foreign import infer, read_foreign
-from ..graph import name_nodes
+from ..graph import constants_to_initializers, name_nodes
 from .decode import append_decode
 from .inputs import class_names, free_outputs, prepare_input
 from .layouts import GIVEN, LAYOUTS, describe, find_spec
 from .opset import LATEST_IR, to_opset_13
 from .spec import LayoutSpec, read_spec
+
+_OPEN_TYPE = "instead is null"  # the inference's words behind an operator that it does not know
 
 
 def convert(
@@ -26,7 +28,7 @@ def convert(
     size = tuple(options["size"]) if options["size"] else None
     taken = prepare_input(model, size, asked.constants if asked else {})
     outputs = describe(model)
-    model, kept = to_opset_13(_known(model))
+    model, kept = to_opset_13(_known(model, taken.was_open))
     names = classes or class_names(model)
     spec = asked or find_spec(layout, model, len(names) if classes and names else None)
     spec = _with_priors(spec, options["priors"])
@@ -49,13 +51,15 @@ def convert(
     }
 
 
-def _known(model: onnx.ModelProto) -> onnx.ModelProto:
+def _known(model: onnx.ModelProto, was_open: bool) -> onnx.ModelProto:
     """Shapes of everything; files with dynamic axes are simplified first, where that helps."""
     constant = {t.name for t in model.graph.initializer}
-    for value in [v for v in model.graph.output if v.name not in constant]:
+    for value in [v for v in model.graph.output if was_open and v.name not in constant]:
         for dim in value.type.tensor_type.shape.dim:
             dim.Clear()  # what the file says belongs to its dynamic axes
-    del model.graph.value_info[:]
+    if was_open:
+        del model.graph.value_info[:]
+    constants_to_initializers(model)
     inferred = infer(model)
     if all(_fixed(value) for value in inferred.graph.output):
         return inferred
@@ -108,10 +112,20 @@ def _check_classes(names: Sequence[str] | None, count: int, describe_names: bool
 def _checked(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     """The model with inferred shapes; a decode that does not fit its outputs shows here."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        inferred = _inferred(model)
         onnx.checker.check_model(inferred)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BadConfig(f"{source}: the layout does not fit the graph ({first})") from error
     del inferred.graph.value_info[:]
     return inferred
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Strictly, unless an operator that inference does not know leaves types open."""
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        if _OPEN_TYPE not in str(error):
+            raise
+    return infer(model)

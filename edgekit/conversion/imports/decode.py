@@ -99,6 +99,7 @@ def append_decode(model: ModelProto, spec: LayoutSpec, size: tuple[int, int], cl
 
 def _finish(model: ModelProto, outputs: dict[str, str]) -> None:
     """Give the results their names and make them the graph's only outputs."""
+    model.graph.value_info.extend(model.graph.output)  # their shapes, where nothing else tells them
     del model.graph.output[:]
     for name, tensor in outputs.items():
         model.graph.node.append(helper.make_node("Identity", [tensor], [name], name=f"/{PREFIX}/{name}"))

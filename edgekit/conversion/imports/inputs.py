@@ -22,11 +22,16 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 @dataclass(frozen=True)
 class Input:
-    """layout: what sessions feed, "nchw_float" or "nhwc_uint8"; size: (width, height); shape: with the batch of 1."""
+    """What sessions feed.
+
+    layout: "nchw_float" or "nhwc_uint8"; size: (width, height); shape: with the batch of 1
+    was_open: the file left its size or its batch open, so that the shapes it tells are not those it has now
+    """
 
     layout: str
     size: tuple[int, int]
     shape: tuple[int, ...]
+    was_open: bool
 
 
 def prepare_input(model: ModelProto, size: tuple[int, int] | None, constants: Mapping[str, Any]) -> Input:
@@ -50,18 +55,20 @@ def prepare_input(model: ModelProto, size: tuple[int, int] | None, constants: Ma
     kind = value.type.tensor_type.elem_type
     if kind not in (*_FLOATS, TensorProto.UINT8):
         raise BadConfig(f"input {value.name!r} is {TensorProto.DataType.Name(kind)}; needed FLOAT, FLOAT16 or UINT8")
-    _static(value, [1, 3, height, width] if nchw else [1, height, width, 3])
+    given = [1, 3, height, width] if nchw else [1, height, width, 3]
+    was_open = list(shape) != given
+    _static(value, given)
     if kind == TensorProto.UINT8:
         if nchw:
             _turn(model, value, [0, 3, 1, 2], [1, height, width, 3])
         rename(model, value.name, IMAGE)
-        return Input("nhwc_uint8", (width, height), (1, height, width, 3))
+        return Input("nhwc_uint8", (width, height), (1, height, width, 3), was_open)
     if kind == TensorProto.FLOAT16:
         _cast(model, value)
     if not nchw:
         _turn(model, value, [0, 2, 3, 1], [1, 3, height, width])
     rename(model, value.name, IMAGE)
-    return Input("nchw_float", (width, height), (1, 3, height, width))
+    return Input("nchw_float", (width, height), (1, 3, height, width), was_open)
 
 
 def _only_input(model: ModelProto) -> ValueInfoProto:

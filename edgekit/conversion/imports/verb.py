@@ -75,7 +75,7 @@ def import_onnx(
     """
     path, options = Path(file), options or ImportOptions()
     tell = progress or _quiet
-    names, looked_at = _names(classes), list(images) or _golden_images()
+    names, looked_at = given_names(classes), list(images) or _golden_images()
     _check_layout(layout)
     fields = _preprocess_fields(layout, options)
     _postprocess("none", options)
@@ -125,7 +125,7 @@ def _golden_images() -> list[Path]:
     return sorted((share("calibration") / GOLDEN_SET / "images").glob("*.jpg"))[:GOLDEN_IMAGES]
 
 
-def _names(classes: str | Path | Sequence[str] | None) -> list[str] | None:
+def given_names(classes: str | Path | Sequence[str] | None) -> list[str] | None:
     """Class names of the call: a list, a file with one on each line (or a JSON list), or text with commas."""
     if classes is None:
         return None
@@ -133,7 +133,7 @@ def _names(classes: str | Path | Sequence[str] | None) -> list[str] | None:
         found = list(classes)
     elif Path(classes).is_file():
         text = Path(classes).read_text(encoding="utf-8", errors="replace")
-        found = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+        found = _json_list(classes, text) if text.lstrip().startswith("[") else text.splitlines()
     elif "," in str(classes) or not Path(str(classes)).suffix:
         found = str(classes).split(",")
     else:
@@ -143,6 +143,14 @@ def _names(classes: str | Path | Sequence[str] | None) -> list[str] | None:
     if not names or twice:
         raise BadConfig(f"classes: {'no names' if not names else 'named twice: ' + ', '.join(twice)}")
     return names
+
+
+def _json_list(file: str | Path, text: str) -> list[Any]:
+    try:
+        found: list[Any] = json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"{file}: not a JSON list of class names ({error})") from error
+    return found
 
 
 def _preprocess_fields(layout: str, options: ImportOptions) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from edgekit.conversion.imports.convert import convert
 from edgekit.conversion.imports.inputs import class_names
 from edgekit.conversion.imports.layouts import LAYOUTS
 from edgekit.conversion.imports.look import judge
-from edgekit.conversion.imports.verb import ImportOptions, import_onnx
+from edgekit.conversion.imports.verb import ImportOptions, given_names, import_onnx
 from edgekit.paths import share
 from edgekit.runtime.artifact import read_artifact
 from edgekit.runtime.errors import BadConfig, BadInput
@@ -268,11 +268,21 @@ def test_mistakes_in_the_call(files, tmp_path, call, error, told):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("text", ["car\nbus\n\nbicycle\n", '["car", "bus", "bicycle"]'])
-def test_class_files(files, tmp_path, text):
+@pytest.mark.parametrize("text", ["car\nbus\n\nbicycle\n", '["car", "bus", "bicycle"]', "car\r\nbus\r\nbicycle"])
+def test_class_files(tmp_path, text):
     (tmp_path / "names.txt").write_text(text)
-    made = import_onnx(files["v5"], layout="yolov5", classes=tmp_path / "names.txt", out=tmp_path / "o")
-    assert made.classes == NAMES
+    assert given_names(tmp_path / "names.txt") == NAMES
+
+
+@pytest.mark.parametrize("value", ["car,bus,bicycle", "car, bus ,bicycle", NAMES, tuple(NAMES)])
+def test_class_names_of_the_call(value):
+    assert given_names(value) == NAMES
+
+
+def test_a_class_list_that_is_no_json(tmp_path):
+    (tmp_path / "names.txt").write_text("[car, bus")
+    with pytest.raises(BadInput, match=r"names\.txt: not a JSON list"):
+        given_names(tmp_path / "names.txt")
 
 
 # -- files that mean ill, or are broken -------------------------------------------------------------------------------
