@@ -316,6 +316,17 @@ def test_what_the_session_says_of_itself(engine, monkeypatch):
     json.dumps(about)
 
 
+def test_a_gpu_without_room_is_one_sentence(engine, monkeypatch):
+    from pycuda import driver
+
+    def full(size):
+        raise driver.Error("cuMemAlloc failed: out of memory")
+
+    monkeypatch.setattr(driver, "mem_alloc", full)
+    with pytest.raises(BoardLacks, match="the GPU cannot run it: cuMemAlloc failed: out of memory"):
+        open_session("tensorrt8", engine)
+
+
 def test_an_input_of_another_size_is_refused(engine):
     with open_session("tensorrt8", engine) as session, pytest.raises(BadInput, match="the engine takes an input"):
         session.infer({"image": np.zeros((1, 3, 32, 32), np.float32)})

@@ -11,7 +11,7 @@ from ..cuda import Cuda
 from ..engines.build import builder_for, l4t, load_tensorrt
 from ..engines.network import make_logger
 from ..engines.verdict import PLAN, check_engine
-from ..errors import BadConfig, BadInput, EdgeKitError
+from ..errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 from . import INPUT, OUTPUTS, Session, check_names
 from .cudagraph import NoGraph, capture
 from .preprocess_kernel import BLOCK, arguments, compile_kernel, grid
@@ -68,6 +68,9 @@ class TensorrtSession(Session):
         except EdgeKitError:
             self.close()
             raise
+        except self._cuda.driver.Error as error:
+            self.close()
+            raise BoardLacks("{}: the GPU cannot run it: {}".format(artifact.path, error)) from error
 
     def _check_version(self, trt):
         wanted = builder_for(trt.__version__)
