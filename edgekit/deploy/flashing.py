@@ -75,6 +75,9 @@ class Flashed:
         return self.error is None
 
 
+Work = Callable[[Host, Flashed, Progress], None]
+
+
 def flash(
     source: str | Path | None,
     *,
@@ -100,8 +103,7 @@ def flash(
     else:
         file = _bundle_file(source, board, contents, show)
         work = _flash_work(file, board, options)
-    with ThreadPoolExecutor(min(MOST_AT_ONCE, len(targets))) as pool:
-        results = list(pool.map(lambda host: _one(host, work, show), targets))
+    results = _all(targets, work, show)
     measured = [result.row for result in results if result.row is not None]
     if out is not None and measured:
         from ..measure.report import report_json
@@ -109,6 +111,18 @@ def flash(
         with new_file(out) as handle:
             handle.write(report_json(measured))
     return results
+
+
+def _all(hosts: Sequence[Host], work: Work, show: Progress) -> list[Flashed]:
+    """Every host in a thread of its own. An interruption cuts the connections, so that no thread is waited for long."""
+    with ThreadPoolExecutor(min(MOST_AT_ONCE, len(hosts))) as pool:
+        running = [pool.submit(_one, host, work, show) for host in hosts]
+        try:
+            return [future.result() for future in running]
+        except BaseException:
+            for host in hosts:
+                host.cut()
+            raise
 
 
 def _hosts(names: Sequence[str], options: SshOptions) -> list[Host]:
@@ -131,9 +145,6 @@ def _bundle_file(source: str | Path | None, board: str | None, contents: BundleO
         raise BadConfig(f"{path}: an artifact is bundled for a board; name it: --board jetson-tx2")
     made = bundle(path, board=board, options=contents, progress=lambda phase, done, all_: show("", phase, done, all_))
     return Path(made["path"])
-
-
-Work = Callable[[Host, Flashed, Progress], None]
 
 
 def _one(host: Host, work: Work, show: Progress) -> Flashed:

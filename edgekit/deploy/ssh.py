@@ -70,6 +70,14 @@ class Host:
             raise BadConfig(f"host: {name!r} is none; give it as user@host, or as ssh://user@host:port")
         self.name = name
         self.options = options or SshOptions()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._cut = False
+
+    def cut(self) -> None:
+        """End every connection to this host, from another thread, and begin no new one."""
+        self._cut = True
+        for process in list(self._running):
+            process.terminate()
 
     def command(self, script: str) -> list[str]:
         """The child process's arguments; ``script`` is for sh, whatever the user's shell on the board is."""
@@ -113,10 +121,14 @@ class Host:
     def started(self, script: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
         """A running ssh and the file that takes its complaints; whatever happens, it does not outlive the block."""
         with tempfile.TemporaryFile() as words:
+            if self._cut:
+                raise ConnectionLost(f"{self.name}: interrupted")
             process = _start(self.command(script), words)
+            self._running.add(process)
             try:
                 yield process, words
             finally:
+                self._running.discard(process)
                 for stream in (process.stdin, process.stdout):
                     with contextlib.suppress(BrokenPipeError):
                         if stream is not None:

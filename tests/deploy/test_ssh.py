@@ -176,3 +176,14 @@ def test_a_board_that_is_held_already(ssh):
     host = ssh(says({"error": "another flash", "type": "BoardBusy"}) + "; exit 2")
     with pytest.raises(BoardBusy, match="another flash"), agent(host).holding("me"):
         pass
+
+
+def test_an_interruption_ends_what_is_running(ssh):
+    host = ssh("exec sleep 60")
+    started = time.monotonic()
+    with host.started("true") as (process, _):
+        host.cut()
+        assert process.wait(timeout=20) != 0
+    assert time.monotonic() - started < 20
+    with pytest.raises(ConnectionLost, match="interrupted"):
+        host.run("true")

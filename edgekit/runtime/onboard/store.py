@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 
 from ..errors import ArtifactError, BadConfig, BoardBusy
@@ -128,7 +129,10 @@ class Store(object):
                 os.rename(aside, folder)
 
     def prune(self, keep):
-        """Remove versions that are neither current, previous nor ``keep``, and half received files. Returns names."""
+        """Remove versions that are neither current, previous nor ``keep``; half received files; programs not running.
+
+        Returns the names of the versions. The work lock must be held: nobody else runs a program of ours.
+        """
         linked = [self._linked("current"), self._linked("previous"), self.version_path(keep)]
         needed = {os.path.basename(path) for path in linked if path}
         removed = [name for name in self.versions() if name not in needed]
@@ -136,6 +140,9 @@ class Store(object):
             shutil.rmtree(os.path.join(self.home, "versions", name), ignore_errors=True)
         for name in os.listdir(os.path.join(self.home, "incoming")):
             os.unlink(os.path.join(self.home, "incoming", name))
+        for name in os.listdir(os.path.join(self.home, "tools")):
+            if name != os.path.basename(sys.argv[0]):
+                os.unlink(os.path.join(self.home, "tools", name))
         return removed
 
     def state(self):
