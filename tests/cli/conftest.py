@@ -119,6 +119,7 @@ def pipeline(monkeypatch, artifact, row):
     }
     recorder.results |= {
         "card": "# one\n",
+        "import_onnx": artifact,
         "lint": Report("m.onnx", "jetson-tx2", None, FACTS, (), MEMORY),
         "complexity": Complexity(5, 7, (Layer("l", "Conv", (1, 2), 5, 7),)),
         "gate": compare([row], [row], parse_limits(["size=+1%"])),

@@ -29,6 +29,7 @@ LINES = {
     "boards": "",
     "doctor": "",
     "lint": "m.onnx",
+    "import-onnx": "m.onnx --layout yolov8",
     "complexity": "m.onnx",
     "gate": "b.json r.json",
     "baseline": "show b.json",
