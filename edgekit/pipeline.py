@@ -349,7 +349,9 @@ def _fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
         found.manifest["recipe"]["model"] == wanted["recipe"]["model"]
     )
     shipped = "weights" in found.manifest["parents"]
-    if same and (not shipped or found.manifest["parents"] == shipped_parents(recipe)):
+    # a copy of shipped weights costs nothing, so it must be of this very recipe, overrides included
+    current = found.manifest["parents"] == shipped_parents(recipe) and found.manifest["recipe"] == wanted["recipe"]
+    if same and (not shipped or current):
         return found
     if shipped:
         return None

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 import edgekit
+from edgekit import pipeline
 from edgekit.data.calibration import load_set
 from edgekit.models.checkpoint import save_weights
 from edgekit.models.detector import Detector
@@ -128,6 +129,16 @@ def test_changed_weights_change_everything_after_them(recipe: Path, spine: Path,
     edgekit.export(other, out=out / "onnx")  # looks in runs/, finds nothing, takes the shipped weights
     assert read_artifact(out / "onnx").digest != onnx
     assert read_artifact(out / "checkpoint").digest == checkpoint
+
+
+def test_an_override_is_not_lost_on_an_older_copy_of_the_shipped_weights(tmp_path: Path) -> None:
+    shipped = load_recipe("mobile-centernet-w16-dhaka")
+    other = load_recipe("mobile-centernet-w16-dhaka", ["postprocess.score_threshold=0.25"])
+    pipeline._checkpoint(shipped, tmp_path / "c", (), None)
+    assert pipeline._fitting_checkpoint(shipped, tmp_path / "c") is not None
+    assert pipeline._fitting_checkpoint(other, tmp_path / "c") is None
+    again = pipeline._checkpoint(other, tmp_path / "c", (), None)
+    assert again.manifest["recipe"]["postprocess"]["score_threshold"] == 0.25
 
 
 def test_evaluate_agrees_with_the_row_of_the_report(spine: Path) -> None:
