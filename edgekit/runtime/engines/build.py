@@ -70,7 +70,7 @@ def build_engine(source, out, options=None, progress=None):
     onnx = artifact.file("model.onnx")
     needed = memory_needed_mb(onnx, options)
     check_memory(needed, options)
-    manifest = {}
+    manifest = {}  # type: dict[str, object]
     with new_artifact(out, "engine", manifest) as folder:
         request = {"source": artifact.path, "target": os.path.join(folder, PLAN), "options": options.to_dict()}
         started = time.time()

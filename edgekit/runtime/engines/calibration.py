@@ -36,7 +36,7 @@ def make_calibrator(trt, feed, kept, keep):
     kept: ranges from a cache, or b""; keep: called with the new ranges
     """
 
-    class Calibrator(trt.IInt8EntropyCalibrator2):
+    class Calibrator(trt.IInt8EntropyCalibrator2):  # type: ignore[name-defined]
         def __init__(self):
             trt.IInt8EntropyCalibrator2.__init__(self)
 

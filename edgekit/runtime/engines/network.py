@@ -14,7 +14,7 @@ _MOST_MESSAGES = 5
 def make_logger(trt):
     """An ILogger that keeps errors in ``errors`` and warnings in ``warnings``, for the message that a user gets."""
 
-    class Messages(trt.ILogger):
+    class Messages(trt.ILogger):  # type: ignore[name-defined]
         def __init__(self):
             trt.ILogger.__init__(self)
             self.errors, self.warnings = [], []
@@ -86,7 +86,7 @@ def float_layers(trt, network):
 
 def decode_layers(network):
     """Indices of the layers from which no weighted layer can be reached: what decodes the head's results."""
-    wanted, found = set(), []
+    wanted, found = set(), []  # type: set[str], list[int]
     for i in reversed(range(network.num_layers)):
         layer = network.get_layer(i)
         names = {layer.get_output(k).name for k in range(layer.num_outputs)}

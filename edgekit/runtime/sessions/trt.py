@@ -43,6 +43,22 @@ class Port(object):
         return self.host[: int(np.prod(shape, dtype=np.int64))].reshape(shape)
 
 
+class Execution(object):
+    """A deserialized engine with its buffers, as one range of TensorRT versions drives it.
+
+    name: the builder's and session's; inputs, outputs: name -> Port
+    """
+
+    name = ""
+
+    def __init__(self, trt, logger, plan, driver):
+        self.inputs, self.outputs = {}, {}  # type: dict[str, Port], dict[str, Port]
+
+    def start(self, stream):
+        """Put the engine's work on the stream, a handle; False when TensorRT refuses."""
+        raise NotImplementedError(type(self).__name__ + ".start")
+
+
 class TensorrtSession(Session):
     """An engine on one stream with pinned buffers.
 
@@ -51,12 +67,12 @@ class TensorrtSession(Session):
     """
 
     kinds = ("engine",)
-    execution = None  # in subclasses the class that drives their TensorRT
+    execution = Execution  # subclasses have one of their own
 
     def __init__(self, artifact, threads=1):
         super(TensorrtSession, self).__init__(artifact, threads)
         self._cuda = Cuda(int(artifact.manifest.get("engine", {}).get("device_number", 0)))
-        self._graph, self._notes = None, []
+        self._graph, self._notes, self._open = None, [], True
         try:
             trt = load_tensorrt()
             self._facts = dict(self._cuda.facts(), tensorrt=trt.__version__, l4t=l4t())
@@ -243,17 +259,18 @@ class TensorrtSession(Session):
         }
 
     def close(self):
-        cuda, self._cuda = self._cuda, None
-        if cuda is None:
+        if not self._open:
             return
-        with cuda:
+        self._open = False
+        with self._cuda:
             if self._graph is not None:
                 self._graph.close()
-            # device memory must go while its context is there
-            self._graph = self._run = self._input = self._raw = self._kernel = self._stream = self._events = None
-        cuda.close()
+            for name in _ON_DEVICE:  # device memory must go while its context is there
+                setattr(self, name, None)
+        self._cuda.close()
 
 
+_ON_DEVICE = ("_graph", "_run", "_input", "_raw", "_kernel", "_stream", "_events")
 _SELECTED = (("detection_boxes", (4,)), ("detection_scores", ()), ("detection_classes", ()))
 
 

@@ -1,11 +1,11 @@
 """TensorRT 8.5 on: tensors have names, and each is told its address."""
 
 from ..errors import BadInput
-from .trt import Port, TensorrtSession
+from .trt import Execution, Port, TensorrtSession
 
 
-class AddressExecution(object):
-    """A deserialized engine with its buffers. inputs, outputs: name -> Port."""
+class AddressExecution(Execution):
+    """Tensors by name."""
 
     name = "tensorrt10"
 
@@ -17,7 +17,7 @@ class AddressExecution(object):
         context = engine.create_execution_context()
         if context is None:
             raise BadInput("TensorRT {} has no memory to run the engine: {}".format(trt.__version__, logger.told()))
-        self.inputs, self.outputs = {}, {}
+        super(AddressExecution, self).__init__(trt, logger, plan, driver)
         for i in range(engine.num_io_tensors):
             name = engine.get_tensor_name(i)
             shape = tuple(engine.get_tensor_shape(name))

@@ -1,11 +1,11 @@
 """TensorRT 8.0 to 8.4 (JetPack 4): tensors are bindings, numbered and handed over as one list of addresses."""
 
 from ..errors import BadInput
-from .trt import Port, TensorrtSession
+from .trt import Execution, Port, TensorrtSession
 
 
-class BindingsExecution(object):
-    """A deserialized engine with its buffers. inputs, outputs: name -> Port."""
+class BindingsExecution(Execution):
+    """Bindings by number."""
 
     name = "tensorrt8"
 
@@ -17,7 +17,8 @@ class BindingsExecution(object):
         context = engine.create_execution_context()
         if context is None:
             raise BadInput("TensorRT {} has no memory to run the engine: {}".format(trt.__version__, logger.told()))
-        self.inputs, self.outputs, self._addresses = {}, {}, []
+        super(BindingsExecution, self).__init__(trt, logger, plan, driver)
+        self._addresses = []  # type: list[int]
         for i in range(engine.num_bindings):
             name = engine.get_binding_name(i)
             port = Port(driver, name, engine.get_binding_shape(i), trt.nptype(engine.get_binding_dtype(i)))
