@@ -29,6 +29,7 @@ VERBS = {
     "doctor": "pipeline",
     "lint": "conversion.lint",
     "build": "conversion.engine",
+    "import_onnx": "conversion.imports.verb",
     "complexity": "measure.complexity",
     "bundle": "deploy.bundling",
     "flash": "deploy.flashing",

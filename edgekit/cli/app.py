@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": "Measure mAP of an artifact on annotated images.",
     "export": "Lower a checkpoint or a recipe's shipped weights to ONNX.",
     "quantize": "Lower an ONNX artifact to INT8 and gate the loss of accuracy.",
+    "import-onnx": "Bring an ONNX detector that was trained elsewhere onto the spine.",
     "lint": "Say what a board would refuse in an ONNX file, without the board.",
     "build": "Build a TensorRT engine for the GPU of this machine.",
     "bench": "Measure accuracy, size, GOPS and latency on a board.",
