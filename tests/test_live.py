@@ -1,0 +1,100 @@
+"""The workstation's verb ``camera``: which network, which clip, which board."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import edgekit
+from edgekit import live
+from edgekit.cli import main
+from edgekit.runtime.artifact import new_artifact, read_artifact
+from edgekit.runtime.camera.sources import open_source
+from edgekit.runtime.errors import ArtifactError, BadConfig
+
+from .runtime.camera.conftest import artifact, clip  # noqa: F401 - fixtures
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the runtime's camera is asked for."""
+    calls = []
+    monkeypatch.setattr(
+        "edgekit.runtime.camera.app.run", lambda options, say: calls.append(options) or {"ended": "source"}
+    )
+    return calls
+
+
+def test_the_demo_is_the_shipped_clip_and_weights_on_the_page(asked, artifact, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(live, "_model", lambda name, progress: [name, read_artifact(artifact)][1])
+    edgekit.camera(demo=True)
+    (options,) = asked
+    assert options.source == str(live.demo_clip())
+    assert (options.web, options.loop, options.open_page, options.count_lines) == (True, True, True, [live.DEMO_LINE])
+
+
+@pytest.mark.parametrize(("given", "web"), [({"headless": True}, False), ({"web": True, "mp4": "x.mp4"}, True)])
+def test_a_demo_with_sinks_of_its_own_has_those(asked, artifact, given, web):  # noqa: F811
+    edgekit.camera(str(artifact), demo=True, **given)
+    assert asked[0].web is web
+
+
+def test_the_shipped_clip_can_be_played_and_its_licence_is_beside_it():
+    shipped = live.demo_clip()
+    assert shipped.stat().st_size < 3_000_000
+    assert "CC BY 4.0" in (shipped.parent / "README.md").read_text()
+    assert "Attribution 4.0 International" in (shipped.parent / "LICENSE").read_text()
+    with open_source(shipped) as source:
+        assert sum(1 for _ in source) == 197
+        assert source.rate == 12.5
+
+
+def test_a_boards_camera_strings_are_handed_over(asked, artifact):  # noqa: F811
+    edgekit.camera(str(artifact), "csi://0", board="jetson-tx2")
+    assert asked[0].board["camera"]["csi"].startswith("nvarguscamerasrc")
+    assert asked[0].runtime == asked[0].board["runtimes"][0]
+
+
+def test_a_recipe_is_exported_and_its_int8_version_preferred(asked, artifact, tmp_path, monkeypatch):  # noqa: F811
+    exported = read_artifact(artifact)
+    monkeypatch.setattr("edgekit.pipeline.export", lambda name, progress: exported)
+    monkeypatch.setattr("edgekit.pipeline.RUNS", tmp_path)
+    edgekit.camera(live.DEMO_RECIPE, "0")
+    assert asked[-1].artifact == exported.path
+    manifest = {k: v for k, v in exported.manifest.items() if k not in ("kind", "payload")}
+    for parents in ({"onnx": "another"}, {"onnx": exported.digest}):
+        with new_artifact(tmp_path / "demo" / "onnx-int8", "onnx-int8", {**manifest, "parents": parents}) as place:
+            (tmp_path / "model").write_bytes(b"")
+            (tmp_path / "model").rename(f"{place}/model.onnx")
+        edgekit.camera(live.DEMO_RECIPE, "0")
+    assert [a.artifact for a in asked[1:]] == [exported.path, str(tmp_path / "demo" / "onnx-int8")]
+
+
+def test_a_checkpoint_and_a_strange_folder_are_told(artifact, tmp_path):  # noqa: F811
+    with new_artifact(tmp_path / "checkpoint", "checkpoint", {"classes": ["a"]}):
+        pass
+    with pytest.raises(ArtifactError, match="edgekit export"):
+        edgekit.camera(str(tmp_path / "checkpoint"), "0")
+    with pytest.raises(ArtifactError, match="not an artifact"):
+        edgekit.camera(str(tmp_path), "0")
+    with pytest.raises(BadConfig, match="no recipe named"):
+        edgekit.camera("no-such-recipe", "0")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["x"], ["--source", "0"], ["--demo", "--score", "3"], ["x", "--size", "big"]]
+)
+def test_mistakes_on_the_command_line(arguments, capsys):
+    assert main(["camera", *arguments]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_command_runs_and_prints_json(artifact, clip, tmp_path):  # noqa: F811
+    command = [sys.executable, "-m", "edgekit", "camera", str(artifact), "--source", str(clip), "--offline"]
+    done = subprocess.run(
+        [*command, "--coco", str(tmp_path / "c.json"), "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"] == 40
+    assert len(json.loads((tmp_path / "c.json").read_text())["images"]) == 40
