@@ -136,7 +136,8 @@ def test_published_figures(row):
 
 
 YOLOS = [recipe for recipe in map(load_recipe, recipe_names()) if recipe.model.name == "yolo"]
-RECIPES = [recipe for recipe in YOLOS if "CSPNet" in recipe.paper]
+# The paper's own; the same networks on other data sets have their classes and sizes.
+RECIPES = [recipe for recipe in YOLOS if "CSPNet" in recipe.paper and len(recipe.classes) == 80]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
