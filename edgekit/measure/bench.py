@@ -151,10 +151,34 @@ def measure_target(
     """``bench_artifact`` with the detections kept, and with the command that runs the worker."""
     options = options or BenchOptions()
     job = worker_job(target, board, eval_set, options)
+    if (count := _batch(target.artifact)) > 1:
+        return Measurement(_batch_row(target, board, job, options, count, worker, progress), {})
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     result, other_load = run_worker(job, worker, progress)
     measurement = measured(target, board, eval_set, options, job, result, other_load, started)
     return measurement._replace(row=_with_extras(measurement.row, target, board, job, options, worker, progress))
+
+
+def _batch(artifact: Artifact) -> int:
+    shape = artifact.manifest.get("input", {}).get("shape") or [1]
+    return shape[0] if isinstance(shape[0], int) else 1
+
+
+def _batch_row(
+    target: Target,
+    board: Board,
+    job: Mapping[str, Any],
+    options: BenchOptions,
+    count: int,
+    worker: Sequence[str],
+    progress: Progress | None,
+) -> Row:
+    """The row of a file that was exported with a batch: throughput alone, as latency is that of one image."""
+    reason = f"latency and accuracy are of one image at a time, and this file takes {count} a call"
+    if not options.offline:
+        raise BadInput(f"{target.artifact.path}: {reason}. Measure its throughput: edgekit bench --offline")
+    row = unmeasured_row(target, board, reason, options)
+    return row.model_copy(update={"throughput": (measure_offline(job, board, worker, progress),)})
 
 
 def measured(

@@ -15,7 +15,7 @@ import sys
 import time
 
 from . import machine
-from .errors import BadConfig, EdgeKitError
+from .errors import BadConfig, BadInput, EdgeKitError
 
 # key -> default; None in REQUIRED keys is never seen
 JOB = {
@@ -113,6 +113,12 @@ def measure(job, cores, progress):
         progress("load", 1, 1)
         result.update(_about(runner))
         memory = {"loaded": machine.peak_rss_bytes()}
+        if runner.batch != 1:
+            raise BadInput(
+                "{}: takes {} images a call, and latency is that of one. Its throughput: mode offline".format(
+                    job["artifact"], runner.batch
+                )
+            )
         images, result["decode_ms"] = _decode(job)
         result["first_ms"] = _milliseconds(runner(images[0])[1])
         runner.check(images[0])

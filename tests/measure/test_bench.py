@@ -443,3 +443,15 @@ def test_offline_that_fails_leaves_the_latency(worker, artifact, eval_set):
     assert row.latency.count == 100
     assert row.throughput == ()
     assert "throughput was not measured: out of memory" in row.verdict.reasons
+
+
+def test_a_file_with_a_batch_is_measured_offline_only(worker, eval_set, tmp_path):
+    batch = make_artifact(tmp_path / "b", input={"name": "image", "layout": "nhwc_uint8", "shape": [4, 32, 64, 3]})
+    worker.play(result={**scripted_result([10.0]), "offline": {**OFFLINE, "batch": 4}})
+    with pytest.raises(BadInput, match=r"this file takes 4 a call\. Measure its throughput: edgekit bench --offline"):
+        bench(worker, batch, eval_set)
+    row = bench(worker, batch, eval_set, options=BenchOptions(offline=True)).row
+    assert (row.latency, row.accuracy, row.verdict.status) == (None, None, "not measured")
+    assert row.throughput[0].batch == 4
+    assert "4 images a call" in row.throughput[0].note
+    assert [job["mode"] for job in worker.jobs()] == ["offline"]

@@ -216,3 +216,86 @@ def test_ctrl_c_leaves_no_result_and_no_traceback(write_job):
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
     assert [p.name for p in result.parent.iterdir()] == ["job.json"]
+
+
+# -- the other modes --------------------------------------------------------------------------------------------------
+def test_offline_runs_several_sessions_at_once(write_job):
+    job, result = write_job(mode="offline", streams=2)
+    done = run(job, result)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(result.read_text())
+    assert (found["offline"]["streams"], found["offline"]["batch"]) == (2, 1)
+    assert found["offline"]["count"] >= 5
+    assert found["offline"]["fps"] == pytest.approx(found["offline"]["count"] / found["offline"]["wall_seconds"])
+    assert found["session"]["library"] == "onnxruntime"
+    assert "detections" not in found
+
+
+def test_turns_are_run_when_stdin_says(write_job):
+    job, result = write_job(mode="turns")
+    done = run(job, result, input='{"frames": 2}\n{"frames": 3}\n')
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [len(message["ms"]) for message in said if message["phase"] == "turn"] == [2, 3]
+    phases = list(dict.fromkeys(message["phase"] for message in said))
+    assert phases == ["load", "warm-up", "ready", "turn", "accuracy"]
+    found = json.loads(result.read_text())
+    assert found["timed"]["count"] == len(found["latency_ms"]["total"]) == 5
+    assert len(found["detections"]) == 6
+
+
+def test_layers_add_up_to_the_network(write_job, tmp_path):
+    folder = tmp_path / "profiler"
+    folder.mkdir()
+    job, result = write_job(mode="layers", folder=str(folder))
+    done = run(job, result)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(result.read_text())["layers"]
+    assert (found["runs"], found["profiler"].split()[0]) == (5, "onnxruntime")
+    assert len(found["steps"]) > 50
+    assert sum(step["ms"] for step in found["steps"]) > 0
+    assert "optimised.onnx" in {p.name for p in folder.iterdir()}
+
+
+def test_a_file_with_a_batch_has_a_throughput_and_no_latency(write_job, network, tmp_path, image_paths):
+    from edgekit.conversion.export import ExportOptions, export_onnx
+    from edgekit.runtime.artifact import new_artifact
+
+    from .conftest import POSTPROCESS, PREPROCESS, manifest
+
+    options = ExportOptions(layout="nhwc_uint8", batch=2)
+    about = {"input": {"name": "image", "layout": "nhwc_uint8", "shape": [2, 64, 96, 3]}, "precision": "fp32"}
+    with new_artifact(tmp_path / "two", "onnx", manifest(postprocess=POSTPROCESS, **about)) as folder:
+        export_onnx(network, PREPROCESS, options, f"{folder}/model.onnx")
+    job, result = write_job(artifact=str(tmp_path / "two"))
+    assert run(job, result).returncode == 2
+    assert "takes 2 images a call, and latency is that of one" in json.loads(result.read_text())["error"]
+    job, result = write_job(artifact=str(tmp_path / "two"), mode="offline")
+    assert run(job, result).returncode == 0
+    found = json.loads(result.read_text())["offline"]
+    assert found["batch"] == 2
+    assert found["count"] % 2 == 0
+    with open_runner(str(tmp_path / "two")) as pair:
+        from edgekit.runtime.images import read_image
+
+        images = [read_image(path) for path in image_paths[:2]]
+        first, second = pair.many(images)
+        swapped = pair.many(images[::-1])
+    assert len(first.scores) > 0
+    np.testing.assert_allclose(first.scores, swapped[1].scores, rtol=1e-5)
+    np.testing.assert_allclose(second.boxes, swapped[0].boxes, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": "fast"}, "mode: expected one of latency, turns, offline, layers, got 'fast'"),
+        ({"mode": "layers"}, "folder: mode layers needs a folder"),
+        ({"mode": "offline", "streams": 0}, "streams: expected a number from 1, got 0"),
+    ],
+)
+def test_wrong_modes_are_told(change, message, tmp_path):
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps({"artifact": "a", "images": ["b"], **change}))
+    with pytest.raises(BadConfig, match=message):
+        worker.read_job(str(path))
