@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import options
+from .grids import show_grid
 from .output import print_json
 from .progress import work
 from .rows import show_rows
+
+if TYPE_CHECKING:
+    from ..measure.row import Row
 
 EXAMPLE = """
 edgekit report runs/demo/rows.json other/rows.json --out report
@@ -60,16 +65,26 @@ def report(
 
 
 def _print_rows(files: list[Path], history: Path | None, title: str | None, json: bool) -> None:
-    """The table alone; nothing is written."""
+    """The table alone, and the history as lines of bars; nothing is written."""
     from ..measure.report import read_report
     from ..runtime.errors import BadConfig, BadInput
 
-    if history is not None or title is not None:
-        raise BadConfig("--history and --title are for the page; say where it goes: --out report")
+    if title is not None:
+        raise BadConfig("--title is for the page; say where it goes: --out report")
     found = [row for file in files for row in read_report(file)]
     if not found:
         raise BadInput(f"{', '.join(map(str, files))}: holds no row. Measure some: edgekit bench")
     if json:
         print_json(found)
-    else:
-        show_rows(found)
+        return
+    show_rows(found)
+    if history is not None:
+        _show_history(found, history)
+
+
+def _show_history(rows: Sequence[Row], folder: Path) -> None:
+    from ..measure.history import history_lines, read_history, tracks
+
+    for track in tracks(read_history(folder), rows):
+        print(track.label)
+        show_grid(("metric", "history", "now", "change"), history_lines(track))

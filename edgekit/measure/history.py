@@ -17,6 +17,7 @@ from .row import Row
 
 SHOWN = ("mAP50", "size", "gops", "latency")
 _BARS = "▁▂▃▄▅▆▇█"
+MOST_BARS = 24  # of the last steps, in text
 
 
 class Step(NamedTuple):
@@ -118,3 +119,26 @@ def change_text(series: Series) -> str:
     if series.metric.unit == "%":
         return f"{now - before:+.2f} pt"
     return "" if series.change is None else f"{series.change:+.1%}"
+
+
+def history_cells(found: Sequence[Track]) -> tuple[list[str], list[list[str]]]:
+    """Headers and lines of one table: for each row and metric the bars, the last value and its change."""
+    titles = dict.fromkeys(series.metric.title for track in found for series in track.series)
+    body = []
+    for track in found:
+        known = {title: " ".join(filter(None, texts)) for title, *texts in history_lines(track)}
+        body.append([track.label, *(known.get(title, "-") for title in titles)])
+    return ["row", *titles], body
+
+
+def history_lines(track: Track) -> list[list[str]]:
+    """Of one row: a metric, its bars, its last value and that one's change."""
+    return [
+        [
+            series.metric.title,
+            spark_text([dot.value for dot in series.dots[-MOST_BARS:]]),
+            series.metric.text(series.dots[-1].value),
+            change_text(series),
+        ]
+        for series in track.series
+    ]

@@ -23,7 +23,7 @@ from ..runtime.errors import BadInput
 from .charts_layers import worst_layers
 from .draw import save_image
 from .exports import render_csv, render_latex
-from .history import Series, Step, change_text, spark_text, tracks
+from .history import Step, history_cells, tracks
 from .page import Picture, render_html
 from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, LayerTime, Record, Row, table_cells, table_values
 from .words import Machine, by_board, conditions, facts, findings, labels, machines, subtitle, verdict_text
@@ -267,18 +267,8 @@ def _layer_cells(layer: LayerTime) -> list[str]:
 
 def _history_markdown(rows: Sequence[Row], history: Sequence[Step]) -> list[str]:
     """A line of bars per row and metric, with the last value and its change."""
-    found = tracks(history, rows) if history else []
-    titles = dict.fromkeys(series.metric.title for track in found for series in track.series)
-    body = []
-    for track in found:
-        known = {series.metric.title: _history_cell(series) for series in track.series}
-        body.append([track.label, *(known.get(title, "-") for title in titles)])
-    return ["## History", markdown_grid(["", *titles], body)] if body else []
-
-
-def _history_cell(series: Series) -> str:
-    values = [dot.value for dot in series.dots]
-    return f"{spark_text(values)} {series.metric.text(values[-1])} {change_text(series)}".strip()
+    headers, body = history_cells(tracks(history, rows) if history else [])
+    return ["## History", markdown_grid(headers, body)] if body else []
 
 
 def _details_markdown(rows: Sequence[Row], titles: Sequence[str]) -> str:

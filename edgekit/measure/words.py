@@ -86,8 +86,11 @@ def by_board(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def _caution(*rows: Row) -> str:
     """What a sentence about rows that cannot be trusted must say."""
-    noisy = any(row.verdict.status in ("noisy", "throttled") for row in rows)
-    return "; measured on a disturbed machine, so do not rely on it" if noisy else ""
+    found = {row.verdict.status for row in rows}
+    if "simulated" in found:
+        return "; simulated, not measured on a board"
+    disturbed = found & {"noisy", "throttled"}
+    return "; measured on a disturbed machine, so do not rely on it" if disturbed else ""
 
 
 def _p50(row: Row) -> float:

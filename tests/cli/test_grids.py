@@ -3,7 +3,8 @@
 import pytest
 from rich.console import Console
 
-from edgekit.cli import grids
+from edgekit.cli import grids, main
+from edgekit.measure.report import report_json
 
 HEADERS = ("name", "size", "GOPS/\nframe", "note", "origin")
 BODY = [
@@ -40,3 +41,24 @@ def test_brackets_are_text(monkeypatch, capsys):
     monkeypatch.setattr(grids, "stdout_console", lambda: Console(width=80))
     grids.show_grid(["name"], [["[bold]x[/bold]"]])
     assert "[bold]x[/bold]" in capsys.readouterr().out
+
+
+def test_report_without_out_prints_the_table_and_the_history(tmp_path, row, capsys):
+    (tmp_path / "history").mkdir()
+    old = row.model_copy(update={"started": "2026-01-01T00:00:00+00:00"})
+    (tmp_path / "history" / "abc.json").write_text(report_json([old]))
+    (tmp_path / "now.json").write_text(report_json([row]))
+    assert main(["report", str(tmp_path / "now.json"), "--history", str(tmp_path / "history")]) == 0
+    out = capsys.readouterr().out
+    assert "GOPS/frame" in out
+    assert "the-model · x86-1t · onnxruntime fp32" in out
+    assert "▄▄" in out
+    assert "no change" in out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["history", "now.json"]
+
+
+@pytest.mark.parametrize(("args", "said"), [(["--title", "t"], "--out"), (["--history", "none"], "no such folder")])
+def test_report_says_what_is_wrong(args, said, tmp_path, row, capsys):
+    (tmp_path / "now.json").write_text(report_json([row]))
+    assert main(["report", str(tmp_path / "now.json"), *args]) == 2
+    assert said in capsys.readouterr().err

@@ -277,6 +277,11 @@ def test_findings_about_noisy_rows_warn():
     assert said[2] == "1 of 2 rows are valid; row 2 is noisy."
 
 
+def test_findings_about_a_simulator_say_so():
+    said = findings([timed(40.0, board="twin", verdict={"status": "simulated"})])
+    assert "simulated, not measured on a board" in said[0]
+
+
 def test_findings_of_nothing_measured():
     assert findings([unmeasured()]) == ["0 of 1 rows are valid; row 1 is not measured."]
 
