@@ -78,7 +78,9 @@ def _set_mode(home, modes, wish, report, journal):
     else:
         journal["mode"] = before
         write_json(os.path.join(home, JOURNAL), journal)
-        _try(["nvpmodel", "-m", str(number)], "power mode {}".format(number), report)
+        if not _try(["nvpmodel", "-m", str(number)], "power mode {}".format(number), report):
+            journal["mode"] = None  # nothing was changed, so there is nothing to restore
+            os.unlink(os.path.join(home, JOURNAL))
 
 
 def _set_clocks(home, report, journal):

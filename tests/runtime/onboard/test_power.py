@@ -83,6 +83,8 @@ def test_not_permitted_is_reported_and_nothing_changes(board):
     assert report["done"] == []
     assert len(report["refused"]) == 2
     assert all("a password is required" in text for text in report["refused"])
+    assert report["restored"] == []
+    assert os.listdir(board.home) == []
 
 
 def test_a_mode_that_the_board_has_not(board):
