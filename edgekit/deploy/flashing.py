@@ -156,7 +156,7 @@ def _one(host: Host, work: Work, show: Progress) -> Flashed:
         result.error, result.error_type = str(error), type(error).__name__
         running = [name for name, state in result.steps.items() if state == "running"]
         result.steps.update(dict.fromkeys(running, "failed"))
-        show(host.name, "failed", 1, 1)
+        show(host.name, "failed", 0, 0)
     result.seconds = round(time.monotonic() - started, 1)
     return result
 

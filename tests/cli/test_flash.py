@@ -56,14 +56,14 @@ def test_on_a_terminal_there_is_a_table_of_hosts(pipeline, monkeypatch, capsys):
     def work(*args, progress, **rest):
         progress("", "golden boxes", 1, 2)
         progress("tx2-a", "copy", 1, 4)
-        progress("tx2-b", "failed", 1, 1)
+        progress("tx2-b", "done", 1, 1)
         return []
 
     pipeline.results["flash"] = lambda **given: work(**given)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert main(ARGS) == 0
     err = capsys.readouterr().err
-    for word in ("tx2-a", "copy", "25 %", "tx2-b", "failed", "100 %"):
+    for word in ("tx2-a", "copy", "25 %", "tx2-b", "done", "100 %"):
         assert word in err
 
 

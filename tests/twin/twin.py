@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -252,6 +253,7 @@ def main() -> None:
     reason = why_not()
     if reason:
         sys.exit(reason)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the sshd is stopped
     world = World.make()
     twin = Twin(world, "twin")
     try:
