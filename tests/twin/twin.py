@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import shutil
@@ -187,7 +188,9 @@ class Twin:
 
     def start(self) -> Twin:
         command = [SSHD, "-D", "-f", self.folder / "sshd_config", "-E", self.folder / "sshd.log"]
-        self._sshd = subprocess.Popen(command, start_new_session=True, env=clean_environment())
+        self._sshd = subprocess.Popen(
+            command, start_new_session=True, env=clean_environment(), preexec_fn=_die_with_parent
+        )
         deadline = time.monotonic() + 20
         while not _listens(self.port):
             if self._sshd.poll() is not None or time.monotonic() > deadline:
@@ -230,6 +233,11 @@ def _keygen(file: Path) -> None:
     file.unlink(missing_ok=True)
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "edgekit-twin", "-f", str(file)]
     subprocess.run(command, check=True)
+
+
+def _die_with_parent() -> None:
+    """No sshd may stay behind when the tests are killed (prctl PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _readable(path: Path) -> bool:
