@@ -82,6 +82,7 @@ class World:
     folder: Path
     python: Path
     user: str
+    made_user: bool = False
 
     @classmethod
     def make(cls) -> World:
@@ -89,23 +90,29 @@ class World:
         folder.chmod(0o755)
         _copy_python(Path(os.environ["EDGEKIT_PYTHON36"]), folder / "python")
         user = USER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-        if user == USER:
-            _make_user(folder)
-        return cls(folder, folder / "python", user)
+        made = user == USER and _make_user(folder)
+        return cls(folder, folder / "python", user, made)
 
     def remove(self) -> None:
-        if self.user == USER:
+        if self.made_user:
             subprocess.run(["userdel", USER], check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _make_user(folder: Path) -> None:
-    subprocess.run(["userdel", USER], check=False, capture_output=True)
+def _make_user(folder: Path) -> bool:
+    """Whether the user was made now; another test run may have done it."""
+    Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own, for privilege separation
+    try:
+        pwd.getpwnam(USER)
+    except KeyError:
+        pass
+    else:
+        return False
     command = ["useradd", "--no-create-home", "--home-dir", folder, "--shell", "/bin/sh", USER]
     subprocess.run(command, check=True, capture_output=True)
     # no password can match, and the account is not locked: sshd lets only an unlocked one in by key
     subprocess.run(["usermod", "--password", "*", USER], check=True, capture_output=True)
-    Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own, for privilege separation
+    return True
 
 
 def _copy_python(executable: Path, target: Path) -> None:
@@ -114,13 +121,14 @@ def _copy_python(executable: Path, target: Path) -> None:
     said = subprocess.run([executable, "-c", ask], check=True, capture_output=True, text=True, env=clean_environment())
     base, packages = map(Path, said.stdout.split())
     library = target / "lib" / "python3.6"
-    ignore = shutil.ignore_patterns("test", "tests", "__pycache__", "site-packages", "idlelib", "tkinter", "*.a")
+    # compiled files stay valid, for a link keeps the source's time; without them each start would compile anew
+    ignore = shutil.ignore_patterns("test", "tests", "site-packages", "idlelib", "tkinter", "*.a")
     shutil.copytree(base / "lib" / "python3.6", library, copy_function=_link, ignore=ignore)
     (target / "bin").mkdir()
     _link(str((base / "bin" / "python3.6").resolve()), str(target / "bin" / "python3"))
     for shared in (base / "lib").glob("libpython3.6*.so*"):
         _link(str(shared.resolve()), str(target / "lib" / shared.name))
-    skip = shutil.ignore_patterns("__pycache__", "pip*", "setuptools*", "wheel*")
+    skip = shutil.ignore_patterns("pip*", "setuptools*", "wheel*")
     shutil.copytree(packages, library / "site-packages", copy_function=_link, ignore=skip, symlinks=True)
     for package in ("tensorrt", "pycuda"):
         shutil.copytree(HERE / "simulator" / package, library / "site-packages" / package)
