@@ -19,8 +19,8 @@ from .matching import (
     Runs,
     group_rows,
     machine_differences,
+    noted_differences,
     require_one_file,
-    software_differences,
     state_differences,
 )
 from .metrics import Limit, Metric, parse_limits
@@ -287,7 +287,7 @@ def _notes(before: Runs, after: Runs, checks: Sequence[Check]) -> Iterator[str]:
             yield f"{key.label}: new, not in the baseline; nothing was checked"
     for key, base in before.items():
         for row in after.get(key, ()):
-            yield from (f"software of {key.board} changed: {text}" for text in software_differences(base[0], row))
+            yield from (f"{key.board} changed: {text}" for text in noted_differences(base[0], row))
             if row.input != base[0].input:
                 yield f"{key.label}: the input changed from {_input(base[0])} to {_input(row)}"
         for side, rows in (("baseline", base), ("report", after.get(key, ()))):

@@ -11,12 +11,12 @@ from .row import Row
 
 DISTURBED = ("noisy", "throttled")
 # Facts that say which machine it is. memory_mb may differ a little: the kernel keeps some for itself.
-_IDENTITY = ("cpu", "architecture", "extensions", "cores", "physical_cores", "memory_mb", "board", "virtual")
+_IDENTITY = ("cpu", "architecture", "extensions", "cores", "physical_cores", "memory_mb", "board", "virtual", "model")
 _NEAR = {"memory_mb": 0.05, "frequency_mhz": 0.05}  # relative difference that means nothing
-_SOFTWARE = ("system", "kernel", "python")
-_MOVING = ("load_average", "affinity", "smt_siblings", "frequency_mhz")
-_HELD = ("performance", "userspace", "unknown")  # governors under which the frequency is a setting, not an answer
-_UNKNOWN = (None, "unknown")
+_SOFTWARE = ("system", "kernel", "python", "L4T")
+_NOTED = ("host", "frequency_mhz")  # another one of the same kind; a clock that nobody holds moves by itself
+_MOVING = ("load_average", "affinity", "smt_siblings", *_NOTED)
+_UNKNOWN = (None, "unknown", "not measured")
 
 
 class Key(NamedTuple):
@@ -75,30 +75,41 @@ def machine_differences(first: Row, second: Row) -> list[str]:
 
 
 def state_differences(first: Row, second: Row) -> list[str]:
-    """In what the states of the boards differ: governor, turbo, held frequency, power mode, threads."""
+    """In what the states of the boards differ: governor, turbo, power mode, static clocks, threads."""
     before, after = _facts(first), _facts(second)
     skip = {*_IDENTITY, *_SOFTWARE, *_MOVING}
     names = [n for n in before if n not in skip and all(isinstance(f.get(n), str | bool) for f in (before, after))]
-    if all(facts.get("governor", "unknown") in _HELD for facts in (before, after)):
-        names.append("frequency_mhz")
     told = list(_differences(first, second, names))
     if first.process.threads != second.process.threads:
         told.append(f"threads: {first.process.threads}, now {second.process.threads}")
     return told
 
 
-def software_differences(first: Row, second: Row) -> list[str]:
-    """In what the software differs. That is often the change under test, so it stops no comparison."""
-    told = list(_differences(first, second, _SOFTWARE))
+def noted_differences(first: Row, second: Row) -> list[str]:
+    """What may explain a change and stops no comparison: software, another board of the same kind, another clock."""
+    told = list(_differences(first, second, (*_SOFTWARE, *_NOTED)))
     if first.runtime_version != second.runtime_version:
-        told.insert(
-            0, f"{first.runtime}: {first.runtime_version or 'unknown'}, now {second.runtime_version or 'unknown'}"
-        )
+        versions = [row.runtime_version or "unknown" for row in (first, second)]
+        told.insert(0, f"{first.runtime}: {versions[0]}, now {versions[1]}")
     return told
 
 
+def board_facts(row: Row) -> dict[str, Any]:
+    """What a board tells of itself beside ``machine.facts``: model, L4T, host, power mode, static clocks."""
+    board, power = row.machine.get("board", {}), row.machine.get("power", {})
+    mode, asked = power.get("during") or {}, power.get("asked") or {}
+    told = {
+        "model": board.get("model"),
+        "L4T": board.get("l4t"),
+        "host": board.get("host"),
+        "power mode": mode.get("name"),
+        "static clocks": asked.get("jetson_clocks"),
+    }
+    return {name: value for name, value in told.items() if value not in _UNKNOWN}
+
+
 def _facts(row: Row) -> Mapping[str, Any]:
-    return row.machine.get("before", {})
+    return {**row.machine.get("before", {}), **board_facts(row)}
 
 
 def _differences(first: Row, second: Row, names: Sequence[str]) -> Iterator[str]:

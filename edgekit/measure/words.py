@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..runtime.timing import P99_NEEDS
+from .matching import board_facts
 from .row import NOT_MEASURED, Row
 
 _PER_ROW = ("affinity", "smt_siblings")  # facts of the core that a row was pinned to, not of the machine
@@ -270,7 +271,8 @@ def machines(rows: Sequence[Row]) -> list[Machine]:
 
 
 def _fixed(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in row.machine["before"].items() if name not in (*_MOVING, *_PER_ROW)}
+    known = {**row.machine["before"], **board_facts(row)}
+    return {name: value for name, value in known.items() if name not in (*_MOVING, *_PER_ROW)}
 
 
 def _flat(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
