@@ -11,9 +11,20 @@ from .row import Row
 
 DISTURBED = ("noisy", "throttled")
 # Facts that say which machine it is. memory_mb may differ a little: the kernel keeps some for itself.
-_IDENTITY = ("cpu", "architecture", "extensions", "cores", "physical_cores", "memory_mb", "board", "virtual", "model")
+_IDENTITY = (
+    "cpu",
+    "architecture",
+    "extensions",
+    "cores",
+    "physical_cores",
+    "memory_mb",
+    "board",
+    "virtual",
+    "model",
+    "device",
+)
 _NEAR = {"memory_mb": 0.05, "frequency_mhz": 0.05}  # relative difference that means nothing
-_SOFTWARE = ("system", "kernel", "python", "L4T")
+_SOFTWARE = ("system", "kernel", "python", "L4T", "CUDA")
 _NOTED = ("host", "frequency_mhz")  # another one of the same kind; a clock that nobody holds moves by itself
 _MOVING = ("load_average", "affinity", "smt_siblings", *_NOTED)
 _UNKNOWN = (None, "unknown", "not measured")
@@ -95,13 +106,15 @@ def noted_differences(first: Row, second: Row) -> list[str]:
 
 
 def board_facts(row: Row) -> dict[str, Any]:
-    """What a board tells of itself beside ``machine.facts``: model, L4T, host, power mode, static clocks."""
+    """What is told beside ``machine.facts``: a board's model, L4T, host, power mode, static clocks; the accelerator."""
     board, power = row.machine.get("board", {}), row.machine.get("power", {})
     mode, asked = power.get("during") or {}, power.get("asked") or {}
     told = {
         "model": board.get("model"),
         "L4T": board.get("l4t"),
         "host": board.get("host"),
+        "device": row.session.get("device"),
+        "CUDA": row.session.get("cuda"),
         "power mode": mode.get("name"),
         "static clocks": asked.get("jetson_clocks"),
     }

@@ -320,6 +320,12 @@ def test_the_power_mode_is_the_boards_state_and_its_host_a_note(other, outcome, 
     assert told is None or told in result.checks[0].reason or any(told in note for note in result.notes)
 
 
+def test_another_accelerator_is_another_machine():
+    first, second = (row(session={"device": name, "cuda": "12.8"}) for name in ("NVIDIA H200", "NVIDIA L4"))
+    result = compare([first], [second], parse_limits(["latency=+5%"]))
+    assert "another machine (device: NVIDIA H200, now NVIDIA L4)" in result.checks[0].reason
+
+
 def test_repeats_on_two_machines_are_not_averaged():
     result = compare([row()], [row(10.0), row(10.0, machine={"cpu": "Other"})], parse_limits(["latency=+5%"]))
     assert "another machine" in result.checks[0].reason
