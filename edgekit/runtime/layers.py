@@ -59,7 +59,8 @@ def _onnxruntime(session, tensor, runs, folder):
 
 def ort_steps(events, runs):
     """Steps from ONNX Runtime's trace: every node's last ``runs`` kernel times, in the order of execution."""
-    times, about = {}, {}
+    times = {}  # type: dict[str, list[float]]
+    about = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             name = event["name"][: -len("_kernel_time")]
@@ -111,7 +112,7 @@ def _openvino(session, tensor, runs, folder):
     model = core.read_model(session.artifact.file("model.onnx"))
     compiled = core.compile_model(model, "CPU", dict(_options(session.threads), PERF_COUNT=True))
     request = compiled.create_infer_request()
-    times = {}
+    times = {}  # type: dict[str, list[float]]
     for number in range(WARM_UP + runs):
         request.infer({INPUT: tensor}, share_inputs=True)
         if number >= WARM_UP:
@@ -154,7 +155,7 @@ def _tensorrt(session, tensor, runs, folder):
     """Every TensorRT: the execution context calls a profiler back after each run that it waits for."""
     tensorrt = load_library("tensorrt", "tensorrt8")
 
-    class Timer(tensorrt.IProfiler):
+    class Timer(tensorrt.IProfiler):  # type: ignore[name-defined]
         def __init__(self):
             super(Timer, self).__init__()
             self.times = {}
