@@ -138,8 +138,8 @@ def test_names_of_the_state_are_stable(tiny: Path) -> None:
 
 def test_class_weights_come_from_the_counts_unless_switched_off(tiny: Path) -> None:
     middle = 9 * (3**0.75 - 1) / (9**0.75 - 1) + 1
-    assert module_of(load_recipe(tiny)).loss.weights.tolist() == pytest.approx([1, middle, 10])
-    assert module_of(load_recipe(tiny, ["loss.balanced=false"])).loss.weights.tolist() == [1, 1, 1]
+    assert module_of(load_recipe(tiny)).loss.get_buffer("weights").tolist() == pytest.approx([1, middle, 10])
+    assert module_of(load_recipe(tiny, ["loss.balanced=false"])).loss.get_buffer("weights").tolist() == [1, 1, 1]
 
 
 def test_images_are_normalised_as_on_the_board(tiny: Path) -> None:
