@@ -205,6 +205,7 @@ def _fill(
         shutil.copyfile(Path(artifact.path) / name, folder / "artifact" / name)
     images = _golden_sources(artifact, options, coco)
     _write_golden(folder / "golden", artifact, images, progress)
+    build = {**build, **_pins(artifact, build, images, progress)}
     evaluation = _copy_evaluation(folder / "evaluation", coco, options) if coco else None
     if "int8" in profile.precisions:
         _copy_images(folder / "calibration" / "images", _calibration_sources(artifact, options))
@@ -219,6 +220,16 @@ def _fill(
         "evaluation": evaluation,
         "files": archive.describe_folder(folder),
     }
+
+
+def _pins(artifact: Artifact, build: dict[str, Any], images: Sequence[Path], progress: Progress) -> dict[str, Any]:
+    """Layers that would overflow in FP16 on real images; the board keeps them in FP32."""
+    from ..conversion.precision import pins_for_fp16
+
+    if not build["runtime"].startswith("tensorrt") or build["precision"] != "fp16" or artifact.kind != "onnx":
+        return {}
+    pins, _ = pins_for_fp16(artifact, images, progress=progress)
+    return {"pins": list(pins)} if pins else {}
 
 
 def _evaluation(artifact: Artifact, options: BundleOptions) -> CocoSet | None:

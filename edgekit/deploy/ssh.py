@@ -257,8 +257,9 @@ class Agent:
             if "error" in first:
                 raise _same_error(self.host.name, first)
             if "result" not in first:
-                process.wait()
-                raise self.host.failure(words)
+                code = process.wait()
+                lost = code == SSH_FAILED
+                raise self.host.failure(words) if lost else BoardBug(self._obituary("hold", _ended(code, words)))
             stop = threading.Event()
             beat = threading.Thread(target=_beat, args=(process, stop), daemon=True)
             beat.start()
@@ -267,6 +268,10 @@ class Agent:
             finally:
                 stop.set()
                 beat.join()
+
+
+def _ended(code: int, words: IO[bytes]) -> Conversation:
+    return Conversation(code, "", _last_words(words))
 
 
 def _beat(process: subprocess.Popen[bytes], stop: threading.Event) -> None:

@@ -178,6 +178,14 @@ def test_a_board_that_is_held_already(ssh):
         pass
 
 
+def test_a_board_that_cannot_be_held(ssh):
+    held = agent(ssh("echo NameError >&2; exit 1")).holding("me")
+    with pytest.raises(BoardBug, match="hold ended with exit code 1 and no answer: NameError"), held:
+        pass
+    with pytest.raises(ConnectionLost), agent(ssh("exit 255")).holding("me"):
+        pass
+
+
 def test_an_interruption_ends_what_is_running(ssh):
     host = ssh("exec sleep 60")
     started = time.monotonic()
