@@ -7,8 +7,12 @@ One baseline is measured first (``--baseline-runs`` processes). Then come gates 
 between, as many gates as ``--slow-gates`` asks for are made with a worker that burns ``--slow`` times the time of every
 frame (0.10: it is 10 % slower), so drift of the machine meets both kinds alike.
 
+``--pool N`` is the short way: N runs of each kind are measured in turns, and the gates are drawn from them at random (a
+baseline and a report that share no run). The runs are as real, but the gates are not independent of each other.
+
 Goals: every unchanged gate passes and every slow one fails. A gate whose runs were all disturbed is neither; it is
-counted as ``not comparable``. Duration: (baseline runs + repeats x gates) x (seconds + about 2 s for each process).
+counted as ``not comparable``. Duration: (baseline runs + repeats x gates) x (seconds + about 2 s for each process), or
+2 x pool x (seconds + 2 s).
 Run it while nothing else does. The exit code is 1 when a goal is missed.
 """
 
@@ -18,6 +22,7 @@ import argparse
 import dataclasses
 import json
 import math
+import random
 import sys
 import time
 from collections import Counter
@@ -30,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 SLOW_WORKER = "--as-slow-worker"
+Gate = tuple[bool, Sequence[Any], Sequence[Any]]
+"""(slow, rows of the baseline, rows of the report)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,12 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     measure, limits = bench(args), parse_limits([args.limits])
     started = time.time()
-    base = [measure(0.0) for _ in range(args.baseline_runs)]
-    gates = []
-    for number, slow in enumerate(order(args.gates, args.slow_gates), 1):
-        runs = [measure(args.slow if slow else 0.0) for _ in range(args.repeats)]
-        (check,) = compare(base, runs, limits).checks
+    base, gates = [], []
+    for number, (slow, before, runs) in enumerate(pooled(args, measure) if args.pool else fresh(args, measure), 1):
+        (check,) = compare(before, runs, limits).checks
         gates.append({"slow": slow, **check.model_dump(mode="json"), "p50_ms": p50s(runs), "verdicts": verdicts(runs)})
+        base = list(before)
         print(f"{number}/{args.gates + args.slow_gates} {'slow' if slow else 'same'}: {check.outcome}", flush=True)
     result = summary(args, base, gates, time.time() - started)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -64,6 +70,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=5, help="runs of each gate")
     parser.add_argument("--gates", type=int, default=100, help="gates of the unchanged build")
     parser.add_argument("--slow-gates", type=int, default=100, help="gates of a slower one")
+    parser.add_argument("--pool", type=int, default=0, help="draw the gates from this many runs of each kind")
     parser.add_argument("--slow", type=float, default=0.10, help="how much slower, 0.10 for 10 %%")
     parser.add_argument("--max", dest="limits", default="latency=+5%", help="one limit, as edgekit gate takes it")
     parser.add_argument("--out", type=Path, default=Path("gate_noise.json"))
@@ -94,6 +101,32 @@ def order(same: int, slow: int) -> Iterator[bool]:
     total = same + slow
     for i in range(total):
         yield (i + 1) * slow // total > i * slow // total
+
+
+def fresh(args: argparse.Namespace, measure: Callable[[float], Any]) -> Iterator[Gate]:
+    """One baseline, and new runs for every gate."""
+    base = [measure(0.0) for _ in range(args.baseline_runs)]
+    for slow in order(args.gates, args.slow_gates):
+        yield slow, base, [measure(args.slow if slow else 0.0) for _ in range(args.repeats)]
+
+
+def pooled(args: argparse.Namespace, measure: Callable[[float], Any]) -> Iterator[Gate]:
+    """Gates drawn from as many runs of each kind as ``--pool`` says; a baseline shares no run with its report."""
+    need = args.baseline_runs + args.repeats
+    if args.pool < need:
+        sys.exit(f"--pool {args.pool}: a gate takes {need} different runs, so the pool must hold at least as many")
+    same, slow_ones = [], []
+    for number in range(1, args.pool + 1):
+        same.append(measure(0.0))
+        slow_ones.append(measure(args.slow))
+        print(
+            f"run {number}/{args.pool}: {same[-1].latency.p50:.2f} ms, {slow_ones[-1].latency.p50:.2f} ms", flush=True
+        )
+    draw = random.Random(0)
+    for slow in order(args.gates, args.slow_gates):
+        drawn = draw.sample(same, need)
+        runs = draw.sample(slow_ones, args.repeats) if slow else drawn[args.baseline_runs :]
+        yield slow, drawn[: args.baseline_runs], runs
 
 
 def p50s(rows: Sequence[Any]) -> list[float]:
