@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     entry = render(facts, checks)
     print(entry)
     if options.log:
-        append(options.log, entry)
+        keep(options.log, facts, entry)
     return int(any(check.status == FAILED for check in checks))
 
 
@@ -269,6 +269,14 @@ def about() -> dict[str, str]:
     }
 
 
+def simulated() -> bool:
+    """The tests' stand-in for TensorRT says that it is one."""
+    try:
+        return bool(getattr(load_tensorrt(), "SIMULATOR", ""))
+    except MissingDependency:
+        return False
+
+
 def _told(ask: Callable[[], str]) -> str:
     try:
         return ask()
@@ -290,8 +298,11 @@ def render(facts: dict[str, str], checks: list[Check]) -> str:
     return "\n".join([*head, *table, "| check | result | what was seen |", "|---|---|---|", *rows, ""])
 
 
-def append(log: Path, entry: str) -> None:
-    """The newest entry stands last."""
+def keep(log: Path, facts: dict[str, str], entry: str) -> None:
+    """The newest entry stands last. A machine without a GPU, or a simulated one, has no place in the log."""
+    if facts["GPU"] == "not found" or simulated():
+        sys.stderr.write(f"{log}: not written: {'a simulator' if simulated() else 'no GPU'} is not hardware\n")
+        return
     before = log.read_text(encoding="utf-8") if log.exists() else HEAD
     with new_file(log) as handle:
         handle.write(f"{before.rstrip()}\n\n{entry}")

@@ -120,9 +120,8 @@ class TensorrtSession(Session):
         """Capture the engine's kernels, where that works; never for outputs whose size depends on the data."""
         dynamic = [port.name for port in self._run.outputs.values() if -1 in port.shape]
         if os.environ.get(GRAPH_SWITCH) == "0" or dynamic:
-            self._notes.append(
-                "no CUDA graph: " + ("{} is 0".format(GRAPH_SWITCH) if not dynamic else "dynamic outputs")
-            )
+            reason = "the data decide the size of an output" if dynamic else "{} is 0".format(GRAPH_SWITCH)
+            self._notes.append("no CUDA graph: " + reason)
             return
         try:
             if not self._run.start(self._stream.handle):
