@@ -84,6 +84,7 @@ class AugmentSection(Section):
 
     policy: Literal["centernet", "ssd"] = "centernet"
     flip: Probability = 0.5
+    flip_vertical: Probability = 0.0
     scale: Range = (0.6, 1.4)
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.4
@@ -94,7 +95,8 @@ class AugmentSection(Section):
 
     @model_validator(mode="after")
     def _of_one_policy(self) -> AugmentSection:
-        others = {"centernet": {"max_expand"}, "ssd": {"scale", "shift", "colour", "crop"}}[self.policy]
+        of_centernet = {"flip_vertical", "scale", "shift", "colour", "crop"}
+        others = {"centernet": {"max_expand"}, "ssd": of_centernet}[self.policy]
         defaults = AugmentSection.model_fields
         if strange := sorted(name for name in others if getattr(self, name) != defaults[name].default):
             raise ValueError(f"policy {self.policy} has no {', '.join(strange)}")

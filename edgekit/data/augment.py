@@ -26,7 +26,8 @@ class Boxes(NamedTuple):
 class Augment:
     """What may happen to a training image, and how strongly.
 
-    flip: probability of mirroring. scale: range of zoom, log-uniform (2 doubles the objects)
+    flip: probability of mirroring left and right; flip_vertical: of turning upside down, for what has no upright
+    scale: range of zoom, log-uniform (2 doubles the objects)
     shift: the window's centre moves by up to this share of the image. colour: strength of jitter, 0 for none
     view: share of the image's width and height that a window shows at zoom 1; under 1 when training on crops that are
         smaller than the network's input
@@ -38,12 +39,15 @@ class Augment:
     colour: float = 0.4
     gray_mix: float = 0.0
     view: tuple[float, float] = (1.0, 1.0)
+    flip_vertical: float = 0.0
 
     def __call__(self, image: np.ndarray, boxes: Boxes, rng: np.random.Generator) -> tuple[np.ndarray, Boxes]:
         """uint8 BGR image [h, w, 3] and its boxes -> the same, changed. All randomness comes from ``rng``."""
         image, boxes = self._crop(image, boxes, rng)
         if rng.random() < self.flip:
             image, boxes = flip(image, boxes)
+        if self.flip_vertical and rng.random() < self.flip_vertical:
+            image, boxes = flip_vertical(image, boxes)
         image = jitter_colour(image, self.colour, rng)
         if self.gray_mix and rng.random() < self.gray_mix:  # no draw when it is off: old trainings stay what they were
             image = gray_mix_rgb(image)
@@ -84,6 +88,14 @@ def flip(image: np.ndarray, boxes: Boxes) -> tuple[np.ndarray, Boxes]:
     xyxy = boxes.xyxy.copy()
     xyxy[:, [0, 2]] = width - boxes.xyxy[:, [2, 0]]
     return np.ascontiguousarray(image[:, ::-1]), Boxes(xyxy, boxes.labels, boxes.ignore)
+
+
+def flip_vertical(image: np.ndarray, boxes: Boxes) -> tuple[np.ndarray, Boxes]:
+    """Turn top to bottom."""
+    height = image.shape[0]
+    xyxy = boxes.xyxy.copy()
+    xyxy[:, [1, 3]] = height - boxes.xyxy[:, [3, 1]]
+    return np.ascontiguousarray(image[::-1]), Boxes(xyxy, boxes.labels, boxes.ignore)
 
 
 def jitter_colour(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:

@@ -95,7 +95,15 @@ def augmentation(recipe: Recipe) -> Augmentation:
     full = recipe.preprocess.size
     crop = section.crop or full
     view = crop[0] / full[0], crop[1] / full[1]
-    return Augment(section.flip, section.scale, section.shift, section.colour, section.gray_mix, view)
+    return Augment(
+        section.flip,
+        section.scale,
+        section.shift,
+        section.colour,
+        section.gray_mix,
+        view,
+        section.flip_vertical,
+    )
 
 
 class SizedDataset(Dataset[Item]):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.data.augment import MIN_VISIBLE, Augment, Boxes, flip, jitter_colour, window
+from edgekit.data.augment import MIN_VISIBLE, Augment, Boxes, flip, flip_vertical, jitter_colour, window
 
 STILL = Augment(flip=0, scale=(1, 1), shift=0, colour=0)
 
@@ -38,6 +38,16 @@ def white_box(image: np.ndarray) -> list[int]:
     """The box around the white pixels."""
     ys, xs = np.nonzero((image == 255).all(2))
     return [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
+
+
+def test_upside_down_is_its_own_inverse_and_boxes_follow() -> None:
+    image, turned = flip_vertical(marked((10, 5, 30, 20)), boxes((10, 5, 30, 20)))
+    assert turned.xyxy[0].tolist() == white_box(image) == [10, 44, 30, 59]
+    back, same = flip_vertical(image, turned)
+    np.testing.assert_array_equal(back, marked((10, 5, 30, 20)))
+    assert same.xyxy[0].tolist() == [10, 5, 30, 20]
+    always = Augment(flip=0, scale=(1, 1), shift=0, colour=0, flip_vertical=1.0)
+    np.testing.assert_array_equal(always(marked((10, 5, 30, 20)), boxes(), np.random.default_rng(0))[0], image)
 
 
 # -- windows ----------------------------------------------------------------------------------------------------------
