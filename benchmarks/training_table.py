@@ -22,8 +22,9 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -58,6 +59,7 @@ class Result:
     images: seen in training;  seconds: of this machine's time, without what an interruption lost
     key: hash of the settings;  failed: why there is no result, else ""
     speed: of the first seed: milliseconds by precision, mAP@0.5 in INT8, GMACs, parameters; empty if not measured
+    unmeasured: why not, where it should have been
     """
 
     recipe: str
@@ -70,6 +72,7 @@ class Result:
     seconds: float = 0.0
     failed: str = ""
     speed: dict[str, float] = field(default_factory=dict)
+    unmeasured: str = ""
 
 
 # -- one training -----------------------------------------------------------------------------------------------------
@@ -88,9 +91,17 @@ def train(recipe: Recipe, folder: Path, speed: bool) -> Result:
     result = _result(recipe, key, artifact, folder)
     _write(file, result)  # before the measurement, which can be repeated without the training
     if speed:
-        result = Result(**{**asdict(result), "speed": measure(artifact, folder)})
+        result = replace(result, **measured(artifact, folder))
         _write(file, result)
     return result
+
+
+def measured(artifact: Artifact, folder: Path) -> dict[str, Any]:
+    """``speed`` of a result, or, as ``unmeasured``, why there is none: the training counts all the same."""
+    try:
+        return {"speed": measure(artifact, folder)}
+    except EdgeKitError as error:
+        return {"unmeasured": str(error).splitlines()[0]}
 
 
 def _trained(recipe: Recipe, out: Path, key: str) -> Artifact:
@@ -180,14 +191,14 @@ def table(results: Sequence[Result]) -> str:
     rows.sort(key=lambda row: -float(row[4].split(" ")[0]))
     lines = [" | ".join(cells) for cells in [head, ["---"] * len(head), *rows]]
     text = "\n".join(f"| {line} |" for line in lines) + "\n"
-    failed = [f"- {r.recipe}, seed {r.seed}: {r.failed}" for r in results if r.failed]
-    return text + ("\nFailed:\n" + "\n".join(failed) + "\n" if failed else "")
+    missing = [f"- {r.recipe}, seed {r.seed}: {r.failed or r.unmeasured}" for r in results if r.failed or r.unmeasured]
+    return text + ("\nNot trained or not measured:\n" + "\n".join(missing) + "\n" if missing else "")
 
 
 def _cells(runs: Sequence[Result], classes: Sequence[str]) -> list[str]:
     speed = next((r.speed for r in runs if r.speed), {})
 
-    def measured(key: str, scale: float = 1.0, digits: int = 2) -> str:
+    def shown(key: str, scale: float = 1.0, digits: int = 2) -> str:
         return f"{speed[key] * scale:.{digits}f}" if key in speed else "-"
 
     return [
@@ -197,11 +208,11 @@ def _cells(runs: Sequence[Result], classes: Sequence[str]) -> list[str]:
         spread([r.map50 for r in runs]),
         spread([r.map for r in runs]),
         *(spread([r.ap50.get(c, 0.0) for r in runs]) for c in classes),
-        measured("parameters", 1e-6),
-        measured("gmacs"),
-        measured("ms_fp32", digits=1),
-        measured("ms_int8", digits=1),
-        f"{measured('eval_map50_fp32', 100, 1)} -> {measured('eval_map50_int8', 100, 1)}",
+        shown("parameters", 1e-6),
+        shown("gmacs"),
+        shown("ms_fp32", digits=1),
+        shown("ms_int8", digits=1),
+        f"{shown('eval_map50_fp32', 100, 1)} -> {shown('eval_map50_int8', 100, 1)}",
         f"{statistics.mean(r.seconds for r in runs) / 3600:.1f}",
     ]
 
