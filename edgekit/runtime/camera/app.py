@@ -28,7 +28,7 @@ from .web import Server
 
 FLOOR = 0.1  # lowest score that is looked at: the tracker's weak boxes, and the lower end of the page's slider
 _SAMPLE_SECONDS = 1.0
-_ERRORS_ONLY = 2  # level of cv2.setLogLevel
+_ERRORS_ONLY, _SILENT_FFMPEG = 2, "-8"  # their own levels
 
 
 def run(options, say):
@@ -39,12 +39,11 @@ def run(options, say):
     """
     board = options.board if options.board is not None else strings.read_board(options.artifact)
     make_source = source_maker(options, board)
+    quieten()
     make_source()  # a wrong word is told before anything is loaded
     places = counters_of(options)
     if options.window:
         require_window()
-    if hasattr(cv2, "setLogLevel"):
-        cv2.setLogLevel(_ERRORS_ONLY)  # what goes wrong with a source is told in our words
     cv2.setNumThreads(1)  # a pool of its own would fight with the inference for the cores
     runtime = options.runtime or (board.get("runtimes") or ["onnxruntime"])[0]
     floor = min(options.score, FLOOR)
@@ -55,6 +54,14 @@ def run(options, say):
         session = _Session(options, board, runner, make_source, places, stop, say)
         session.run()
         return session.summary("user" if signals.count else None)
+
+
+def quieten():
+    """OpenCV and FFmpeg be silent: what goes wrong with a source is told in our words."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _SILENT_FFMPEG)
+    logging = getattr(cv2.utils, "logging", cv2)
+    if hasattr(logging, "setLogLevel"):
+        logging.setLogLevel(_ERRORS_ONLY)
 
 
 def source_maker(options, board):

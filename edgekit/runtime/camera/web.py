@@ -88,7 +88,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     def address(self):
         host, port = str(self.server_address[0]), self.server_address[1]
         if host in ("0.0.0.0", "::"):
-            host = socket.gethostname()
+            host = own_address()
         host = "[{}]".format(host) if ":" in host else host
         return "http://{}:{}/{}".format(host, port, "?token=" + self.token if self.token else "")
 
@@ -113,6 +113,16 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
     def handle_error(self, request, client_address):
         """A viewer that went away in the middle of an answer is nothing to tell."""
+
+
+def own_address():
+    """The address by which other machines reach this one; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address of documents: only the route to it is looked up
+            return probe.getsockname()[0]
+        except OSError:
+            return socket.gethostname()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

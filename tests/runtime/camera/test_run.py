@@ -24,6 +24,8 @@ from edgekit.runtime.errors import BadConfig, EdgeKitError, MissingDependency
 
 from .test_video import frames
 
+SYSTEM_PYTHON = "/usr/bin/python3"
+RTSP_PACKAGES = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good"
 ROOT = Path(edgekit.__file__).resolve().parents[1]
 
 
@@ -212,16 +214,38 @@ def test_a_signal_while_libraries_load_is_no_traceback(artifact, clip, tmp_path,
 
 
 # -- sources that go away ---------------------------------------------------------------------------------------------
-def serve_ts(ffmpeg, clip, port):
-    address = f"tcp://127.0.0.1:{port}"
-    encode = ("-stream_loop", "-1", "-re", "-i", clip, "-c:v", "mpeg2video", "-g", "5", "-f", "mpegts")
-    return ffmpeg(*encode, f"{address}?listen=1"), address
+@pytest.fixture
+def stream(request, clip, ffmpeg, free_port):
+    """(start, address) of a real server of the kind that the parameter names; the servers end with the test."""
+    children = []
+
+    def rtsp():
+        command = [SYSTEM_PYTHON, str(Path(__file__).with_name("rtsp_server.py")), str(free_port)]
+        children.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
+        if children[-1].stdout.readline() != b"ready\n":
+            pytest.skip(
+                "no RTSP server: apt-get install gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good python3-gi"
+            )
+        return children[-1]
+
+    def mpeg_ts():
+        encode = ("-stream_loop", "-1", "-re", "-i", clip, "-c:v", "mpeg2video", "-g", "5", "-f", "mpegts")
+        return ffmpeg(*encode, f"tcp://127.0.0.1:{free_port}?listen=1")
+
+    addresses = {"rtsp": f"rtsp://127.0.0.1:{free_port}/stream", "mpeg_ts": f"tcp://127.0.0.1:{free_port}"}
+    yield {"rtsp": rtsp, "mpeg_ts": mpeg_ts}[request.param], addresses[request.param]
+    for child in children:
+        child.kill()
+        child.wait()
+        child.stdout.close()
 
 
 @pytest.mark.slow
-def test_a_server_dies_and_returns(artifact, clip, ffmpeg, free_port, tmp_path, run):
-    """MPEG-TS by ffmpeg on loopback, killed and started again, twice."""
-    server, address = serve_ts(ffmpeg, clip, free_port)
+@pytest.mark.parametrize("stream", ["mpeg_ts", "rtsp"], indirect=True)
+def test_a_server_dies_and_returns(artifact, stream, tmp_path, run):
+    """Killed and started again, twice."""
+    start, address = stream
+    server = start()
     time.sleep(0.7)
     path = tmp_path / "l.jsonl"
     running = run(artifact, "--source", address, "--timeout", "5", "--jsonl", path, "--json")
@@ -231,13 +255,15 @@ def test_a_server_dies_and_returns(artifact, clip, ffmpeg, free_port, tmp_path, 
         server.wait()
         running.wait_for(f"(?s)(warning: the source (broke off|silent).*){{{life}}}")
         seen = count_frames(path, 0)
-        server, _ = serve_ts(ffmpeg, clip, free_port)
+        server = start()
         running.wait_for(f"(?s)(info: the source is back.*){{{life}}}")
         count_frames(path, seen + 10)
     code, out = running.end(signal.SIGINT)
     assert code == 0
-    assert json.loads(out)["reconnects"] == 2
-    assert [r["text"] for r in records(path) if r["type"] == "event"].count("the source is back") == 2
+    assert json.loads(out)["reconnects"] >= 2
+    texts = [r["text"] for r in records(path) if r["type"] == "event"]
+    assert texts.count("the source is back") >= 2
+    assert "Connection refused" not in running.said  # the decoder's own chatter
 
 
 def count_frames(path, wanted, seconds=60):
