@@ -1,5 +1,6 @@
 """Scores by hand, and the reference set as the paper prints it."""
 
+import json
 import re
 
 import jsonschema
@@ -227,3 +228,13 @@ def test_repeated_runs_have_names_of_their_own():
         ("toynet · onnxruntime int8 (run 2)", "x86-1t"),
         ("toynet · onnxruntime int8", "jetson-tx2"),
     }
+
+
+def test_what_is_written_fits_the_schemas():
+    from .test_charts_layers import row as layered
+    from .test_gate import FAILED
+
+    jsonschema.validate(json.loads(FAILED.model_dump_json()), schema("gate"))
+    jsonschema.validate(json.loads(report_json([layered()])), schema("report"))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**json.loads(FAILED.model_dump_json()), "more": 1}, schema("gate"))
