@@ -12,7 +12,16 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, shape_inference
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    external_data_helper,
+    numpy_helper,
+    shape_inference,
+)
 from onnx.checker import ValidationError
 
 from ..runtime.errors import BadInput
@@ -44,8 +53,10 @@ def read_foreign(path: str | Path) -> ModelProto:
         raise BadInput(
             f"{path}: holds no ONNX graph. Give the file that was exported with torch.onnx.export or the like."
         )
+    _check_text(path, model)
     _check_tensors(path, model)
     _load_external(path, model)
+    _check_values(path, model)
     _check_graph(path, model)
     return model
 
@@ -101,9 +112,35 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def _check_text(path: Path, model: ModelProto) -> None:
+    """Names are decoded when they are read; one that is no text would surface anywhere."""
+    try:
+        for _, node in every_node(model.graph):
+            _ = (node.name, node.op_type, node.domain, list(node.input), list(node.output))
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: holds names that are no text: the file is damaged. Copy it again.") from error
+
+
+def _check_values(path: Path, model: ModelProto) -> None:
+    """Every constant has as many values as its shape says."""
+    for tensor in every_tensor(model):
+        try:
+            numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadInput(
+                f"{path}: the values of {tensor.name!r} do not fit its shape ({_first_line(error)})"
+            ) from error
+
+
 def _check_tensors(path: Path, model: ModelProto) -> None:
-    """Sizes, before anything is allocated for them."""
+    """Types and sizes, before anything is allocated for them."""
     graph = model.graph
+    known = TensorProto.DataType.values()
+    kinds = [(t.name, t.data_type) for t in every_tensor(model)]
+    kinds += [(v.name, v.type.tensor_type.elem_type) for v in (*graph.input, *graph.output, *graph.value_info)]
+    for name, kind in kinds:
+        if kind not in known:
+            raise BadInput(f"{path}: tensor {name!r} is of type {kind}, which ONNX does not have. Copy the file again.")
     sizes = [(t.name, list(t.dims)) for t in every_tensor(model)]
     for value in (*graph.input, *graph.output, *graph.value_info):
         dims = value.type.tensor_type.shape.dim

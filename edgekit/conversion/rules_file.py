@@ -25,7 +25,8 @@ def _opset(graph: Graph) -> Iterator[Finding]:
             f"does not refuse more, and reads it with the older meaning"
         )
         advice = (
-            f"Export with opset_version={min(13, stack.opset_max)}, or: edgekit import-onnx FILE, which converts it where it can."
+            f"Export with opset_version={min(13, stack.opset_max)}, "
+            f"or: edgekit import-onnx FILE, which converts it where it can."
         )
         yield Finding("error", "opset", found, advice)
     elif graph.opset < table.opset_min:
