@@ -32,7 +32,7 @@ def gate(
             "--max",
             metavar="METRIC=CHANGE,...",
             help="How much worse each metric may get. Metrics: mAP, mAP50, size, gops, params, latency (p50), mean, "
-            "p90, p99, fps, cold, load, energy, memory. Without it: mAP=-0.5pt,latency=+5%,size=+1%,gops=+0%",
+            "p90, p99, fps, cold, load, energy, memory. Without it: mAP=-0.5pt, latency=+5%, size=+1%, gops=+0%",
             show_default=False,
         ),
     ] = None,
