@@ -224,28 +224,25 @@ def _closure(start: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
 def with_assumptions(
     steps: Sequence[Mapping[str, Any]], original: ModelProto, precision: str
 ) -> tuple[list[dict[str, Any]], str]:
-    """The steps with types and bytes where the profiler tells none, and a note that says what was assumed.
+    """The steps with types and bytes where the profiler tells none at all, and a note that says what was assumed.
 
     Then a step computes in the precision of the whole file, and moves what its nodes take from others and give to
     others, at that precision. Steps without nodes stay unknown.
     """
+    if any(step["precision"] is not None or step["bytes"] is not None for step in steps):
+        return [dict(step) for step in steps], ""  # what it tells of none of them, it does not know
     shapes, users = tensor_shapes(original), consumers(original)
     by_name = {node_name(node): node for node in original.graph.node}
     results = {value.name for value in original.graph.output}
-    filled, assumed = [], False
+    filled = []
     for step in steps:
         changed = dict(step)
-        if step["nodes"] and step["precision"] is None:
-            changed["precision"], assumed = precision, True
-        if step["nodes"] and step["bytes"] is None:
+        if step["nodes"]:
             tensors = _boundary([by_name[name] for name in step["nodes"]], users, results)
             values = sum(prod(shapes[name]) for name in tensors if name in shapes)
-            changed["bytes"], assumed = values * _WIDTH.get(precision, 4), True
+            changed |= {"precision": precision, "bytes": values * _WIDTH.get(precision, _WIDTH["fp32"])}
         filled.append(changed)
-    note = (
-        f"the profiler tells no types or sizes: {precision} is assumed, and the tensors of the file" if assumed else ""
-    )
-    return filled, note
+    return filled, f"the profiler tells no types or sizes: {precision} is assumed, and the tensors of the file"
 
 
 def _boundary(nodes: Sequence[NodeProto], users: Mapping[str, Sequence[NodeProto]], results: set[str]) -> set[str]:

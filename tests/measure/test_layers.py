@@ -138,7 +138,7 @@ def test_what_no_profiler_tells_is_assumed_and_said(original):
     assert conv["bytes"] == 2 * (384 * 3 + 16 * 27 + 16 + 384 * 16)
     assert copy["bytes"] is None
     assert "fp16 is assumed" in note
-    known = [step("a", ["/body/Conv"])]
+    known = [step("a", ["/body/Conv"]), step("of integers", ["/Add"], precision=None, bytes=8)]
     assert with_assumptions(known, original, "fp16") == (known, "")
 
 
