@@ -66,10 +66,11 @@ Host {name}
 
 def why_not() -> str | None:
     """Why there can be no twin here, or None."""
-    missing = [name for name in ("ssh", "ssh-keygen") if shutil.which(name) is None]
+    programs = ("ssh", "ssh-keygen", "ps", *(("useradd", "usermod") if os.geteuid() == 0 else ()))
+    missing = [name for name in programs if shutil.which(name) is None]
     missing += [] if Path(SSHD).exists() else ["sshd"]
     if missing:
-        return f"the TX2 twin needs {', '.join(missing)}: apt-get install openssh-server openssh-client"
+        return f"the TX2 twin needs {', '.join(missing)}: apt-get install openssh-server openssh-client procps passwd"
     if not os.environ.get("EDGEKIT_PYTHON36"):
         return "the TX2 twin needs EDGEKIT_PYTHON36=DIR/bin/python; make it: tests/runtime/make_python36_env.sh DIR"
     return None
