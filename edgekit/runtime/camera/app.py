@@ -95,7 +95,7 @@ class _Session(object):
 
     def __init__(self, options, board, runner, make_source, places, stop, say):
         self._options, self._runner, self._say, self._places = options, runner, say, places
-        self._stats, self._stop, self._vitals = Stats(), stop, Vitals()
+        self._stats, self._stop, self._vitals = Stats(not options.offline), stop, Vitals()
         self.about = describe(options, board, runner)
         self._capture = Capture(
             make_source, self._stats, self._stop, options.timeout, not options.offline, options.loop

@@ -11,7 +11,7 @@ import cv2
 
 from ..errors import EdgeKitError
 from .mailbox import Mailbox, Queue
-from .video import best_encoder, open_video
+from .video import best_encoder, create, open_video
 
 QUEUE = 8  # results that a recording sink may lag behind
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -60,6 +60,7 @@ class Mp4(Sink):
 
     def open(self):
         self._encoder = self._encoder or best_encoder()
+        create(self.path).close()  # a wrong place is told before the run begins
 
     def write(self, result):
         height, width = result.frame.image.shape[:2]

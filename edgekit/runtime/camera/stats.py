@@ -69,10 +69,14 @@ class Window(object):
 
 
 class Stats(object):
-    """Counters that every thread adds to. ``live()`` is for screens and logs, ``summary()`` for the end."""
+    """Counters that every thread adds to. ``live()`` is for screens and logs, ``summary()`` for the end.
 
-    def __init__(self):
+    real_time: False where frames wait for the network, so that none can be stale
+    """
+
+    def __init__(self, real_time=True):
         self._lock = threading.Lock()
+        self._real_time = real_time
         self.started = clock()
         self.captured = self.results = self.dropped = self.stale = self.corrupt = self.reconnects = 0
         self.period = None  # seconds between two captured frames, as they come
@@ -107,7 +111,7 @@ class Stats(object):
         with self._lock:
             self.results += 1
             result.number = self.results
-            if self.period is not None and result.age > STALE_PERIODS * self.period:
+            if self._real_time and self.period is not None and result.age > STALE_PERIODS * self.period:
                 self.stale += 1
             self._shown.add(result.finished, 1)
             self._latency.add(result.finished, result.latency)

@@ -54,7 +54,7 @@ class JpegVideo(object):
     """JPEG pictures in fragments of one second. Needs nothing but cv2's JPEG encoder; files are large."""
 
     def __init__(self, path, size, fps):
-        self._file = _create(path)
+        self._file = create(path)
         self._size, self._fps = size, fps
         self._fragments = Fragments(*size)
         self._jpegs, self._times = [], []
@@ -95,7 +95,7 @@ class FfmpegVideo(object):
     """H.264 by the ffmpeg program, whose output comes back here and is written here: so disk errors are seen."""
 
     def __init__(self, path, size, fps):
-        self._file = _create(path)
+        self._file = create(path)
         self._size = size
         self._even = (size[0] // 2 * 2, size[1] // 2 * 2)  # H.264 with 4:2:0 takes no odd sizes
         self._error: Any = None
@@ -152,7 +152,7 @@ def encode_jpeg(picture, quality):
     return data.tobytes()
 
 
-def _create(path):
+def create(path):
     """Open a file for writing, unbuffered. BadInput when the place is wrong."""
     folder = os.path.dirname(os.path.abspath(str(path)))
     try:
