@@ -131,7 +131,7 @@ def test_what_no_profiler_tells_is_assumed_and_said(original):
     """The step's nodes take the image and weights from others, and leave one tensor; 384 positions, fp16."""
     told = [
         step("a", ["/stem/stem.0/Conv", "/stem/stem.1/Relu"], precision=None, bytes=None),
-        step("copy", [], bytes=None),
+        step("copy", [], precision=None, bytes=None),
     ]
     (conv, copy), note = with_assumptions(told, original, "fp16")
     assert conv["precision"] == "fp16"
