@@ -37,11 +37,19 @@ def jobs(files, recipe, size):
     ]
 
 
+def known_limit(job, one):
+    """TensorRT-RTX has no FP32 matrix product for Turing, which fully connected layers need; TensorRT itself has."""
+    return job["sm"] == "SM75" and job["precision"] != "fp16" and "FP32 GEMM is not supported" in one["error"]
+
+
 def check(found, wanted):
     pairs = zip(wanted, found, strict=True)
-    faults = [f"{job['path']} for {job['sm']}: {one['error']}" for job, one in pairs if "error" in one]
+    failed = [(job, one) for job, one in pairs if "error" in one]
+    faults = [f"{job['path']} for {job['sm']}: {one['error']}" for job, one in failed if not known_limit(job, one)]
     assert not faults, "\n".join(faults)
-    for one in found:
+    built = [one for one in found if "error" not in one]
+    assert len(built) >= 2 * len(GPUS)
+    for one in built:
         assert one["bytes"] > 100_000
         assert one["magic"] == "vtrt"  # of TensorRT-RTX
         assert [end["name"] for end in one["inputs"]] == ["image"]
