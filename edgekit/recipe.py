@@ -79,12 +79,14 @@ class AugmentSection(Section):
     policy: "centernet" has scale, shift and crop, and colour jitter; "ssd" has its own distortion, expansion and crop
     crop: train on crops of this size (width, height) with the objects as large as in the full input. The network is
         fully convolutional, so half the pixels cost half the time and change nothing that it is asked to learn.
+    min_visible: a box that a crop leaves with less of its area is ignored; near 1 where annotators pass over cut objects
     max_expand: ssd's canvas is up to so many times as wide and high; gray_mix, mosaic: see Lightweight SSD, 3.4
     """
 
     policy: Literal["centernet", "ssd"] = "centernet"
     flip: Probability = 0.5
     flip_vertical: Probability = 0.0
+    min_visible: Probability = 0.25
     scale: Range = (0.6, 1.4)
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.4
@@ -95,7 +97,7 @@ class AugmentSection(Section):
 
     @model_validator(mode="after")
     def _of_one_policy(self) -> AugmentSection:
-        of_centernet = {"flip_vertical", "scale", "shift", "colour", "crop"}
+        of_centernet = {"flip_vertical", "min_visible", "scale", "shift", "colour", "crop"}
         others = {"centernet": {"max_expand"}, "ssd": of_centernet}[self.policy]
         defaults = AugmentSection.model_fields
         if strange := sorted(name for name in others if getattr(self, name) != defaults[name].default):

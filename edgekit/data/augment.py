@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-MIN_VISIBLE = 0.25  # a box that a crop leaves with less of its area is ignored: neither target nor background
+MIN_VISIBLE = 0.25  # see Augment.min_visible
 
 
 class Boxes(NamedTuple):
@@ -26,6 +26,9 @@ class Boxes(NamedTuple):
 class Augment:
     """What may happen to a training image, and how strongly.
 
+    min_visible: a box that a crop leaves with less of its area is ignored: neither target nor background. Near 1 where
+        annotators pass over objects that the picture's border cuts, or the network learns to report them
+
     flip: probability of mirroring left and right; flip_vertical: of turning upside down, for what has no upright
     scale: range of zoom, log-uniform (2 doubles the objects)
     shift: the window's centre moves by up to this share of the image. colour: strength of jitter, 0 for none
@@ -40,6 +43,7 @@ class Augment:
     gray_mix: float = 0.0
     view: tuple[float, float] = (1.0, 1.0)
     flip_vertical: float = 0.0
+    min_visible: float = MIN_VISIBLE
 
     def __call__(self, image: np.ndarray, boxes: Boxes, rng: np.random.Generator) -> tuple[np.ndarray, Boxes]:
         """uint8 BGR image [h, w, 3] and its boxes -> the same, changed. All randomness comes from ``rng``."""
@@ -61,13 +65,21 @@ class Augment:
         # a window smaller than the image may lie anywhere in it; a larger one is centred; then both are shifted
         left = rng.uniform(0, width - w) if w < width else (width - w) / 2
         top = rng.uniform(0, height - h) if h < height else (height - h) / 2
-        return window(image, boxes, round(left + dx * width), round(top + dy * height), w, h)
+        return window(image, boxes, round(left + dx * width), round(top + dy * height), w, h, self.min_visible)
 
 
-def window(image: np.ndarray, boxes: Boxes, left: int, top: int, width: int, height: int) -> tuple[np.ndarray, Boxes]:
+def window(
+    image: np.ndarray,
+    boxes: Boxes,
+    left: int,
+    top: int,
+    width: int,
+    height: int,
+    min_visible: float = MIN_VISIBLE,
+) -> tuple[np.ndarray, Boxes]:
     """Cut a window out of an image; what lies outside the image is grey. Boxes are clipped to the window.
 
-    A box that keeps less than MIN_VISIBLE of its area becomes ignored; one that keeps less than a pixel of its width or
+    A box that keeps less than ``min_visible`` of its area becomes ignored; one that keeps less than a pixel of its width or
     height is dropped.
     """
     h, w = image.shape[:2]
@@ -78,7 +90,7 @@ def window(image: np.ndarray, boxes: Boxes, left: int, top: int, width: int, hei
     moved = boxes.xyxy - np.array([left, top, left, top], np.float32)
     clipped = np.clip(moved, 0, np.array([width, height, width, height], np.float32))
     visible = _area(clipped) / np.maximum(_area(moved), 1e-6)
-    cut = Boxes(clipped, boxes.labels, boxes.ignore | (visible < MIN_VISIBLE))
+    cut = Boxes(clipped, boxes.labels, boxes.ignore | (visible < min_visible))
     return out, cut.select((clipped[:, 2] - clipped[:, 0] >= 1) & (clipped[:, 3] - clipped[:, 1] >= 1))
 
 

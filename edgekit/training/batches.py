@@ -103,6 +103,7 @@ def augmentation(recipe: Recipe) -> Augmentation:
         section.gray_mix,
         view,
         section.flip_vertical,
+        section.min_visible,
     )
 
 

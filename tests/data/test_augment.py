@@ -50,6 +50,14 @@ def test_upside_down_is_its_own_inverse_and_boxes_follow() -> None:
     np.testing.assert_array_equal(always(marked((10, 5, 30, 20)), boxes(), np.random.default_rng(0))[0], image)
 
 
+@pytest.mark.parametrize(("least", "ignored"), [(0.25, False), (0.5, False), (0.51, True), (1.0, True)])
+def test_how_much_of_a_box_must_be_left(least: float, ignored: bool) -> None:
+    _, cut = window(picture(), boxes((0, 0, 20, 20)), 10, 0, 40, 40, least)  # half of it
+    assert cut.ignore.tolist() == [ignored]
+    # a box that the picture's own border cuts is whole
+    assert not window(picture(), boxes((0, 0, 20, 20)), 0, 0, 40, 40, least)[1].ignore.any()
+
+
 # -- windows ----------------------------------------------------------------------------------------------------------
 def test_a_window_inside_the_image() -> None:
     image, cut = window(picture(), boxes((30, 20, 40, 30)), left=24, top=16, width=48, height=32)
