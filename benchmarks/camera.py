@@ -6,9 +6,10 @@ For two cores and for one, in a process bound to them, rounds alternate between
 
 * bare: the session alone, called again and again with a tensor that is already made, on as many threads as the
   pipeline gives it (all cores but one, at least one);
-* pipeline: a synthetic camera that delivers real pictures faster than the network takes them, through preprocessing,
+* throughput: a synthetic camera that delivers real pictures faster than the network takes them, through preprocessing,
   inference, post-processing and tracks into JSON lines, an annotated MP4 and the web page with one viewer. The MP4 is
-  JPEG, which our own threads encode, so that no other program takes a core away; --sinks chooses others.
+  JPEG, which our own threads encode, so that no other program takes a core away; --sinks chooses others;
+* latency: the same with a camera of --fps frames a second.
 
 Goals: throughput at least 95 % of bare (85 % on one core); capture to result (p90) at most one frame period plus one
 bare inference. The result is the median over rounds. Run it on a machine that does nothing else.
@@ -48,7 +49,8 @@ def arguments() -> argparse.Namespace:
         "--cores", type=int, action="append", help="1, 2, ...; given several times: each (default 2, 1)"
     )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each half of a round")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each part of a round")
+    parser.add_argument("--fps", type=float, default=30.0, help="of the camera whose latency is measured")
     parser.add_argument("--sinks", default=",".join(SINKS), help="of jsonl, mp4, web; none: an empty text")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
@@ -109,15 +111,15 @@ def load_pictures() -> list[Any]:
 
 
 def one_round(runner: Any, pictures: list[Any], asked: argparse.Namespace, cores: int, number: int) -> dict[str, Any]:
-    """Bare and pipeline, the order changing from round to round."""
-    found: dict[str, Any] = {}
-    for half in ("bare", "pipeline") if number % 2 == 0 else ("pipeline", "bare"):
-        if half == "bare":
-            found["bare"] = bare(runner, pictures[0], asked.seconds)
-        else:
-            seconds = found["bare"]["median"] if "bare" in found else bare(runner, pictures[0], 1.0)["median"]
-            found["pipeline"] = pipeline(runner, pictures, asked, cores, max(LEAST_FPS, FASTER / seconds))
-    return found
+    """Bare, throughput and latency, the order changing from round to round."""
+    fast = max(LEAST_FPS, FASTER / bare(runner, pictures[0], 0.5)["median"])
+    parts = {
+        "bare": lambda: bare(runner, pictures[0], asked.seconds),
+        "throughput": lambda: pipeline(runner, pictures, asked, cores, fast),
+        "latency": lambda: pipeline(runner, pictures, asked, cores, asked.fps),
+    }
+    order = list(parts) if number % 2 == 0 else list(parts)[::-1]
+    return {name: parts[name]() for name in order}
 
 
 def bare(runner: Any, picture: Any, seconds: float, least: int = 5) -> dict[str, float]:
@@ -225,23 +227,23 @@ while True:
 
 
 def summary(rounds: list[dict[str, Any]], cores: int, threads: int) -> dict[str, Any]:
-    ratios = [r["pipeline"]["rate"] / r["bare"]["rate"] for r in rounds]
+    ratios = [r["throughput"]["rate"] / r["bare"]["rate"] for r in rounds]
     bare_ms = statistics.median(r["bare"]["median"] for r in rounds) * 1e3
-    period = statistics.median(1e3 / r["pipeline"]["fps"] for r in rounds)
-    latency = {p: middle(r["pipeline"]["latency_ms"][p] for r in rounds) for p in ("p50", "p90", "p99")}
+    period = 1e3 / rounds[0]["latency"]["fps"]
+    latency = {p: middle(r["latency"]["latency_ms"][p] for r in rounds) for p in ("p50", "p90", "p99")}
     limit = period + bare_ms
     used: dict[str, list[float]] = {}
     for one in rounds:
-        for stage, seconds in one["pipeline"]["cpu_seconds"].items():
-            used.setdefault(stage, []).append(100 * seconds / one["pipeline"]["seconds"])
-    used.pop("process", None)  # it counts the bare halves too
+        for stage, seconds in one["throughput"]["cpu_seconds"].items():
+            used.setdefault(stage, []).append(100 * seconds / one["throughput"]["seconds"])
+    used.pop("process", None)  # it counts the bare parts too
     ratio = statistics.median(ratios)
     return {
         "cores": cores,
         "threads": threads,
         "bare_ms": bare_ms,
         "bare_fps": statistics.median(r["bare"]["rate"] for r in rounds),
-        "pipeline_fps": statistics.median(r["pipeline"]["rate"] for r in rounds),
+        "pipeline_fps": statistics.median(r["throughput"]["rate"] for r in rounds),
         "throughput": ratio,
         "throughput_rounds": ratios,
         "throughput_goal": LEAST_THROUGHPUT.get(cores, LEAST_THROUGHPUT[2]),
