@@ -79,6 +79,11 @@ def find_spec(name: str, model: ModelProto, classes: int | None) -> LayoutSpec:
     spec = layout.find(outputs)
     if spec is not None:
         return spec
+    if classes is not None and layout.find(Outputs(model, None)) is not None:
+        raise BadConfig(
+            f"layout {name!r} would fit with another number of classes: {classes} names are given, and it needs "
+            f"{layout.needs}; the outputs of the file are: {outputs.text()}. Check --classes"
+        )
     fitting = [other for other in LAYOUTS if other != name and other not in ALIASES and _fits(other, outputs)]
     hint = f" They would fit: {', '.join(fitting)}." if fitting else ""
     raise BadConfig(

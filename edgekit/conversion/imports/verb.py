@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ...measure.complexity import complexity
+from ...measure.predict import gather_images
 from ...paths import share, unknown_name
-from ...runtime.artifact import Artifact, file_sha256, new_artifact, read_artifact, value_sha256
-from ...runtime.errors import BadConfig, BadInput
+from ...runtime.artifact import MANIFEST, Artifact, file_sha256, new_artifact, read_artifact, value_sha256
+from ...runtime.errors import ArtifactError, BadConfig, BadInput
 from ...runtime.postprocess import Postprocess
 from ...runtime.preprocess import Preprocess
 from ..child import run_in_child
@@ -67,7 +68,7 @@ def import_onnx(
 
     layout: a name (see LAYOUTS), or a YAML file that says which output is what (see LayoutSpec)
     classes: names, or a text file with one on each line; None takes those that the file itself names
-    images: real images on which the network is looked at; without any, a few that ship with EdgeKit
+    images: real images, or folders of them, of which the first few show the network; else some that ship with EdgeKit
     out: the artifact's folder, by default ``runs/<file's name>/onnx``
 
     Raises BadInput for a file that is no usable ONNX, BadConfig for a layout, size or class list that does not fit it,
@@ -75,13 +76,14 @@ def import_onnx(
     """
     path, options = Path(file), options or ImportOptions()
     tell = progress or _quiet
-    names, looked_at = given_names(classes), list(images) or _golden_images()
+    names, looked_at = given_names(classes), gather_images(images)[:GOLDEN_IMAGES] if images else _golden_images()
     _check_layout(layout)
     fields = _preprocess_fields(layout, options)
     _postprocess("none", options)
     parents = {"file": _digest(path)}
     key = value_sha256({"step": "import", "parents": parents, "layout": layout, "options": asdict(options)})
     out = Path(out or Path("runs") / path.stem / "onnx")
+    _check_place(out)
     manifest: dict[str, Any] = {"parents": parents, "key": key}
     with tempfile.TemporaryDirectory(prefix="edgekit-import-") as scratch:
         tell("reading the file", 0, STEPS)
@@ -112,6 +114,13 @@ def _digest(path: Path) -> str:
     if not path.is_file():
         raise BadInput(f"{path}: no such file" if not path.exists() else f"{path}: not a file; give an .onnx file")
     return file_sha256(path)
+
+
+def _check_place(out: Path) -> None:
+    """What is no artifact is not replaced; told before the work."""
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not empty and not (out / MANIFEST).is_file():
+        raise ArtifactError(f"{out}: exists and is not an artifact; it will not be replaced. Choose another --out.")
 
 
 def _check_layout(layout: str) -> None:

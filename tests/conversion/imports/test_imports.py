@@ -1,6 +1,7 @@
 """The verb: artifacts that work like our own, and mistakes that are told in one sentence."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from edgekit.conversion.imports.look import judge
 from edgekit.conversion.imports.verb import ImportOptions, given_names, import_onnx
 from edgekit.paths import share
 from edgekit.runtime.artifact import read_artifact
-from edgekit.runtime.errors import BadConfig, BadInput
+from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput
 from edgekit.runtime.images import read_image
 from edgekit.runtime.runner import open_runner
 
@@ -206,9 +207,9 @@ def test_a_wrong_layout_shows_the_outputs_and_what_fits(files, tmp_path, name, l
     ("name", "layout", "classes", "told"),
     [
         ("v8", "yolov8", None, "has 3 classes and does not name them: give --classes"),
-        ("v8", "yolov8", ["a", "b"], r"layout 'yolov8' needs .* \[1, 7, 192\]"),
+        ("v8", "yolov8", ["a", "b"], r"another number of classes: 2 names are given.*\[1, 7, 192\]"),
         ("e2e", "end2end", None, "how many classes there are: name them with --classes"),
-        ("detr", "rt-detr", NAMES, "They would fit: ssd, detr"),
+        ("detr", "rt-detr", NAMES, "another number of classes: 3 names"),
     ],
 )
 def test_classes_that_do_not_fit(files, tmp_path, name, layout, classes, told):
@@ -257,6 +258,7 @@ def test_yaml_layouts_that_are_wrong(files, tmp_path, text, told):
         ({"layout": "yolov8", "options": ImportOptions(mode="squeeze")}, BadConfig, "mode: expected one of"),
         ({"layout": "yolov8", "options": ImportOptions(std=(1.0, 0.0, 1.0))}, BadConfig, "std positive"),
         ({"layout": "yolov8", "options": ImportOptions(nms="hard")}, BadConfig, "nms: expected one of"),
+        ({"layout": "yolov8", "images": [Path("nowhere")]}, BadInput, "nowhere"),
     ],
 )
 def test_mistakes_in_the_call(files, tmp_path, call, error, told):
@@ -266,6 +268,14 @@ def test_mistakes_in_the_call(files, tmp_path, call, error, told):
     with pytest.raises(error, match=told):
         import_onnx(files["v8"], out=tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_artifact_is_not_replaced(files, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="exists and is not an artifact"):
+        import_onnx(files["v8"], layout="yolov8", classes=NAMES, out=tmp_path / "out")
+    assert (tmp_path / "out" / "precious.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("text", ["car\nbus\n\nbicycle\n", '["car", "bus", "bicycle"]', "car\r\nbus\r\nbicycle"])
