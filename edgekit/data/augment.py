@@ -79,8 +79,8 @@ def window(
 ) -> tuple[np.ndarray, Boxes]:
     """Cut a window out of an image; what lies outside the image is grey. Boxes are clipped to the window.
 
-    A box that keeps less than ``min_visible`` of its area becomes ignored; one that keeps less than a pixel of its width or
-    height is dropped.
+    A box that keeps less than ``min_visible`` of its area becomes ignored; one that keeps less than a pixel of width
+    or height is dropped.
     """
     h, w = image.shape[:2]
     out = np.full((height, width, 3), 114, np.uint8)
