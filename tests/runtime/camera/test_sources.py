@@ -258,3 +258,36 @@ def first_pictures(address, count, seconds=30):
             pass
         assert time.monotonic() < end, f"no stream at {address}"
         time.sleep(0.2)
+
+
+@pytest.fixture
+def mpeg_ts(ffmpeg, tmp_path):
+    """Bytes of two seconds of MPEG-TS in a size."""
+
+    def make(size):
+        path = tmp_path / f"{size}.ts"
+        source = ("-f", "lavfi", "-i", f"testsrc=size={size}:rate=10:duration=2")
+        assert ffmpeg("-y", *source, "-c:v", "mpeg2video", "-g", "5", "-f", "mpegts", path).wait(60) == 0
+        return path.read_bytes()
+
+    return make
+
+
+def test_a_stream_whose_size_changes_is_read_through(mpeg_ts, tmp_path):
+    """OpenCV 4 gives pictures of the new size, OpenCV 5 scales them to the first one's; both go on."""
+    path = tmp_path / "both.ts"
+    path.write_bytes(mpeg_ts("320x240") + mpeg_ts("640x360") + mpeg_ts("320x240"))
+    with open_source(path) as source:
+        shapes = [p.image.shape for p in source]
+    assert len(shapes) >= 50
+    assert set(shapes) <= {(240, 320, 3), (360, 640, 3)}
+
+
+def test_a_damaged_stream_is_read_through(mpeg_ts, tmp_path):
+    data = bytearray(mpeg_ts("320x240"))
+    for at in np.random.default_rng(0).integers(2000, len(data), 60):
+        data[at] ^= 0x5A
+    path = tmp_path / "damaged.ts"
+    path.write_bytes(data)
+    with open_source(path) as source:
+        assert sum(p.image is not None for p in source) >= 10
