@@ -103,7 +103,13 @@ def check_board(artifact: Artifact, profile: Board, precision: str) -> None:
             f"INT8 on {profile.name}: {chip}; such an engine would be slower than FP16. "
             f"Build the float artifact with --precision fp16"
         )
-    profile.require(engines[0], precision, artifact.manifest.get("input", {}).get("layout"))
+    profile.require(engines[0], precision)
+    layout = artifact.manifest.get("input", {}).get("layout")
+    if layout is not None and layout not in profile.input_layouts:
+        raise BoardLacks(
+            f"{artifact.path}: its input is {layout}; board {profile.name!r} takes {', '.join(profile.input_layouts)}. "
+            f"Export it for that board: edgekit export RECIPE --board {profile.name}"
+        )
 
 
 def check_machine(artifact: Artifact, profile: Board) -> None:

@@ -6,6 +6,7 @@ import struct
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -159,6 +160,62 @@ def test_a_calibration_belongs_to_its_content(onnx_float, tmp_path):
         caches.read_calibration(str(place), other)
     with pytest.raises(BadInput, match=r"calibration images are missing: .*gone"):
         caches.calibration_key(file, preprocess, [str(tmp_path / "gone.png")], "8.4.1")
+
+
+@pytest.fixture
+def calibration(onnx_float, tmp_path, images):
+    """calibration(**options) -> (Calibration over two pictures, the images seen so far)."""
+    paths = [str(tmp_path / f"{i}.png") for i in range(2)]
+    for path, image in zip(paths, images, strict=False):
+        cv2.imwrite(path, image)
+    cuda, seen = Cuda(), []
+    options = BuildOptions(precision="int8", calibration_images=paths)
+
+    def make():
+        return building.Calibration(onnx_float, options, cuda, "8.4.1", lambda *step: seen.append(step)), options, seen
+
+    return make
+
+
+def test_calibration_shows_every_image_once_and_keeps_the_ranges(calibration):
+    import tensorrt
+
+    found, options, seen = calibration()
+    assert found.wanted
+    calibrator = found.calibrator(tensorrt)
+    assert calibrator.get_batch_size() == 1
+    assert calibrator.read_calibration_cache() is None
+    addresses = [calibrator.get_batch(["image"]) for _ in range(3)]
+    assert all(len(one) == 1 and one[0] > 0 for one in addresses[:2])
+    assert addresses[2] is None
+    assert seen == [(1, 2), (2, 2)]
+    calibrator.write_calibration_cache(b"TRT ranges")
+    again, _, _ = calibration()
+    assert again.calibrator(tensorrt).read_calibration_cache() == b"TRT ranges"
+    Path(options.calibration_images[1]).write_bytes(Path(options.calibration_images[0]).read_bytes())
+    other, _, _ = calibration()
+    assert other.key != found.key or other.calibrator(tensorrt).read_calibration_cache() is None
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_int8_of_a_float_file_has_a_calibrator_or_made_up_ranges(with_images, calibration, onnx_float, monkeypatch):
+    import tensorrt
+
+    from edgekit.runtime.engines.tensorrt8 import Tensorrt8
+
+    ranges, configs = [], []
+    monkeypatch.setattr(tensorrt._Tensor, "set_dynamic_range", lambda tensor, low, high: ranges.append((low, high)))
+    create = tensorrt.Builder.create_builder_config
+    monkeypatch.setattr(
+        tensorrt.Builder, "create_builder_config", lambda self: configs.append(create(self)) or configs[-1]
+    )
+    found, options, _ = calibration()
+    calibrator = found.calibrator if with_images else None
+    job = building.Job(onnx_float.file("model.onnx"), options, onnx_float.manifest, b"", calibrator, lambda step: None)
+    _, _, about = Tensorrt8(tensorrt).build(job)
+    assert about["flags"] == ["FP16", "OBEY_PRECISION_CONSTRAINTS", "INT8"]
+    assert (configs[0].int8_calibrator is not None) == with_images
+    assert bool(ranges) != with_images
 
 
 def test_each_board_has_its_own_timing_cache():
