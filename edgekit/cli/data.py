@@ -84,7 +84,7 @@ def data(
             frame_stride=frame_stride,
             progress=progress,
         )
-        written = pipeline.data_convert(coco, out=out, layout=to.value) if action is Action.convert else None
+        written = pipeline.data_convert(coco, out=out, layout=to.value) if out and action is Action.convert else None
         stats = pipeline.data_stats(coco, sheet=out if action is Action.stats else None)
     if json:
         print_json({**stats, "written": written})
