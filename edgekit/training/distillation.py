@@ -210,10 +210,13 @@ class Distillation(nn.Module):
         self.adapters = nn.ModuleList(self._adapter(pair, *outputs) for pair in section.features)
 
     def _check(self, student: Any, teacher: Any) -> None:
-        ours, theirs = (self._responses(maps, i) for i, maps in enumerate((student, teacher)))
-        if type(student) is not type(teacher) or (ours is not None and ours.logits.shape != theirs.logits.shape):  # type: ignore
+        if type(student) is not type(teacher):
+            raise BadConfig("distillation: teacher and student need heads of one kind")
+        ours, theirs = self._responses(student, 0), self._responses(teacher, 1)
+        if ours is not None and theirs is not None and ours.logits.shape != theirs.logits.shape:
             raise BadConfig(
-                "distillation: teacher and student need heads of one kind, with the same anchors and classes"
+                f"distillation: teacher and student need the same anchors and classes, found "
+                f"{list(theirs.logits.shape[1:])} and {list(ours.logits.shape[1:])}"
             )
         if self.section.pair and len(student.features) != len(teacher.features):
             raise BadConfig(

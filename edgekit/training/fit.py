@@ -51,9 +51,9 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     model, teacher, parents = _networks(recipe)
     collate = task_of(model, recipe.model.name).collate(recipe, model)
     data = DetectionData(recipe, train, val, collate, devices * nodes)
+    module = DetectorModule(recipe, model, train.class_counts().tolist(), data.steps_per_epoch, val, teacher)
     with without_remarks(), _interruptible(), one_cv2_thread():
         start = begin(work, recipe, devices * nodes, resume, writer=os.environ.get("RANK", "0") == "0")
-        module = DetectorModule(recipe, model, train.class_counts().tolist(), data.steps_per_epoch, val, teacher)
         publish = Publish(recipe, data, {"train": train.digest(), **parents}, out)
         callbacks = [publish, DataWait(), *([Report(progress)] if progress else [])]
         trainer = _trainer(recipe, work, start, callbacks, devices, nodes)

@@ -68,7 +68,7 @@ FAMILIES = {
     "refinedet-lite-advanced": Family(
         "{name: refinedet-lite, options: {res2_mid_ratio: 0.25}}", 100, (WHOLE, ADVANCED, "postprocess={nms: soft}")
     ),
-    "refinedet-align": Family("{name: refinedet, options: {backbone: mobilenet-v1, align: 3}}", 60, (WHOLE,)),
+    "refinedet-align": Family("{name: refinedet, options: {backbone: mobilenet-v1, align: 3}}", 90),
     "fpnlite": Family("{name: fpnlite, options: {width: 64}}", 80, (WHOLE, FOCAL)),
     "lightweight-ssd": Family("{name: lightweight-ssd}", 60, (WHOLE, "anchor_loss={classification: focal, box: bll}")),
     "pelee": Family("{name: pelee}", 80, (WHOLE,)),
