@@ -48,8 +48,8 @@ RECIPE = "mobile-centernet-w16-dhaka"
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 HEAD = """# Hardware log
 
-What was run on real hardware, and what was seen. `python benchmarks/gpu_check.py` writes the entries; nothing is added
-by hand.
+What was run on real hardware, and what was seen. `python benchmarks/gpu_check.py --log docs/hardware-log.md` writes the
+entries; nothing is added by hand. An empty log says that nothing was run on hardware yet.
 """
 
 
