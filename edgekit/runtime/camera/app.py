@@ -6,8 +6,9 @@ import webbrowser
 from collections import OrderedDict
 
 import cv2
+import numpy as np
 
-from ..errors import MissingDependency
+from ..errors import BadConfig, MissingDependency
 from ..machine import facts
 from ..runner import open_runner
 from . import counters, strings, tracking
@@ -40,7 +41,9 @@ def run(options, say):
     board = options.board if options.board is not None else strings.read_board(options.artifact)
     make_source = source_maker(options, board)
     quieten()
-    make_source()  # a wrong word is told before anything is loaded
+    source = make_source()  # a wrong word is told before anything is loaded
+    if options.offline and source.live:
+        raise BadConfig("--offline: {} cannot wait for the network; it is for files and folders".format(source.shown))
     places = counters_of(options)
     if options.window:
         require_window()
@@ -51,6 +54,8 @@ def run(options, say):
     with Signals(stop) as signals, open_runner(options.artifact, runtime, options.compute_threads(), floor) as runner:
         if stop.is_set():
             raise KeyboardInterrupt
+        width, height = runner.preprocess.size
+        runner.check(np.full((height, width, 3), runner.preprocess.pad_value, np.uint8))  # and warms up
         session = _Session(options, board, runner, make_source, places, stop, say)
         session.run()
         return session.summary("user" if signals.count else None)

@@ -21,7 +21,9 @@ class Signals(object):
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+            numbers = [getattr(signal, name) for name in _NAMES]
+            if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup: it is to outlive the terminal
+                numbers.remove(signal.SIGHUP)
             self._before = {number: signal.signal(number, self._come) for number in numbers}
         return self
 

@@ -120,6 +120,7 @@ def test_a_folder_with_a_damaged_image(artifact, folder, tmp_path, capsys):
         (["--source", "{clip}", "--zone", "none.json"], "none.json"),
         (["--source", "{clip}", "--no-track", "--count-line", "0,0,1,1"], "leave --no-track out"),
         (["--source", "{clip}", "--offline", "--loop"], "never end"),
+        (["--source", "udp://127.0.0.1:9", "--offline"], "cannot wait"),
         (["--source", "{clip}", "--mp4", "x", "--jsonl", "x"], "the same file"),
         (["--source", "{clip}", "--mp4", "/proc/nothing/x.mp4"], "cannot be written"),
         (["--source", "{clip}", "--jsonl", "/proc/x.jsonl"], "cannot be written"),
@@ -211,6 +212,17 @@ def test_a_signal_while_libraries_load_is_no_traceback(artifact, clip, tmp_path,
     assert "Traceback" not in running.said
     if path.exists() and path.stat().st_size:
         records(path)
+
+
+def test_under_nohup_the_terminals_end_is_not_the_runs(artifact, clip, tmp_path):
+    path = tmp_path / "l.jsonl"
+    command = [sys.executable, "-m", "edgekit.runtime.camera.cli", str(artifact), "--source", str(clip), "--loop"]
+    child = subprocess.Popen(["nohup", *command, "--jsonl", str(path)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    count_frames(path, 5)
+    child.send_signal(signal.SIGHUP)
+    count_frames(path, count_frames(path, 0) + 5)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(60) == 0
 
 
 # -- sources that go away ---------------------------------------------------------------------------------------------
