@@ -47,7 +47,7 @@ def engine(onnx_float, tmp_path_factory):
         patch.setenv("EDGEKIT_CACHE", str(folder / "cache"))
         steps = []
         made = build_engine(onnx_float, folder / "engine", {"board": "twin"}, lambda *step: steps.append(step))
-    assert steps == [(0, 3), (1, 3), (2, 3)]
+    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert list((folder / "cache" / "timing").iterdir())
     return made
 

@@ -78,7 +78,9 @@ def build_engine(source, out, options=None, progress=None):
         about = dict(told, build_seconds=round(time.time() - started, 1), board=options.board)
         about["rebuild"] = options.rebuild or rebuild_command(artifact, options)
         manifest.update(engine_manifest(artifact, options, about, os.path.join(folder, PLAN)))
-    return read_artifact(out, kinds=("engine",))
+    made = read_artifact(out, kinds=("engine",))
+    (progress or _silent)(STEPS, STEPS)
+    return made
 
 
 def _silent(done, total):
