@@ -60,6 +60,9 @@ def test_a_recipe_survives_its_manifest(file: Path) -> None:
         ("loss: {gama: 1}", ["loss.gama", "did you mean gamma"]),
         ("teacher: {recipe: a, weight: b}\ndistillation: {}", ["teacher.weight", "did you mean weights"]),
         ("export: {zzz: 1}", ["export.zzz", "known keys: top_k, opset"]),
+        ("anchor_loss: {boxs: giou}", ["anchor_loss.boxs", "did you mean box"]),
+        ("anchor_loss: {iou_guided: {alfa: 1}}", ["anchor_loss.iou_guided.alfa", "did you mean alpha"]),
+        ("yolo_loss: {ignor: 1}", ["yolo_loss.ignor", "did you mean ignore"]),
     ],
 )
 def test_an_unknown_key_offers_the_nearest(file: Path, text: str, words: list[str]) -> None:
@@ -82,6 +85,11 @@ def test_an_unknown_key_offers_the_nearest(file: Path, text: str, words: list[st
         ("teacher: {recipe: a, weights: b}", ["teacher and distillation go together"]),
         ("distillation: {pair: 1}", ["teacher and distillation go together"]),
         ("distillation: {pair: -1}\nteacher: {recipe: a, weights: b}", ["distillation.pair"]),
+        ("anchor_loss: {box: giuo}", ["anchor_loss.box", "'giou'"]),
+        ("anchor_loss: {negative: 0.6}", ["negative 0.6 is above positive 0.5"]),
+        ("anchor_loss: {classification: focal, iou_guided: {}}", ["iou_guided replaces cross-entropy"]),
+        ("train: {multiscale: {sizes: [[96, 60]]}}", ["train.multiscale.sizes", "divisible by 32", "96x60"]),
+        ("train: {optimizer: {kind: adagrad}}", ["train.optimizer.kind", "'rmsprop'"]),
     ],
 )
 def test_values_out_of_range_are_named(file: Path, text: str, words: list[str]) -> None:
