@@ -4,6 +4,7 @@
 Opening, and every step of the loop, may block in a driver for as long as the driver likes: ``capture`` watches that.
 """
 
+import contextlib
 import glob
 import os
 import re
@@ -21,7 +22,8 @@ FOLDER_FPS = 5.0  # of images that carry no times
 FILE_FPS = 25.0  # of video files that do not tell theirs
 MOST_FPS = 240.0  # above it a file's word is a time base
 _MJPG = int.from_bytes(b"MJPG", "little")  # as cv2 writes a four-character code
-_DEFAULT_FFMPEG = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
+_FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_LOW_DELAY = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
 
 
 class Picture(object):
@@ -153,17 +155,34 @@ class GStreamer(_Cv2Source):
         )
 
 
+@contextlib.contextmanager
+def _network_options():
+    """FFmpeg's options for low delay while a stream is opened; a file read with them would lose its last picture."""
+    given = os.environ.get(_FFMPEG_OPTIONS)
+    if given is not None:  # the user knows better
+        yield
+        return
+    os.environ[_FFMPEG_OPTIONS] = _LOW_DELAY
+    try:
+        yield
+    finally:
+        del os.environ[_FFMPEG_OPTIONS]
+
+
 class Network(_Cv2Source):
     """RTSP, MPEG-TS over UDP, HLS and whatever else FFmpeg reads from a network."""
 
     def _make(self):
-        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", _DEFAULT_FFMPEG)
+        with _network_options():
+            return self._capture_of(self.name)
+
+    def _capture_of(self, address):
         wait = int(self.options.timeout * 1000)
         names = ("CAP_PROP_OPEN_TIMEOUT_MSEC", "CAP_PROP_READ_TIMEOUT_MSEC")
         parameters = [v for n in names if hasattr(cv2, n) for v in (getattr(cv2, n), wait)]
         if not parameters:  # OpenCV before 4.5.2: the watch over the reading thread has to do
-            return cv2.VideoCapture(self.name, cv2.CAP_FFMPEG)
-        return cv2.VideoCapture(self.name, cv2.CAP_FFMPEG, parameters)
+            return cv2.VideoCapture(address, cv2.CAP_FFMPEG)
+        return cv2.VideoCapture(address, cv2.CAP_FFMPEG, parameters)
 
     def _refused(self):
         return "{}: no stream there (nobody answers, no such path, or a wrong password). Try: ffprobe {}".format(

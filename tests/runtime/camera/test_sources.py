@@ -1,6 +1,7 @@
 """What a --source means, and what each kind gives; with real servers on loopback."""
 
 import http.server
+import os
 import threading
 import time
 
@@ -137,6 +138,15 @@ def test_a_damaged_image_of_a_folder_is_none(folder):
         pictures = list(source)
     assert [p.image is None for p in pictures] == [False, False, True, False, False, False]
     assert [p.name for p in pictures[:2]] == ["0.jpg", "1.jpg"]
+
+
+def test_a_stream_that_was_tried_costs_a_file_no_picture(clip):
+    """FFmpeg's options for streams come from the environment; they must not stay there."""
+    with pytest.raises(BadInput), open_source("tcp://127.0.0.1:9", Options(timeout=1)):
+        pass
+    assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
+    with open_source(clip) as source:
+        assert len(list(source)) == 40
 
 
 def test_a_folder_without_images_is_told(tmp_path):
