@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from .findings import Finding, Graph, attribute, operand
+from .findings import Finding, Graph, Severity, attribute, operand
 
 ADVICE = "Quantize with: edgekit quantize --flavour trt"
 
@@ -44,15 +44,17 @@ def _quantized_axis(graph: Graph, node: NodeProto) -> Iterator[Finding]:
     if scale.size <= 1:
         return
     if node.input[0] in graph.live:
-        found = f"{scale.size} scales for an activation; one scale per tensor is possible, per channel for weights only"
-        yield graph.finding("error", "qdq", node, found, ADVICE)
+        found = f"{scale.size} scales for an activation: layers are not fused with them, which is slow"
+        yield graph.finding("warning", "qdq", node, found, ADVICE)
         return
     for user in _weighted_users(graph, node):
         wanted = 1 if user.op_type == "ConvTranspose" else 0
         axis = int(attribute(node, "axis", 1))
         if user.op_type in ("Conv", "ConvTranspose") and axis != wanted:
             found = f"weights of a {user.op_type} quantized along axis {axis}; the output channels are axis {wanted}"
-            yield graph.finding("error", "qdq", node, found, ADVICE)
+            # later releases take it, without fusing it
+            severity: Severity = "error" if graph.version < (10,) else "warning"
+            yield graph.finding(severity, "qdq", node, found, ADVICE)
 
 
 def _weighted_users(graph: Graph, node: NodeProto) -> list[NodeProto]:

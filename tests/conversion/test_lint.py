@@ -314,7 +314,6 @@ def test_nodes_inside_a_branch_are_looked_at_too():
     [
         (quantized(np.int8(3)), "zero point 3"),
         (quantized(np.uint8(0)), "UINT8"),
-        (quantized(np.zeros(8, np.int8), [0.1] * 8, axis=1), "8 scales for an activation"),
         (quantized(np.int8(0), 0.0), "not positive"),
         (weights(1), "along axis 1; the output channels are axis 0"),
         (weights(0, "ConvTranspose"), "along axis 0; the output channels are axis 1"),
@@ -332,6 +331,23 @@ def test_int8_that_tensorrt_refuses_where_the_board_has_int8(made, told):
     hits = [f for f in found(made, "jetson-xavier-nx") if f.rule == "qdq"]
     assert any(told in f.found and "--flavour trt" in f.advice + "--flavour trt" for f in hits), hits
     assert all(f.severity == "error" for f in hits)
+
+
+@pytest.mark.parametrize(
+    ("made", "board", "severity", "told"),
+    [
+        (
+            quantized(np.zeros(8, np.int8), [0.1] * 8, axis=1),
+            "jetson-xavier-nx",
+            "warning",
+            "8 scales for an activation",
+        ),
+        (weights(1), "jetson-xavier-nx", "error", "along axis 1"),
+        (weights(1), "desktop-gpu", "warning", "along axis 1"),
+    ],
+)
+def test_scales_of_channels_that_cannot_be_fused(made, board, severity, told):
+    assert {f.severity for f in found(made, board) if told in f.found} == {severity}
 
 
 @pytest.mark.parametrize("made", [quantized(np.int8(0)), weights(0), weights(1, "ConvTranspose")])
