@@ -11,6 +11,7 @@ READY := $(VENV)/.ready
 # some pinned versions need 3.11; on 3.10 pip chooses
 PINS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
 DEMO := runs/demo
+JOBS ?= $(shell nproc)
 RECIPE := mobile-centernet-w16-dhaka
 BOARD := x86-1t
 
@@ -31,7 +32,7 @@ demo: $(READY)
 	$(BIN)/edgekit run $(RECIPE) --board $(BOARD) --out $(DEMO)
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 PARSER := .venv-parser
 test-parser test-parser-all: $(READY)
