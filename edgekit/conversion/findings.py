@@ -113,7 +113,7 @@ class Graph:
         code = self.types.get(name)
         if code is None:
             return None
-        text = KINDS.get(code, TensorProto.DataType.Name(code))  # type: ignore[arg-type]
+        text = KINDS.get(code, TensorProto.DataType.Name(code))
         return "INT32" if text == "INT64" and self.table is not None and not self.table.native_int64 else text
 
     def value(self, name: str) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from onnx import NodeProto, TensorProto, defs
 
-from .findings import Finding, Graph, attribute, operand
+from .findings import Finding, Graph, Severity, attribute, operand
 from .rules_quantization import quantizer
 
 NodeRule = Callable[[Graph, NodeProto], Iterator[Finding]]
@@ -78,7 +78,7 @@ def _unsupported_type(graph: Graph, node: NodeProto) -> Iterator[Finding]:
             continue
         if kind == "UINT8" and graph.version < (8, 5) and _is_pixels(graph):
             continue  # said once, of the input
-        severity = "error" if name in graph.live else "warning"
+        severity: Severity = "error" if name in graph.live else "warning"
         yield graph.finding(
             severity,
             "type",
@@ -221,7 +221,7 @@ def _efficient_nms(graph: Graph, node: NodeProto) -> Iterator[Finding]:
 def _pool(graph: Graph, node: NodeProto) -> Iterator[Finding]:
     if len(node.output) > 1 and node.output[1]:
         used = node.output[1] in graph.users
-        severity = "error" if used else "warning"
+        severity: Severity = "error" if used else "warning"
         yield graph.finding(
             severity, "pool", node, "MaxPool's second output (indices) does not exist", "Do without it."
         )
@@ -321,7 +321,7 @@ def _einsum(graph: Graph, node: NodeProto) -> Iterator[Finding]:
 def _cast(graph: Graph, node: NodeProto) -> Iterator[Finding]:
     code = int(attribute(node, "to", 0))
     source = graph.kind(node.input[0])
-    name = TensorProto.DataType.Name(code) if code in TensorProto.DataType.values() else str(code)  # type: ignore[arg-type]
+    name = TensorProto.DataType.Name(code) if code in TensorProto.DataType.values() else str(code)
     if name == "DOUBLE":
         found, advice = "Cast to DOUBLE becomes FP32, with values clamped", "Compute in FP32, so that nothing changes."
         yield graph.finding("warning", "cast", node, found, advice)
