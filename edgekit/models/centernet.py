@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .backbones.dla import dla34
 from .backbones.resnet import resnet
-from .deformable import LOWERINGS, lowering_named
+from .deformable import LOWERINGS, DeformableConv, lowering_named
 from .detector import Detector
 from .heads.centernet import CenterMaps, CenterNetHead, decode
 from .necks.deconv import Conv3x3, DeconvNeck, DLAUp, conv_kind
@@ -76,4 +76,6 @@ def centernet(
     detector = CenterNet(BODIES[backbone](conv), classes, head_filters)
     if deformable:
         detector.opset = LOWERINGS[lowering]
+        moved = [name for name, module in detector.named_modules() if isinstance(module, DeformableConv)]
+        detector.float_modules = (*detector.float_modules, *moved)  # positions are no activations
     return detector

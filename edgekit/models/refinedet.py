@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from .anchors import RefineMaps, refine
+from .anchors import RefineMaps
 from .backbones.registry import build_backbone
 from .backbones.res2netlite import res2netlite
 from .backbones.vgg import ReducedVGG16
@@ -62,7 +62,7 @@ class RefineDet(Detector):
         sources = self.sources(image)
         first = self.arm(self.arm_neck(sources))
         maps = self.transfer(sources)
-        second = self.odm(maps, refine(first.location.detach(), first.anchors))
+        second = self.odm(maps, first)
         return RefineMaps(
             first.location, first.confidence, second.location, second.confidence, first.anchors, tuple(maps)
         )

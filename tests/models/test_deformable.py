@@ -148,7 +148,7 @@ def test_regular_boxes_make_an_ordinary_convolution_of_align_conv(kernel):
     boxes = torch.cat([centre, torch.full_like(centre, kernel * stride)], dim=-1)
     refined = boxes.reshape(1, 30, 1, 4).expand(1, 30, 2, 4).reshape(1, 60, 4)
     with torch.inference_mode():
-        found = head([x], refined)
+        found = head.aligned([x], refined)
         for maps, layer, values in ((found.location, head.location[0], 4), (found.confidence, head.confidence[0], 4)):
             plain = F.conv2d(x, layer.weight, layer.bias, padding=kernel // 2)
             expected = plain.permute(0, 2, 3, 1).reshape(1, 60, values)
@@ -163,7 +163,7 @@ def test_align_conv_against_a_loop_over_parts():
     refined = torch.rand(2, 18, 4, generator=generator) * 40 - 4
     refined[..., 2:] = refined[..., 2:].abs() + 1
     with torch.inference_mode():
-        found = head([x], refined).location
+        found = head.aligned([x], refined).location
         weight = head.location[0].weight.reshape(2, 4, 4, kernel, kernel)
         for image, anchor in ((0, 0), (0, 7), (1, 17), (1, 4)):
             cx, cy, width, height = refined[image, anchor].tolist()

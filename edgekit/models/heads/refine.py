@@ -25,7 +25,7 @@ class PlainODM(nn.Module):
         super().__init__()
         self.head = SSDHead(channels, boxes, classes, predictor, anchors)
 
-    def forward(self, maps: Sequence[Tensor], refined: Tensor) -> AnchorMaps:
+    def forward(self, maps: Sequence[Tensor], first: AnchorMaps) -> AnchorMaps:
         return self.head(maps)
 
 
@@ -64,9 +64,15 @@ class AlignODM(nn.Module):
 
     anchors: Tensor
 
-    def forward(self, maps: Sequence[Tensor], refined: Tensor) -> AnchorMaps:
-        """maps [N, C, H, W] per level and refined anchors [N, A, 4] (cx, cy, w, h in pixels), which get no gradient."""
-        refined = refined.detach()
+    def forward(self, maps: Sequence[Tensor], first: AnchorMaps) -> AnchorMaps:
+        """maps [N, C, H, W] per level, and what the first step predicted; the refined anchors get no gradient.
+
+        They are computed in here, so that quantization leaves them in float together with this module.
+        """
+        return self.aligned(maps, refine(first.location.detach(), first.anchors))
+
+    def aligned(self, maps: Sequence[Tensor], refined: Tensor) -> AnchorMaps:
+        """maps [N, C, H, W] per level and refined anchors [N, A, 4] (cx, cy, w, h in pixels)."""
         location, confidence, start = [], [], 0
         for level, x in enumerate(maps):
             count = x.shape[-2] * x.shape[-1] * self.boxes[level]
@@ -114,8 +120,8 @@ def part_centres(boxes: Tensor, kernel: int, stride: float) -> tuple[Tensor, Ten
     places = (torch.arange(kernel, dtype=boxes.dtype, device=boxes.device) + 0.5) / kernel - 0.5
     across = places.repeat(kernel).view(1, -1, 1, 1)
     down = places.repeat_interleave(kernel).view(1, -1, 1, 1)
-    cx, cy, width, height = (boxes[..., k].unsqueeze(1) / stride for k in range(4))
-    return cx + across * width - 0.5, cy + down * height - 0.5
+    cx, cy, width, height = (boxes[..., k].unsqueeze(1) for k in range(4))
+    return (cx + across * width) / stride - 0.5, (cy + down * height) / stride - 0.5
 
 
 def filtered(maps: RefineMaps, theta: float = THETA) -> Tensor:
