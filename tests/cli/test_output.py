@@ -23,6 +23,7 @@ LINES = {
     "bench": "a",
     "report": "rows.json --out o",
     "predict": "a i --out o",
+    "camera": "a --source 0",
     "run": "r",
     "zoo": "",
     "card": "r",
