@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ from edgekit.runtime.onboard.golden import choose_threshold, compare  # noqa: E4
 from edgekit.runtime.preprocess import Preprocess  # noqa: E402
 from edgekit.runtime.runner import open_runner  # noqa: E402
 from edgekit.runtime.sessions import preprocess_kernel as kernel  # noqa: E402
-from edgekit.runtime.timing import summary  # noqa: E402
+from edgekit.runtime.timing import Timing, summary  # noqa: E402
 
 RECIPE = "mobile-centernet-w16-dhaka"
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
@@ -78,8 +79,8 @@ def run(options: argparse.Namespace) -> int:
         artifact = given or export(Path(folder))
         checks.append(attempt("cuda", lambda: check_cuda(artifact, images, options.seconds)))
         for precision in ("fp32", "fp16"):
-            name = f"engine {precision}"
-            checks.append(attempt(name, lambda p=precision: check_engine(artifact, images, Path(folder), p, options)))
+            check = partial(check_engine, artifact, images, Path(folder), precision, options)
+            checks.append(attempt(f"engine {precision}", check))
         checks.append(attempt("engine nms", lambda: check_nms(artifact, images, Path(folder), options)))
     entry = render(facts, checks)
     print(entry)
@@ -217,7 +218,7 @@ def times(path: str, runtime: str, images: list[Path], seconds: float) -> str:
     """Median and p90 of the whole run and of its parts, over ``seconds``; "" when nobody asked."""
     if not seconds:
         return ""
-    decoded, timings = [read_image(image) for image in images], []
+    decoded, timings = [read_image(image) for image in images], list[Timing]()
     with open_runner(path, runtime) as runner:
         for image in decoded * 4:
             runner(image)

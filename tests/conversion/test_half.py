@@ -1,6 +1,7 @@
 """Typed FP16: which tensors change their type, where casts stand, and that the boxes stay."""
 
 import shutil
+from typing import Any
 
 import numpy as np
 import onnx
@@ -69,13 +70,13 @@ def test_a_pinned_layer_computes_in_float_between_two_casts(tmp_path):
 
 
 def test_a_tensor_is_cast_once_however_many_read_it(tmp_path):
-    extra = [("Add", ["r", "image"], ["s"], {}), ("Mul", ["s", "image"], ["m"], {})]
+    extra: Any = [("Add", ["r", "image"], ["s"], {}), ("Mul", ["s", "image"], ["m"], {})]
     model, report = half(chain(extra=extra, into="m"), tmp_path)
     assert kinds(model).count("Cast") == report.casts == 2
 
 
 def test_a_resize_keeps_its_scales_in_float(tmp_path):
-    extra = [("Resize", ["r", "", "scales"], ["u"], {"mode": "nearest", "nearest_mode": "floor"})]
+    extra: Any = [("Resize", ["r", "", "scales"], ["u"], {"mode": "nearest", "nearest_mode": "floor"})]
     more = {"constants": {"scales": f32([1, 1, 2, 2])}, "into": "u", "size": (8, 8)}
     model, _ = half(chain(extra=extra, **more), tmp_path)
     stored = {t.name: t.data_type for t in model.graph.initializer}
@@ -84,7 +85,7 @@ def test_a_resize_keeps_its_scales_in_float(tmp_path):
 
 
 def test_a_constant_that_float_layers_read_too_is_kept_twice(tmp_path):
-    extra = [("Mul", ["r", "k"], ["m"], {})]
+    extra: Any = [("Mul", ["r", "k"], ["m"], {})]
     model, _ = half(chain(extra=extra, into="m", constants={"k": f32(2)}), tmp_path, pins=["n_r"])
     assert {t.name for t in model.graph.initializer} >= {"k.half"}
     assert "k" not in {t.name for t in model.graph.initializer}
@@ -131,7 +132,7 @@ def test_mistakes_are_told(tmp_path):
     with pytest.raises(BadInput, match="no layer could become FP16"):
         half(chain(), tmp_path, pins=["n_a", "n_r", "n_b"])
     scale = {"scale": f32(0.1), "zero": np.int8(0)}
-    extra = [
+    extra: Any = [
         ("QuantizeLinear", ["r", "scale", "zero"], ["q"], {}),
         ("DequantizeLinear", ["q", "scale", "zero"], ["d"], {}),
     ]

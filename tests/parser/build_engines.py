@@ -42,7 +42,7 @@ def build(job):
     manifest = {"precision": job.get("declared", job["precision"]), "postprocess": job.get("postprocess", {})}
     if job.get("quantized"):
         manifest["flavour"] = "trt"
-    steps = []
+    steps: list[str] = []
     started = time.perf_counter()
     try:
         plan, timing, about = builder.build(Job(job["path"], options, manifest, b"", None, steps.append))
