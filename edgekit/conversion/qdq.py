@@ -24,6 +24,7 @@ from .graph import (
     drop_unused,
     inner_nodes,
     load_model,
+    module_of,
     name_nodes,
     opset,
     own_biases,
@@ -115,7 +116,9 @@ def _insert(
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
-    inner = inner_nodes(model)
+    inner, left = inner_nodes(model), set(float_nodes)
+    # all that a float layer's module computes stays float: sampling positions and boxes in it are no activations
+    scopes = {module_of(n.name) for n in model.graph.node if n.name in left} - {""}
     tensors = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()
     }
@@ -130,7 +133,7 @@ def _insert(
             QuantType[flavour.activation],
             TensorsData(CalibrationMethod.MinMax, tensors),
             [],
-            [n.name for n in model.graph.node if n.name not in inner or n.name in set(float_nodes)],
+            [n.name for n in model.graph.node if n.name not in inner or n.name in left or module_of(n.name) in scopes],
             list(flavour.operators),
             {
                 "ActivationSymmetric": flavour.symmetric,
