@@ -24,6 +24,8 @@ LINES = {
     "report": "rows.json --out o",
     "predict": "a i --out o",
     "camera": "a --source 0",
+    "label": "a frames --out l.json",
+    "data": "check a.json",
     "run": "r",
     "zoo": "",
     "card": "r",
