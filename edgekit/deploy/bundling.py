@@ -210,6 +210,7 @@ def _fill(
     if "int8" in profile.precisions:
         _copy_images(folder / "calibration" / "images", _calibration_sources(artifact, options))
     (folder / NAME).write_bytes(board_zip())
+    _write_board(folder, profile)
     return {
         "format": archive.FORMAT,
         "edgekit": __version__,
@@ -220,6 +221,14 @@ def _fill(
         "evaluation": evaluation,
         "files": archive.describe_folder(folder),
     }
+
+
+def _write_board(folder: Path, profile: Board) -> None:
+    """What the camera verb needs to know of the board, where it looks for it: above the model's folder."""
+    from ..runtime.camera.strings import BOARD_FILE
+
+    known = profile.model_dump(mode="json", include={"name", "title", "runtimes", "camera"}, exclude_none=True)
+    (folder / BOARD_FILE).write_text(json.dumps(known, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _pins(artifact: Artifact, build: dict[str, Any], images: Sequence[Path], progress: Progress) -> dict[str, Any]:

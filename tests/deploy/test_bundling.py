@@ -13,6 +13,7 @@ from edgekit.board import load_board
 from edgekit.deploy import bundling
 from edgekit.deploy.bundling import BundleOptions, bundle, plan_build
 from edgekit.runtime.artifact import new_artifact, read_artifact
+from edgekit.runtime.camera.strings import read_board
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
 from edgekit.runtime.onboard import archive
 from tests.twin import network
@@ -37,6 +38,9 @@ def test_what_is_in_it(bundled, unpacked, model, pictures):
     names = [p.name for p in sorted((unpacked / "evaluation" / "images").iterdir())]
     assert names == [f"{i:05d}.png" for i in range(4)]
     assert not (unpacked / "calibration").exists()  # the TX2 has no INT8
+    board = read_board(unpacked / "artifact")  # where the camera verb finds the board's strings
+    assert board["name"] == "jetson-tx2"
+    assert "nvarguscamerasrc" in board["camera"]["csi"]
     index = json.loads((unpacked / "bundle.json").read_text())
     assert index["board"]["identity"]["modules"] == ["p3310-1000"]
     assert len(index["evaluation"]["digest"]) == 64
