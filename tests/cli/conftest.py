@@ -74,8 +74,17 @@ FACTS = {"opset": 13, "nodes": 1, "producer": "", "inputs": {"image": "float [1]
 MEMORY = {"precision": "fp16", "available": 7850.0, "build": {}, "run": {"weights": 2.0}, "run_total": 2.0}
 
 CAMERA = {
-    "results": 3, "captured": 4, "dropped": 1, "stale": 0, "corrupt": 0, "seconds": 1.0, "results_fps": 3.0,
-    "latency_ms": {"p50": 9.0, "p90": None, "p99": None}, "sinks": [], "counts": [], "ended": "source",
+    "results": 3,
+    "captured": 4,
+    "dropped": 1,
+    "stale": 0,
+    "corrupt": 0,
+    "seconds": 1.0,
+    "results_fps": 3.0,
+    "latency_ms": {"p50": 9.0, "p90": None, "p99": None},
+    "sinks": [],
+    "counts": [],
+    "ended": "source",
 }
 
 
