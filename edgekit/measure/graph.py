@@ -101,6 +101,7 @@ def _matmul(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
 
 MACS: Mapping[str, Callable[[NodeProto, Mapping[str, Shape]], int]] = {
     "Conv": _conv,
+    "DeformConv": _conv,  # reading between pixels is not counted, as in the papers
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,

@@ -215,3 +215,10 @@ def test_mistakes_name_what_there_is(tmp_path, save):
     path = save([("Conv", ["x", "w"], ["y"], {})], X, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
     with pytest.raises(BadConfig, match="no 'gflops'; there are: macs, flops, darknet"):
         complexity(path, "gflops")
+
+
+def test_a_deformable_convolution_counts_as_a_convolution(save):
+    inputs = {**X, "offset": ("float", [1, 18, 10, 8])}
+    nodes = [("DeformConv", ["x", "w", "offset"], ["y"], {"kernel_shape": [3, 3], "pads": [1] * 4})]
+    path = save(nodes, inputs, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 3, 3)}, opset=19)
+    assert complexity(path).macs == 10 * 8 * 6 * 4 * 9
