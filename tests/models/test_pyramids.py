@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.models.necks.cfpn import CFPN
+from edgekit.models.necks.cfpn import CFPN, TwicePassed
 from edgekit.models.necks.dfpn import DFPN
-from edgekit.models.necks.fpn import FPN, FPNLite
+from edgekit.models.necks.fpn import FPN, FPNLite, separable_output
 from edgekit.models.necks.ssd import Extra, SSDExtras
 
 SIZES = (38, 19, 10, 5, 3)
@@ -20,7 +20,7 @@ class Times(nn.Module):
         super().__init__()
         self.factor = factor
 
-    def forward(self, x):
+    def forward(self, x, bottom_up=None):
         return x * self.factor
 
 
@@ -71,6 +71,21 @@ def test_cfpn_down_path_takes_maxima():
     out = neck([fine, torch.zeros(1, 1, 2, 2)])
     # P4 is the coarsest level: it takes out_3 = 2 * 7, and doubles it
     assert out[1].flatten().tolist() == [28, 28, 28, 28]
+
+
+def test_cfpn_normalises_each_pass_on_its_own():
+    """Running statistics of one normalisation for both passes fit neither; the convolutions are the same."""
+    block = TwicePassed(separable_output(4)).train()
+    near, far = torch.randn(64, 4, 3, 3), 50 + 9 * torch.randn(64, 4, 3, 3)
+    for _ in range(60):
+        block(near, bottom_up=False), block(far, bottom_up=True)
+    with torch.no_grad():
+        learnt = [block(near, False), block(far, True)]
+        block.eval()
+        for before, x, bottom_up in zip(learnt, (near, far), (False, True), strict=True):
+            torch.testing.assert_close(block(x, bottom_up), before, atol=0.05, rtol=0.05)
+        assert (block(far, False) - learnt[1]).abs().max() > 1  # the other pass's statistics would not do
+    assert sum(p.numel() for p in block.convolutions.parameters()) == 4 * 9 + 16
 
 
 def test_subsampled_levels_take_every_second_cell():

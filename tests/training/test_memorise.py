@@ -77,13 +77,8 @@ FAMILIES = {
 }
 
 
-# It finds all boxes with the statistics of the batch and none with the running ones: the convolutions that CFPN walks
-# through twice share one batch normalisation, whose running statistics are a mixture of both passes'.
-KNOWN = {"lightweight-ssd": pytest.mark.xfail(reason="CFPN's shared batch normalisation", strict=True)}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, marks=KNOWN.get(name, ())) for name in FAMILIES])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_eight_pictures_are_learnt_by_heart(name: str, tmp_path: Path) -> None:
     family = FAMILIES[name]
     if family.nightly and not os.environ.get("EDGEKIT_NIGHTLY"):
