@@ -72,4 +72,5 @@ def _labels(found: Detections, image_id: int, artifact: Artifact, score: float) 
             **({"ignore": 1} if record["score"] < score else {}),
         }
         for record in found.to_coco(image_id, artifact.manifest["category_ids"])
+        if min(record["bbox"][2:]) > 0  # a network may predict a size below zero
     ]

@@ -24,7 +24,7 @@ class Detector(nn.Module):
     task = ""
     nms = "none"
     float_modules: tuple[str, ...] = ()
-    opset = 13
+    opset = 11
 
     def detect(self, image: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
         raise TypeError(f"{type(self).__name__} does not define detect()")

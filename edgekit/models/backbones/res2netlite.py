@@ -46,14 +46,14 @@ class Res2Block(nn.Module):
 
     def __init__(self, channels: int, mid: int) -> None:
         super().__init__()
-        part = mid // SCALES
+        self.part = part = mid // SCALES
         self.reduce = conv_bn(channels, mid, 1)
         self.parts = nn.ModuleList(conv_bn(part, part, 3, groups=GROUPS) for _ in range(SCALES - 1))
         self.restore = conv_bn(mid, channels, 1, relu=False)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, *others = self.reduce(x).chunk(SCALES, dim=1)
+        first, *others = self.reduce(x).split(self.part, dim=1)  # a plain Split in ONNX; chunk computes its borders
         found = [first]
         for i, (layer, part) in enumerate(zip(self.parts, others, strict=True)):
             found.append(layer(part if i == 0 else part + found[-1]))
