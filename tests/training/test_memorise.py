@@ -70,7 +70,7 @@ FAMILIES = {
     ),
     "refinedet-align": Family("{name: refinedet, options: {backbone: mobilenet-v1, align: 3}}", 90),
     "fpnlite": Family("{name: fpnlite, options: {width: 64}}", 80, (WHOLE, FOCAL)),
-    "lightweight-ssd": Family("{name: lightweight-ssd}", 60, (WHOLE, "anchor_loss={classification: focal, box: bll}")),
+    "lightweight-ssd": Family("{name: lightweight-ssd}", 120, (WHOLE, "anchor_loss={classification: focal, box: bll}")),
     "pelee": Family("{name: pelee}", 80, (WHOLE,)),
     "tiny-dsod": Family("{name: tiny-dsod}", 80, (WHOLE,)),
     "centernet-resnet": Family("{name: centernet, options: {backbone: resnet-18, deformable: false}}", 80, (WHOLE,)),
