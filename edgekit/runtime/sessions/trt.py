@@ -43,6 +43,21 @@ class Port(object):
         return self.host[: int(np.prod(shape, dtype=np.int64))].reshape(shape)
 
 
+def load_plan(trt, logger, plan):
+    """(runtime, engine, execution context) of a plan's bytes, each of which needs the one before it to stay alive.
+
+    Raises BadInput when TensorRT cannot load the engine, or has no memory to run it.
+    """
+    runtime = trt.Runtime(logger)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise BadInput("TensorRT {} cannot load the engine: {}".format(trt.__version__, logger.told()))
+    context = engine.create_execution_context()
+    if context is None:
+        raise BadInput("TensorRT {} has no memory to run the engine: {}".format(trt.__version__, logger.told()))
+    return runtime, engine, context
+
+
 class Execution(object):
     """A deserialized engine with its buffers, as one range of TensorRT versions drives it.
 

@@ -1,7 +1,6 @@
 """TensorRT 8.5 on: tensors have names, and each is told its address."""
 
-from ..errors import BadInput
-from .trt import Execution, Port, TensorrtSession
+from .trt import Execution, Port, TensorrtSession, load_plan
 
 
 class AddressExecution(Execution):
@@ -10,13 +9,7 @@ class AddressExecution(Execution):
     name = "tensorrt10"
 
     def __init__(self, trt, logger, plan, driver):
-        runtime = trt.Runtime(logger)
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise BadInput("TensorRT {} cannot load the engine: {}".format(trt.__version__, logger.told()))
-        context = engine.create_execution_context()
-        if context is None:
-            raise BadInput("TensorRT {} has no memory to run the engine: {}".format(trt.__version__, logger.told()))
+        runtime, engine, context = load_plan(trt, logger, plan)
         super(AddressExecution, self).__init__(trt, logger, plan, driver)
         for i in range(engine.num_io_tensors):
             name = engine.get_tensor_name(i)

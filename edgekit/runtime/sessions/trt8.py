@@ -1,7 +1,6 @@
 """TensorRT 8.0 to 8.4 (JetPack 4): tensors are bindings, numbered and handed over as one list of addresses."""
 
-from ..errors import BadInput
-from .trt import Execution, Port, TensorrtSession
+from .trt import Execution, Port, TensorrtSession, load_plan
 
 
 class BindingsExecution(Execution):
@@ -10,13 +9,7 @@ class BindingsExecution(Execution):
     name = "tensorrt8"
 
     def __init__(self, trt, logger, plan, driver):
-        runtime = trt.Runtime(logger)
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise BadInput("TensorRT {} cannot load the engine: {}".format(trt.__version__, logger.told()))
-        context = engine.create_execution_context()
-        if context is None:
-            raise BadInput("TensorRT {} has no memory to run the engine: {}".format(trt.__version__, logger.told()))
+        runtime, engine, context = load_plan(trt, logger, plan)
         super(BindingsExecution, self).__init__(trt, logger, plan, driver)
         self._addresses = []  # type: list[int]
         for i in range(engine.num_bindings):
