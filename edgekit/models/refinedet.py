@@ -18,6 +18,7 @@ from .heads.ssd import SSDHead, dense, pointwise
 from .layouts import AnchorLevel, Layout, Size, anchors_on, map_shapes, ratio_box
 from .necks.light import HEADS, LightFusion, PerLevel, bottleneck_extra
 from .necks.tcb import Extras, TransferConnection, conv_extra, residual_extra
+from .ssd import SSD
 
 RATIOS = (1.0, 2.0, 0.5)
 
@@ -29,6 +30,7 @@ class RefineDet(Detector):
     arm: the anchor refinement module, a head of one class;  transfer: the maps of the second step
     odm: object or alignment detection module;  theta: background above which an anchor is filtered; 1: none is
     candidates: how many anchors, best first, leave the graph for NMS on the host; None: all of them
+    steps: of the regression, 2 or 1, see ``second_anchors``
     """
 
     task = "refine"
@@ -44,10 +46,15 @@ class RefineDet(Detector):
         odm: PlainODM | AlignODM,
         theta: float = THETA,
         candidates: int | None = None,
+        steps: int = 2,
     ) -> None:
         super().__init__()
         if not 0 < theta <= 1:
             raise ValueError(f"theta: expected a probability above 0, got {theta}")
+        if steps not in (1, 2):
+            raise ValueError(f"steps: expected 1 or 2, got {steps!r}")
+        if steps == 1 and isinstance(odm, AlignODM):
+            raise ValueError("align: it follows the refined anchors, which steps: 1 does not use; leave one out")
         self.sources = sources
         self.arm_neck = arm_neck
         self.arm = arm
@@ -55,6 +62,7 @@ class RefineDet(Detector):
         self.odm = odm
         self.theta = theta
         self.candidates = candidates
+        self.steps = steps
         if isinstance(odm, AlignODM):
             self.opset = LOWERINGS[odm.lowering]
 
@@ -70,7 +78,7 @@ class RefineDet(Detector):
     def detect(self, image: Tensor, top_k: int = 100) -> tuple[Tensor, Tensor]:
         """Boxes and scores of all anchors; of the best max(candidates, top_k) ones where ``candidates`` is set."""
         kept = None if self.candidates is None else max(self.candidates, top_k)
-        return decode_refine_maps(self(image), kept, self.theta)
+        return decode_refine_maps(self(image), kept, self.theta, self.steps)
 
 
 def refine_layout(strides: Sequence[int], ratios: Sequence[float] = RATIOS) -> Layout:
@@ -110,12 +118,16 @@ def refinedet(
     theta: float = THETA,
     size: Size = (320, 320),
     candidates: int | None = None,
-) -> RefineDet:
+    steps: int = 2,
+    tcb: bool = True,
+) -> RefineDet | SSD:
     """RefineDet (Zhang et al. 2018), and with ``align`` RefineDet++ (Zhang et al. 2021).
 
     backbone: one of BODIES;  align: kernel of the AlignConv (3 in the paper; 5 and 7 in table III), None: plain 3x3
     lowering: of the AlignConv, see ``edgekit.models.deformable``;  theta: see RefineDet
     levels: 4, strides 8 to 64, or 5 with stride 128 (1024 pixels, table V)
+    Table II, from right to left: ``tcb: false``, ``steps: 1, theta: 1``, ``theta: 1``, the default, ``align: 3``.
+    tcb: false: no second step; the first finds the classes itself, an SSD whose maps and anchors are RefineDet's
     """
     if backbone not in BODIES:
         raise ValueError(f"backbone: expected one of {', '.join(BODIES)}, got {backbone!r}")
@@ -126,16 +138,20 @@ def refinedet(
     last: Any = body if extra is None else Extras(body.channels, body.strides, extra, levels - 3)  # type: ignore[arg-type]
     sources = body if extra is None else nn.Sequential(body, last)
     layout = refine_layout(last.strides)
-    transfer = TransferConnection(last.channels, last.strides)
     anchors = anchors_on(layout, map_shapes(sources, size), size)
     boxes = [len(level.sizes) for level in layout]
+    if not tcb:
+        if align is not None:
+            raise ValueError("align: it belongs to the second step, which tcb: false leaves out; leave one out")
+        return SSD(sources, SSDHead(last.channels, boxes, classes, dense, anchors), candidates=candidates)
+    transfer = TransferConnection(last.channels, last.strides)
     arm = SSDHead(last.channels, boxes, 1, dense, anchors)
     odm: PlainODM | AlignODM = (
         PlainODM(transfer.channels, boxes, classes, dense, anchors)
         if align is None
         else AlignODM(transfer.channels, boxes, classes, transfer.strides, anchors, align, lowering)
     )
-    return RefineDet(sources, nn.Identity(), arm, transfer, odm, theta, candidates)
+    return RefineDet(sources, nn.Identity(), arm, transfer, odm, theta, candidates, steps)
 
 
 # -- RefineDetLite ----------------------------------------------------------------------------------------------------

@@ -75,6 +75,14 @@ def test_the_second_offsets_start_from_the_refined_anchor():
     assert boxes[0, 0].tolist() == pytest.approx([56 - 20, 56 - 20, 56 + 20, 56 + 20])
 
 
+def test_one_step_starts_from_the_anchor_as_it_stands():
+    """Table II, fourth column; the same offsets as above: the first ones move nothing. x: 50 + 0.1 * 20, y: 60 - 4."""
+    wider = 5 * torch.log(torch.tensor(2.0)).item()
+    maps = maps_of_one_anchor((1.0, 0.0, wider, 0.0), (1.0, -1.0, 0.0, 0.0))
+    boxes, _ = decode_refine_maps(maps, steps=1)
+    assert boxes[0, 0].tolist() == pytest.approx([52 - 10, 56 - 20, 52 + 10, 56 + 20])
+
+
 def test_the_cascade_is_two_decodes():
     generator = torch.Generator().manual_seed(0)
     anchors = torch.rand(7, 4, generator=generator) * 50 + 10
@@ -119,11 +127,42 @@ def test_the_second_step_does_not_train_the_anchors_of_the_first():
     assert [tuple(f.shape[1:]) for f in maps.features] == [(256, 8, 8), (256, 4, 4), (256, 2, 2), (256, 1, 1)]
 
 
+@pytest.mark.parametrize(
+    ("options", "names", "cost"),
+    [
+        ({"align": 3}, {"arm", "transfer", "odm"}, 37_772_921_600),
+        ({}, {"arm", "transfer", "odm"}, 37_772_921_600),
+        ({"theta": 1.0}, {"arm", "transfer", "odm"}, 37_772_921_600),
+        ({"theta": 1.0, "steps": 1}, {"arm", "transfer", "odm"}, 37_772_921_600),
+        ({"tcb": False}, {"features", "head"}, 32_721_036_800),
+    ],
+    ids=str,
+)
+def test_the_columns_of_table_2_are_options(options, names, cost):
+    """RefineDet320++ on VGG-16; without TCB there is one step, which knows the classes, on the same 6375 anchors.
+
+    Its head costs 9 * 3 * (4 + 21) * (512 * 1600 + 512 * 400 + 1024 * 100 + 512 * 25), 768,960,000 of the products.
+    """
+    with torch.device("meta"):
+        detector = zoo.build("refinedet", 20, options, (320, 320))
+    assert names <= {name for name, _ in detector.named_children()}
+    assert len((detector.arm if "arm" in names else detector.head).anchors) == 6375
+    assert macs(detector, (320, 320)) == cost
+    assert detector.task == ("refine" if "arm" in names else "anchors")
+
+
+@pytest.mark.parametrize("options", [{"steps": 1}, {"tcb": False}], ids=str)
+def test_alignment_needs_the_step_that_moves_the_anchors(options):
+    with pytest.raises(BadConfig, match=r"align: .*leave one out"):
+        zoo.build("refinedet", 3, {"backbone": "mobilenet-v2", "align": 3, **options}, (64, 64))
+
+
 EXPORTS = [
     ("refinedet-lite", {"width": 8, "res2_mid_ratio": 0.5}, (96, 64)),
     ("refinedet-lite", {"width": 8, "block": "res", "head": "plain", "candidates": 20}, (96, 96)),
     ("refinedet", {"backbone": "mobilenet-v2", "align": 3, "candidates": 120}, (128, 64)),
     ("refinedet", {"backbone": "shufflenet-v2"}, (64, 128)),
+    ("refinedet", {"backbone": "mobilenet-v2", "steps": 1, "candidates": 120}, (64, 64)),
     ("refinedet", {"backbone": "resnet-18", "align": 5, "levels": 5}, (128, 128)),
 ]
 

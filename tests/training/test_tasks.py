@@ -140,6 +140,16 @@ def test_the_second_step_is_matched_with_refined_anchors() -> None:
     assert terms["loss"].item() == pytest.approx(sum(v.item() for k, v in terms.items() if k != "loss"), rel=1e-5)
 
 
+def test_one_step_regression_is_matched_with_the_anchors_as_they_stand() -> None:
+    """RefineDet++, table II, fourth column: anchor 3, which the first step moves onto the object, is background."""
+    section = AnchorLossSection(mining=1e-9)
+    terms = RefineCriterion(section, torch.ones(3), 0.99, steps=1)(refine_maps(), TARGET, alone)
+    assert terms["arm_box"].item() == pytest.approx(BOX_4 / 2, rel=1e-5)  # the first step is taught as ever
+    assert terms["odm_box"].item() == pytest.approx(BOX_4 / 2, rel=1e-5)
+    every = RefineCriterion(AnchorLossSection(mining=3.0), torch.ones(3), 0.99, steps=1)(refine_maps(), TARGET, alone)
+    assert every["odm_class"].item() == pytest.approx((2 + 3) * LN3 / 2, rel=1e-5)
+
+
 def test_the_second_step_does_not_move_the_first() -> None:
     maps = refine_maps()
     RefineCriterion(AnchorLossSection(), torch.ones(3), 0.99)(maps, TARGET, alone)["odm_box"].backward()

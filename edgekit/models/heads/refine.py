@@ -130,12 +130,22 @@ def filtered(maps: RefineMaps, theta: float = THETA) -> Tensor:
     return 1 - (background > theta).to(background.dtype)
 
 
-def decode_refine_maps(maps: RefineMaps, top_k: int | None = None, theta: float = THETA) -> tuple[Tensor, Tensor]:
+def second_anchors(maps: RefineMaps, steps: int = 2) -> Tensor:
+    """Where the second offsets start, cx, cy, w, h in pixels.
+
+    steps: 2: at anchors [N, A, 4] that the first have moved, two-step cascaded regression (RefineDet++, section III-C);
+        1: at the anchors [A, 4] as they stand (table II, fourth column), and the first step only filters
+    """
+    return refine(maps.arm_boxes.float(), maps.anchors) if steps == 2 else maps.anchors
+
+
+def decode_refine_maps(
+    maps: RefineMaps, top_k: int | None = None, theta: float = THETA, steps: int = 2
+) -> tuple[Tensor, Tensor]:
     """Raw maps -> (boxes [N, K, 4] xyxy in input pixels, scores [N, K, C] foreground probabilities).
 
-    Two-step cascaded regression (RefineDet++, section III-C): the second offsets start from anchors that the first
-    have moved. Scores of filtered anchors are zero: a static graph cannot drop them. top_k: see ``decode_anchor_maps``
+    Scores of filtered anchors are zero: a static graph cannot drop them. top_k: see ``decode_anchor_maps``
+    steps: see ``second_anchors``
     """
-    refined = refine(maps.arm_boxes, maps.anchors)
-    second = AnchorMaps(maps.odm_boxes, maps.odm_scores, refined, maps.features)
+    second = AnchorMaps(maps.odm_boxes, maps.odm_scores, second_anchors(maps, steps), maps.features)
     return decode_anchor_maps(second, top_k, keep=filtered(maps, theta))

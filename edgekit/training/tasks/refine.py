@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...models.anchors import AnchorMaps, RefineMaps, refine
+from ...models.anchors import AnchorMaps, RefineMaps
 from ...models.detector import Detector
+from ...models.heads.refine import second_anchors
 from ...recipe import AnchorLossSection, Recipe
 from ..anchorloss import AnchorLoss
 from ..boxes import corners
@@ -23,12 +24,12 @@ class RefineCriterion(nn.Module):
     """RefineDet++'s eq. 1, RefineDetLite's eq. 1 or 6: both steps' boxes and classes, each over its positive anchors.
 
     The first step finds objects of no class: cross-entropy and hard negatives, whatever the second one is asked for.
-    theta: of the negative anchor filtering, as the network itself filters
+    theta: of the negative anchor filtering;  steps: of the regression; both as the network itself has them
     """
 
-    def __init__(self, section: AnchorLossSection, weights: Tensor, theta: float) -> None:
+    def __init__(self, section: AnchorLossSection, weights: Tensor, theta: float, steps: int = 2) -> None:
         super().__init__()
-        self.section, self.theta = section, theta
+        self.section, self.theta, self.steps = section, theta, steps
         plain = section.model_copy(update={"classification": "cross-entropy", "iou_guided": None})
         self.arm = AnchorLoss(plain, torch.ones(2))
         self.odm = AnchorLoss(section, weights)
@@ -38,11 +39,11 @@ class RefineCriterion(nn.Module):
         section = self.section
         objects = BoxBatch(batch.boxes, batch.labels.clamp(max=0))
         first = match_anchors(corners(maps.anchors), objects, section.positive, section.negative)
-        refined = refine(maps.arm_boxes.float(), maps.anchors).detach()  # two-step cascaded regression, section III-C
-        second = match_anchors(corners(refined), batch, section.positive, section.negative)
+        starts = second_anchors(maps, self.steps).detach()
+        second = match_anchors(corners(starts), batch, section.positive, section.negative)
         second = without_easy_negatives(second, maps.arm_scores, self.theta)
         arm = per_positive(self.arm(maps.arm_boxes, maps.arm_scores, maps.anchors, first, objects), share)
-        odm = per_positive(self.odm(maps.odm_boxes, maps.odm_scores, refined, second, batch), share)
+        odm = per_positive(self.odm(maps.odm_boxes, maps.odm_scores, starts, second, batch), share)
         terms = {"arm_box": arm[0], "arm_class": arm[1], "odm_box": odm[0], "odm_class": odm[1]}
         return {**terms, "loss": self.total(terms)}
 
@@ -62,9 +63,9 @@ class RefineTask(Task):
     def criterion(self, recipe: Recipe, model: Detector, counts: Sequence[int]) -> nn.Module:
         section = recipe.anchor_loss
         weights = background_and_classes(section.class_weights, counts)
-        return RefineCriterion(section, weights, model.theta)  # type: ignore[arg-type]
+        return RefineCriterion(section, weights, model.theta, model.steps)  # type: ignore[arg-type]
 
     def responses(self, maps: RefineMaps, model: Detector) -> Responses | None:
         """The second step's, on the anchors as this network refined them."""
-        refined = refine(maps.arm_boxes.float(), maps.anchors)
-        return anchor_responses(AnchorMaps(maps.odm_boxes, maps.odm_scores, refined, maps.features), "softmax")
+        starts = second_anchors(maps, model.steps)  # type: ignore[arg-type]
+        return anchor_responses(AnchorMaps(maps.odm_boxes, maps.odm_scores, starts, maps.features), "softmax")
