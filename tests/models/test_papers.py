@@ -14,10 +14,11 @@ from edgekit.models import zoo
 from edgekit.models.classifier import classifier
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "papers"
-FILES = ("refinedetlite", "refinedet-plus-plus", "mobile-centernet")
-ROWS = [row for name in FILES for row in yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))["rows"]]
+FILES = ("refinedetlite", "refinedet-plus-plus", "mobile-centernet", "lightweight-ssd")  # CSPNet: test_cspnet.py
+PAPERS = {name: yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))["rows"] for name in FILES}
+ROWS = [row for rows in PAPERS.values() for row in rows]
 FIGURES = [(row, figure) for row in ROWS for figure in row.get("figures", [])]
-IDS = [f"{row['name']}: {figure['metric']}" for row, figure in FIGURES]
+IDS = [f"{row['name']}, {row['classes']} classes: {figure['metric']}" for row, figure in FIGURES]
 
 
 @cache
@@ -40,7 +41,7 @@ def test_our_figure_is_what_the_network_has(row, figure):
     if figure["metric"] == "parameters":
         assert PARAMETERS[figure["convention"]](detector) == figure["ours"]
     elif figure["metric"] == "boxes":
-        assert len(detector.arm.anchors) == figure["ours"]
+        assert len((detector.arm if detector.task == "refine" else detector.head).anchors) == figure["ours"]
     else:
         operations = module_operations(detector, torch.empty(1, 3, height, width, device="meta"))
         assert total(operations, figure["convention"]) == figure["ours"]
@@ -48,6 +49,9 @@ def test_our_figure_is_what_the_network_has(row, figure):
 
 @pytest.mark.parametrize(("row", "figure"), FIGURES, ids=IDS)
 def test_the_status_is_earned(row, figure):
+    assert figure["status"] in ("exact", "fit", "open")
+    if figure["printed"] is None:  # a figure of ours that the paper leaves out
+        return
     ours, printed = figure["ours"] / figure["unit"], figure["printed"]
     decimals = len(printed.partition(".")[2])
     if figure["status"] == "exact":
@@ -56,7 +60,6 @@ def test_the_status_is_earned(row, figure):
         assert abs(ours / float(printed) - 1) <= 0.01
         assert figure["note"]
     else:
-        assert figure["status"] == "open"
         assert abs(ours / float(printed) - 1) > 0.01
         assert figure["note"]
 
@@ -70,7 +73,11 @@ def test_what_the_open_figure_of_dla_34_lacks():
     assert round((row["figures"][1]["ours"] + projections) / 1e9, 1) == 14.4
 
 
-def test_all_that_is_measured_says_on_what():
-    measured = [entry for row in ROWS for entry in row.get("measured", [])]
-    assert len(measured) >= 80
+@pytest.mark.parametrize(
+    ("paper", "least"),
+    [("refinedetlite", 50), ("refinedet-plus-plus", 49), ("mobile-centernet", 15), ("lightweight-ssd", 14)],
+)
+def test_all_that_is_measured_says_on_what(paper, least):
+    measured = [entry for row in PAPERS[paper] for entry in row.get("measured", [])]
+    assert len(measured) >= least
     assert all(set(entry) >= {"metric", "tested_on", "printed", "where"} for entry in measured)
