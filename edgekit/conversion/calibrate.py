@@ -9,13 +9,14 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
+from onnx import shape_inference
 
 from ..runtime.artifact import file_sha256, new_file, value_sha256
 from ..runtime.errors import BadConfig, BadInput
@@ -23,6 +24,7 @@ from ..runtime.preprocess import Preprocess
 from .child import Progress, run_in_child
 from .compare import Array, fill_batch, network_input
 from .graph import body_of, load_model
+from .histogram import Observer
 
 METHODS = ("minmax", "entropy", "percentile")
 # Operators whose inputs and outputs may be quantized, by any flavour.
@@ -31,7 +33,7 @@ CALIBRATED = (
     *("Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "MaxPool", "AveragePool", "GlobalAveragePool"),
 )
 Ranges: TypeAlias = dict[str, tuple[float, float]]
-_FORMAT = 1
+_FORMATS = {"minmax": 1, "entropy": 2, "percentile": 2}  # of what the cache holds; a new one makes old ranges void
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def _facts(
     if missing:
         raise BadInput(f"calibration images are missing: {', '.join(missing[:5])}{' ...' if missing[5:] else ''}")
     return {
-        "format": _FORMAT,
+        "format": _FORMATS[method],
         "model": file_sha256(model),
         "images": [file_sha256(path) for path in images],
         "preprocess": preprocess.digest(),
@@ -161,12 +163,25 @@ def collect_ranges(
     method: str,
     progress: Progress,
 ) -> dict[str, list[float]]:
-    """One image at a time through ONNX Runtime's calibrator, which would otherwise keep all activations in memory."""
-    from onnxruntime.quantization import CalibrationMethod, create_calibrator
-
+    """One image at a time, so that the activations of one are all that memory holds."""
     value = Preprocess.from_dict(preprocess)
     batch = load_model(model).graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    kind = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}[method]
+    arrays = (fill_batch(network_input(path, value, layout), batch) for path in images)
+    read = _extremes if method == "minmax" else _observed
+    return read(model, _counted(arrays, len(images), progress), method)
+
+
+def _counted(arrays: Iterator[Array], total: int, progress: Progress) -> Iterator[Array]:
+    for done, array in enumerate(arrays):
+        progress(done, total)
+        yield array
+    progress(total, total)
+
+
+def _extremes(model: str, inputs: Iterator[Array], method: str) -> dict[str, list[float]]:
+    """ONNX Runtime's calibrator, which reduces activations inside the graph; feeding it singly spares the memory."""
+    from onnxruntime.quantization import CalibrationMethod, create_calibrator
+
     with tempfile.TemporaryDirectory() as folder:
         body = str(Path(folder) / "body.onnx")
         onnx.save(body_of(load_model(model)), body)
@@ -174,15 +189,41 @@ def collect_ranges(
             body,
             list(CALIBRATED),
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
-            calibrate_method=CalibrationMethod[kind],
+            calibrate_method=CalibrationMethod.MinMax,
             extra_options={"symmetric": False},
         )
-        for done, path in enumerate(images):
-            progress(done, len(images))
-            calibrator.collect_data(_reader(fill_batch(network_input(path, value, layout), batch)))
-        progress(len(images), len(images))
+        for image in inputs:
+            calibrator.collect_data(_reader(image))
         found = calibrator.compute_data()
     return {name: [float(np.asarray(part).item()) for part in tensor.range_value] for name, tensor in found.items()}
+
+
+def _observed(model: str, inputs: Iterator[Array], method: str) -> dict[str, list[float]]:
+    """Ranges by our histograms: ONNX Runtime's depend on the order of the images, and its entropy tries few ranges."""
+    observer = Observer()
+    look = activations(model)
+    for image in inputs:
+        observer.see(look(image))
+    return {name: list(pair) for name, pair in observer.ranges(method).items()}
+
+
+def activations(model: str | Path) -> Callable[[Array], dict[str, Array]]:
+    """A function from the network's input to every activation that may be quantized. Native code: it may crash."""
+    import onnxruntime
+
+    body = shape_inference.infer_shapes(body_of(load_model(model)))
+    values = {v.name: v for v in (*body.graph.value_info, *body.graph.output, *body.graph.input)}
+    floats = {name for name, v in values.items() if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    readers = [node for node in body.graph.node if node.op_type in CALIBRATED]
+    wanted = sorted({name for node in readers for name in (*node.input, *node.output)} & floats)
+    del body.graph.output[:]
+    body.graph.output.extend(values[name] for name in wanted)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # an activation that was fused away would be missing
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(body.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda image: dict(zip(wanted, session.run(wanted, {"image": image}), strict=True))
 
 
 def _reader(image: Array) -> Any:
