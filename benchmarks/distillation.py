@@ -13,22 +13,19 @@ differences seed by seed) and ``curves.svg`` (mAP@0.5 on the validation set by e
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import statistics
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import trainings
+from trainings import spread
 
 from edgekit.recipe import Recipe, load_recipe
-from edgekit.runtime.artifact import Artifact, new_file, read_artifact, value_sha256
-from edgekit.runtime.errors import EdgeKitError
-from edgekit.training.fit import fit
+from edgekit.runtime.artifact import Artifact, read_artifact, value_sha256
 
 TEACHER = "mobile-centernet-w32-bccd"
 STUDENTS = {"plain": "mobile-centernet-w16-bccd", "distilled": "mobile-centernet-w16-bccd-distilled"}
@@ -51,41 +48,17 @@ class Result:
 # -- training ---------------------------------------------------------------------------------------------------------
 def train(recipe: Recipe, kind: str, folder: Path, taught_by: str = "") -> Result:
     """The result in ``folder``; trained now, or resumed, if there is none. taught_by: digest of the teacher."""
-    settings = {k: v for k, v in recipe.model_dump(mode="json").items() if k not in ("data", "teacher")}
-    key = value_sha256([settings, taught_by])
-    file = folder / "result.json"
-    if file.is_file():
-        result = Result(**json.loads(file.read_text(encoding="utf-8")))
-        if result.key != key:
-            raise EdgeKitError(f"{file}: made with other settings. Choose another --out, or remove the folder.")
-        print(f"{folder.name}: finished before, mAP@0.5 {result.map50:.3f}", flush=True)
-        return result
-    out = folder / "checkpoint"
-    artifact = fit(recipe, out, out.with_name("checkpoint-training").is_dir(), Ticker(folder.name))
-    metrics = artifact.manifest["metrics"]
-    seconds = sum(float(row["train/seconds"] or 0) for row in table(folder))
+    key = value_sha256([trainings.settings(recipe, "teacher"), taught_by])
+    found = trainings.read_result(Result, folder, key)
+    if found is not None:
+        print(f"{folder.name}: finished before, mAP@0.5 {found.map50:.3f}", flush=True)
+        return found
+    metrics = trainings.trained(recipe, folder, key).manifest["metrics"]
+    seconds = trainings.seconds(folder)
     result = Result(kind, recipe.train.seed, metrics["map50"], metrics["map"], metrics["epochs"], seconds, key)
-    with new_file(file) as handle:
-        json.dump(asdict(result), handle, indent=1)
+    trainings.write_result(result, folder)
     print(f"{folder.name}: mAP@0.5 {result.map50:.3f} after {seconds / 60:.0f} min", flush=True)
     return result
-
-
-class Ticker:
-    """A line of progress every half minute."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.last = name, 0.0
-
-    def __call__(self, _: str, done: int, total: int) -> None:
-        if time.monotonic() - self.last > 30:
-            self.last = time.monotonic()
-            print(f"{self.name}: step {done} of {total}", file=sys.stderr, flush=True)
-
-
-def table(folder: Path) -> list[dict[str, str]]:
-    with (folder / "checkpoint-training" / "metrics.csv").open(newline="", encoding="utf-8") as handle:
-        return list(csv.DictReader(handle))
 
 
 def teacher_of(options: argparse.Namespace, common: Sequence[str]) -> Artifact:
@@ -110,13 +83,6 @@ def students(options: argparse.Namespace, common: Sequence[str], teacher: Artifa
 
 
 # -- the comparison ---------------------------------------------------------------------------------------------------
-def spread(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation, in points."""
-    points = [100 * v for v in values]
-    deviation = f" ± {statistics.stdev(points):.1f}" if len(points) > 1 else ""
-    return f"{statistics.mean(points):.1f}{deviation}"
-
-
 def summary(results: Sequence[Result], teacher: Artifact) -> str:
     """A markdown table, one row per kind, and the difference between them seed by seed."""
     seeds = sorted({r.seed for r in results})
@@ -138,13 +104,6 @@ def summary(results: Sequence[Result], teacher: Artifact) -> str:
     lines += ["", f"Distilled minus plain, mAP@0.5: {spread(gains)} points; better in {wins} of {len(gains)} seeds."]
     lines += [f"Teacher: mAP@0.5 {100 * taught_by:.1f}."] if taught_by is not None else []
     return "\n".join(lines) + "\n"
-
-
-def write_results(results: Sequence[Result], file: Path) -> None:
-    with new_file(file) as handle:
-        writer = csv.DictWriter(handle, list(asdict(results[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, results))
 
 
 # -- curves -----------------------------------------------------------------------------------------------------------
@@ -175,7 +134,7 @@ def curves(results: Iterable[Result], out: Path) -> str:
 
 def curve(folder: Path) -> list[tuple[float, float]]:
     """(epochs done, mAP@0.5) at each validation."""
-    rows = table(folder)
+    rows = trainings.curve(folder)
     per_epoch = 1 + int(rows[0]["step"])
     return [((1 + int(r["step"])) / per_epoch, float(r["val/map50"])) for r in rows if r.get("val/map50")]
 
@@ -216,20 +175,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
+    return trainings.unattended("distillation", lambda: compare(options))
+
+
+def compare(options: argparse.Namespace) -> int:
     common = [f"data.root={options.data.resolve()}", *options.set]
-    try:
-        teacher = teacher_of(options, common)
-        results = students(options, common, teacher)
-    except EdgeKitError as error:
-        print(f"distillation: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("distillation: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    write_results(results, options.out / "results.csv")
-    for name, text in (("summary.md", summary(results, teacher)), ("curves.svg", curves(results, options.out))):
-        with new_file(options.out / name) as handle:
-            handle.write(text)
+    teacher = teacher_of(options, common)
+    results = students(options, common, teacher)
+    trainings.write_csv(map(asdict, results), options.out / "results.csv")
+    trainings.write_text(summary(results, teacher), options.out / "summary.md")
+    trainings.write_text(curves(results, options.out), options.out / "curves.svg")
     print(summary(results, teacher))
     return 0
 

@@ -16,24 +16,22 @@ end is ``training.csv`` and ``training.md`` in the folder of --out.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import trainings
+from trainings import spread
 
 from edgekit import pipeline
 from edgekit.measure.row import Row
 from edgekit.recipe import Recipe, load_recipe
-from edgekit.runtime.artifact import Artifact, new_file, read_artifact, value_sha256
+from edgekit.runtime.artifact import Artifact, value_sha256
 from edgekit.runtime.errors import EdgeKitError
-from edgekit.training.fit import fit
 
 RECIPES = (
     "mobile-centernet-w16-dhaka-small",
@@ -78,21 +76,16 @@ class Result:
 # -- one training -----------------------------------------------------------------------------------------------------
 def train(recipe: Recipe, folder: Path, speed: bool) -> Result:
     """The result in ``folder``; trained now, or resumed, if there is none. Raises EdgeKitError."""
-    settings = {k: v for k, v in recipe.model_dump(mode="json").items() if k != "data"}
-    key = value_sha256(settings)
-    file = folder / "result.json"
-    if file.is_file():
-        found = Result(**json.loads(file.read_text(encoding="utf-8")))
-        if found.key != key:
-            raise EdgeKitError(f"{file}: made with other settings. Choose another --out, or remove the folder.")
-        if not found.failed and (found.speed or not speed):
-            return found
-    artifact = _trained(recipe, folder / "checkpoint", key)
+    key = value_sha256(trainings.settings(recipe))
+    found = trainings.read_result(Result, folder, key)
+    if found is not None and not found.failed and (found.speed or not speed):
+        return found
+    artifact = trainings.trained(recipe, folder, key)
     result = _result(recipe, key, artifact, folder)
-    _write(file, result)  # before the measurement, which can be repeated without the training
+    trainings.write_result(result, folder)  # before the measurement, which can be repeated without the training
     if speed:
         result = replace(result, **measured(artifact, folder))
-        _write(file, result)
+        trainings.write_result(result, folder)
     return result
 
 
@@ -104,21 +97,8 @@ def measured(artifact: Artifact, folder: Path) -> dict[str, Any]:
         return {"unmeasured": str(error).splitlines()[0]}
 
 
-def _trained(recipe: Recipe, out: Path, key: str) -> Artifact:
-    """The finished checkpoint at ``out``, or a training that ends with it."""
-    done = out.with_name("trained.key")
-    if done.is_file() and done.read_text(encoding="utf-8") == key and (out / "manifest.json").is_file():
-        return read_artifact(out, kinds=("checkpoint",))
-    artifact = fit(recipe, out, out.with_name("checkpoint-training").is_dir(), Ticker(out.parent.name))
-    with new_file(done) as handle:
-        handle.write(key)
-    return artifact
-
-
 def _result(recipe: Recipe, key: str, artifact: Artifact, folder: Path) -> Result:
     metrics = artifact.manifest["metrics"]
-    with (folder / "checkpoint-training" / "metrics.csv").open(newline="", encoding="utf-8") as handle:
-        seconds = sum(float(row["train/seconds"] or 0) for row in csv.DictReader(handle))
     return Result(
         recipe=recipe.name,
         seed=recipe.train.seed,
@@ -127,13 +107,8 @@ def _result(recipe: Recipe, key: str, artifact: Artifact, folder: Path) -> Resul
         map=metrics["map"],
         ap50={name: metrics[f"ap50/{name}"] for name in recipe.classes if f"ap50/{name}" in metrics},
         images=metrics["steps"] * recipe.train.batch_size,
-        seconds=seconds,
+        seconds=trainings.seconds(folder),
     )
-
-
-def _write(file: Path, result: Result) -> None:
-    with new_file(file) as handle:
-        json.dump(asdict(result), handle, indent=1)
 
 
 def measure(checkpoint: Artifact, folder: Path) -> dict[str, float]:
@@ -161,26 +136,7 @@ def _p50(row: Row) -> float:
     return row.latency.p50
 
 
-class Ticker:
-    """A line of progress every half minute."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.last = name, 0.0
-
-    def __call__(self, _: str, done: int, total: int) -> None:
-        if time.monotonic() - self.last > 30:
-            self.last = time.monotonic()
-            print(f"{self.name}: step {done} of {total}", file=sys.stderr, flush=True)
-
-
 # -- the table --------------------------------------------------------------------------------------------------------
-def spread(values: Sequence[float]) -> str:
-    """Mean and, of several, sample standard deviation, in points."""
-    points = [100 * v for v in values]
-    deviation = f" ± {statistics.stdev(points):.1f}" if len(points) > 1 else ""
-    return f"{statistics.mean(points):.1f}{deviation}"
-
-
 def table(results: Sequence[Result]) -> str:
     """Markdown, one row per recipe, the best mAP first; failures below."""
     names = list(dict.fromkeys(r.recipe for r in results if not r.failed))
@@ -189,8 +145,7 @@ def table(results: Sequence[Result]) -> str:
     head += ["M params", "GMAC", "ms FP32", "ms INT8", "mAP@0.5 FP32 -> INT8 (calibration/dhaka-eval)", "h per run"]
     rows = [_cells([r for r in results if r.recipe == name and not r.failed], classes) for name in names]
     rows.sort(key=lambda row: -float(row[4].split(" ")[0]))
-    lines = [" | ".join(cells) for cells in [head, ["---"] * len(head), *rows]]
-    text = "\n".join(f"| {line} |" for line in lines) + "\n"
+    text = trainings.markdown(head, rows)
     missing = [f"- {r.recipe}, seed {r.seed}: {r.failed or r.unmeasured}" for r in results if r.failed or r.unmeasured]
     return text + ("\nNot trained or not measured:\n" + "\n".join(missing) + "\n" if missing else "")
 
@@ -218,14 +173,8 @@ def _cells(runs: Sequence[Result], classes: Sequence[str]) -> list[str]:
 
 
 def write_table(results: Sequence[Result], out: Path) -> None:
-    with new_file(out / "training.md") as handle:
-        handle.write(table(results))
-    with new_file(out / "training.csv") as handle:
-        writer = csv.DictWriter(handle, list(asdict(results[0])), lineterminator="\n")
-        writer.writeheader()
-        for result in results:
-            flat = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in asdict(result).items()}
-            writer.writerow(flat)
+    trainings.write_text(table(results), out / "training.md")
+    trainings.write_csv(map(asdict, results), out / "training.csv")
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -265,14 +214,11 @@ def attempt(recipe: Recipe, folder: Path, speed: bool) -> Result:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    try:
-        results = every(options)
-    except EdgeKitError as error:
-        print(f"training_table: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("training_table: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    return trainings.unattended("training_table", lambda: report(options))
+
+
+def report(options: argparse.Namespace) -> int:
+    results = every(options)
     print(table(results))
     return 1 if any(r.failed for r in results) else 0
 

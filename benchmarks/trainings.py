@@ -1,0 +1,125 @@
+"""What the benchmarks that train share: trainings that go on where they were stopped, and their results on the disk.
+
+A training owns a folder: ``checkpoint`` (the artifact), ``checkpoint-training`` (resume file and curves),
+``trained.key`` (the hash of its settings, once it is finished) and ``result.json`` (a dataclass with that ``key``).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgekit.recipe import Recipe
+from edgekit.runtime.artifact import Artifact, new_file, read_artifact
+from edgekit.runtime.errors import EdgeKitError
+from edgekit.training.fit import fit
+
+RESULT = "result.json"
+T = TypeVar("T")
+
+
+class Ticker:
+    """A line of progress every half minute."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.last = name, 0.0
+
+    def __call__(self, _: str, done: int, total: int) -> None:
+        if time.monotonic() - self.last > 30:
+            self.last = time.monotonic()
+            print(f"{self.name}: step {done} of {total}", file=sys.stderr, flush=True)
+
+
+# -- one training -----------------------------------------------------------------------------------------------------
+def settings(recipe: Recipe, *without: str) -> dict[str, Any]:
+    """What a training is made of, to be hashed; where its data lie is no part of it."""
+    return {k: v for k, v in recipe.model_dump(mode="json").items() if k not in ("data", *without)}
+
+
+def trained(recipe: Recipe, folder: Path, key: str) -> Artifact:
+    """The finished checkpoint in ``folder``, or a training that ends with it; a stopped one is resumed."""
+    out, done = folder / "checkpoint", folder / "trained.key"
+    if done.is_file() and done.read_text(encoding="utf-8") == key and (out / "manifest.json").is_file():
+        return read_artifact(out, kinds=("checkpoint",))
+    artifact = fit(recipe, out, out.with_name("checkpoint-training").is_dir(), Ticker(folder.name))
+    with new_file(done) as handle:
+        handle.write(key)
+    return artifact
+
+
+def curve(folder: Path) -> list[dict[str, str]]:
+    """The rows of a training's metrics.csv, one an epoch."""
+    with (folder / "checkpoint-training" / "metrics.csv").open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def seconds(folder: Path) -> float:
+    """What a training took of this machine's time, without what an interruption lost."""
+    return sum(float(row["train/seconds"] or 0) for row in curve(folder))
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+def read_result(kind: Callable[..., T], folder: Path, key: str) -> T | None:
+    """The ``result.json`` of a folder as a ``kind``, if there is one. Raises EdgeKitError if it has another key."""
+    file = folder / RESULT
+    if not file.is_file():
+        return None
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        result = kind(**values)
+    except (ValueError, TypeError) as error:
+        raise EdgeKitError(f"{file}: not a result of this benchmark ({error}). Remove the folder.") from error
+    if values.get("key") != key:
+        raise EdgeKitError(f"{file}: made with other settings. Choose another --out, or remove the folder.")
+    return result
+
+
+def write_result(result: Any, folder: Path) -> None:
+    with new_file(folder / RESULT) as handle:
+        json.dump(asdict(result), handle, indent=1)
+
+
+def write_csv(rows: Iterable[dict[str, Any]], file: Path) -> None:
+    """Rows with the same keys as a CSV file; mappings and lists inside of them as JSON."""
+    flat = [{k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in row.items()} for row in rows]
+    with new_file(file) as handle:
+        writer = csv.DictWriter(handle, list(flat[0]) if flat else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
+
+
+def write_text(text: str, file: Path) -> None:
+    with new_file(file) as handle:
+        handle.write(text)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and, of several, sample standard deviation, in points."""
+    points = [100 * v for v in values]
+    deviation = f" ± {statistics.stdev(points):.1f}" if len(points) > 1 else ""
+    return f"{statistics.mean(points):.1f}{deviation}"
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *rows])
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+def unattended(name: str, work: Callable[[], int]) -> int:
+    """The exit code of ``work``; a mistake of the user's or Ctrl-C ends with one line for him."""
+    try:
+        return work()
+    except EdgeKitError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
