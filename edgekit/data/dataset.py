@@ -26,12 +26,14 @@ class Item(NamedTuple):
     """One image as the network sees it.
 
     canvas: uint8 [H, W, 3] in the network's colour order; boxes are xyxy in canvas pixels
+    labelled: bool [C], the detector's classes that somebody labelled in this image; None for all of them
     """
 
     canvas: np.ndarray
     boxes: Boxes
     image_id: int
     placement: Placement
+    labelled: np.ndarray | None = None
 
 
 Augmentation = Callable[[np.ndarray, Boxes, np.random.Generator], tuple[np.ndarray, Boxes]]
@@ -128,6 +130,15 @@ def _without_traceback(error: EdgeKitError) -> EdgeKitError:
     """The error as it was raised: one from a loader's worker arrives with its traceback as text before the message."""
     name = type(error).__name__
     return type(error)(str(error).rpartition(f"{name}: ")[2].strip())
+
+
+def stack_labelled(items: Sequence[Item]) -> Tensor | None:
+    """bool [N, C]; None where every class is labelled in every image."""
+    masks = [item.labelled for item in items]
+    known = next((mask for mask in masks if mask is not None), None)
+    if known is None:
+        return None
+    return torch.from_numpy(np.stack([np.ones_like(known) if mask is None else mask for mask in masks]))
 
 
 def stack_canvases(items: Sequence[Item]) -> Tensor:

@@ -45,9 +45,18 @@ class AnchorLoss(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(
-        self, location: Tensor, confidence: Tensor, anchors: Tensor, matches: Matches, batch: BoxBatch
+        self,
+        location: Tensor,
+        confidence: Tensor,
+        anchors: Tensor,
+        matches: Matches,
+        batch: BoxBatch,
+        spared: Tensor | None = None,
     ) -> StepLoss:
-        """location: [N, A, 4];  confidence: [N, A, C + 1];  anchors: [A, 4] or [N, A, 4], cx, cy, w, h."""
+        """location: [N, A, 4];  confidence: [N, A, C + 1];  anchors: [A, 4] or [N, A, 4], cx, cy, w, h.
+
+        spared: [N, A or 1, C], see ``cross_entropy``; None takes the classes that are not labelled
+        """
         location, logits = location.float(), confidence.float()
         anchors = anchors.float().expand_as(location)
         positive, boxes = matches.positive, matches.boxes(batch)
@@ -55,24 +64,27 @@ class AnchorLoss(nn.Module):
             self.section.box, location[positive], anchors[positive], boxes[positive], self.variances
         ).sum()
         label = matches.label.clamp(min=0)
-        counted = self._counted(logits, label, matches)
-        cost = self._class_loss(logits, label, decode(location, anchors, self.variances).detach(), boxes)
+        spared = batch.unlabelled if spared is None else spared
+        counted = self._counted(logits, label, matches, spared)
+        cost = self._class_loss(logits, label, decode(location, anchors, self.variances).detach(), boxes, spared)
         return StepLoss(box, cost[counted].sum(), positive.sum())
 
-    def _class_loss(self, logits: Tensor, label: Tensor, predicted: Tensor, boxes: Tensor) -> Tensor:
+    def _class_loss(
+        self, logits: Tensor, label: Tensor, predicted: Tensor, boxes: Tensor, spared: Tensor | None
+    ) -> Tensor:
         section = self.section
         if section.classification == "focal":
-            return focal(logits, label, self.activation, self.weights, section.alpha, section.gamma)
+            return focal(logits, label, self.activation, self.weights, section.alpha, section.gamma, spared)
         if section.iou_guided is not None and self.activation == "softmax":
             guide = section.iou_guided
-            return iou_guided(logits, label, iou(predicted, boxes), self.weights, guide.alpha, guide.beta)
-        return cross_entropy(logits, label, self.activation, self.weights)
+            return iou_guided(logits, label, iou(predicted, boxes), self.weights, guide.alpha, guide.beta, spared)
+        return cross_entropy(logits, label, self.activation, self.weights, spared)
 
-    def _counted(self, logits: Tensor, label: Tensor, matches: Matches) -> Tensor:
+    def _counted(self, logits: Tensor, label: Tensor, matches: Matches, spared: Tensor | None) -> Tensor:
         """Anchors whose classes count [N, A]: all of focal loss; else positive ones and the hardest negative ones."""
         if self.section.classification == "focal":
             return matches.label >= 0
         ones = torch.ones_like(self.weights)
-        difficulty = cross_entropy(logits.detach(), label, self.activation, ones)
+        difficulty = cross_entropy(logits.detach(), label, self.activation, ones, spared)
         wanted = (self.section.mining * matches.positive.sum(1)).long()
         return matches.positive | hardest(difficulty, matches.label == 0, wanted)

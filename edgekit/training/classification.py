@@ -11,29 +11,63 @@ from torch.nn import functional as F
 from ..models.heads.anchor import Activation
 
 
-def cross_entropy(logits: Tensor, label: Tensor, activation: Activation, weights: Tensor) -> Tensor:
+def log_probabilities(logits: Tensor, label: Tensor, spared: Tensor | None) -> Tensor:
+    """Log softmax [N, A, C + 1]; at background anchors the first is log(p_0 + sum_c spared_c p_c).
+
+    There is no object of a labelled class there; it may be background or one of the spared classes, whose likelihoods
+    add up. Logits of classes that are spared whole are constants there: what nobody labelled teaches nothing of them.
+    """
+    if spared is None:
+        return logits.log_softmax(-1)
+    constant = (spared == 1) & (label == 0).unsqueeze(-1)
+    foreground = torch.where(constant, logits[..., 1:].detach(), logits[..., 1:])
+    log_p = torch.cat([logits[..., :1], foreground], dim=-1).log_softmax(-1)
+    either = torch.cat([log_p[..., :1], log_p[..., 1:] + spared.log()], dim=-1).logsumexp(-1)
+    return torch.cat([torch.where(label == 0, either, log_p[..., 0]).unsqueeze(-1), log_p[..., 1:]], dim=-1)
+
+
+def cross_entropy(
+    logits: Tensor, label: Tensor, activation: Activation, weights: Tensor, spared: Tensor | None = None
+) -> Tensor:
     """Weighted cross-entropy of each anchor [N, A].
 
     logits: [N, A, C + 1], background first;  label: int64 [N, A], 0 background
     activation: "softmax" over all, or "sigmoid": the sum over the C classes of binary cross-entropies
     weights: w_i [C + 1] of RefineDetLite's eq. 5, 1 for the background
+    spared: [N, A or 1, C], 1 for classes that are not labelled in the image, 0 for the others; None: all are labelled.
+        With "softmax" they count as background where no object is; with "sigmoid" they cost nothing
     """
-    if activation == "softmax":
+    if activation == "softmax" and spared is None:
         return F.cross_entropy(logits.transpose(1, 2), label, reduction="none") * weights[label]
+    if activation == "softmax":
+        log_p = log_probabilities(logits, label, spared)
+        return -log_p.gather(-1, label.unsqueeze(-1)).squeeze(-1) * weights[label]
     target = one_hot(label, logits)
-    return (F.binary_cross_entropy_with_logits(logits[..., 1:], target, reduction="none") * weights[1:]).sum(-1)
+    loss = F.binary_cross_entropy_with_logits(logits[..., 1:], target, reduction="none")
+    return (loss * weights[1:] * _counts(spared)).sum(-1)
+
+
+def _counts(spared: Tensor | None) -> Tensor | float:
+    return 1.0 if spared is None else 1 - spared
 
 
 def focal(
-    logits: Tensor, label: Tensor, activation: Activation, weights: Tensor, alpha: float = 0.25, gamma: float = 2.0
+    logits: Tensor,
+    label: Tensor,
+    activation: Activation,
+    weights: Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    spared: Tensor | None = None,
 ) -> Tensor:
     """Focal loss of each anchor [N, A]: -alpha_t (1 - p_t)^gamma log p_t (Lin et al. 2017, eq. 5).
 
     With "sigmoid" it is RetinaNet's: a sum over classes, alpha_t = alpha where a class is the anchor's, else 1 - alpha.
     With "softmax", p_t is the probability of the anchor's own class, and alpha_t = 1 - alpha for the background.
+    spared: as in ``cross_entropy``
     """
     if activation == "softmax":
-        log_p = logits.log_softmax(-1).gather(-1, label.unsqueeze(-1)).squeeze(-1)
+        log_p = log_probabilities(logits, label, spared).gather(-1, label.unsqueeze(-1)).squeeze(-1)
         alpha_t = torch.where(label > 0, alpha, 1 - alpha)
         return -alpha_t * (1 - log_p.exp()) ** gamma * log_p * weights[label]
     target = one_hot(label, logits)
@@ -41,7 +75,7 @@ def focal(
     p = logits[..., 1:].sigmoid()
     miss = p * (1 - target) + (1 - p) * target  # 1 - p_t
     alpha_t = alpha * target + (1 - alpha) * (1 - target)
-    return (alpha_t * miss**gamma * loss * weights[1:]).sum(-1)
+    return (alpha_t * miss**gamma * loss * weights[1:] * _counts(spared)).sum(-1)
 
 
 def one_hot(label: Tensor, logits: Tensor) -> Tensor:
@@ -67,11 +101,24 @@ def anchor_weights(label: Tensor, iou: Tensor, beta: float = 0.9) -> Tensor:
 
 
 def iou_guided(
-    logits: Tensor, label: Tensor, iou: Tensor, weights: Tensor, alpha: float = 0.25, beta: float = 0.9
+    logits: Tensor,
+    label: Tensor,
+    iou: Tensor,
+    weights: Tensor,
+    alpha: float = 0.25,
+    beta: float = 0.9,
+    spared: Tensor | None = None,
 ) -> Tensor:
-    """Eq. 2 of each anchor [N, A]: eta sum_i w_i y_i log(y_i / softmax(x)_i), with eq. 3's labels and eq. 4's eta."""
+    """Eq. 2 of each anchor [N, A]: eta sum_i w_i y_i log(y_i / softmax(x)_i), with eq. 3's labels and eq. 4's eta.
+
+    spared: as in ``cross_entropy``; at background anchors the spared classes' part of y is the background's too
+    """
     y = soft_labels(label, iou, logits.shape[-1], alpha)
-    divergence = (weights * (torch.xlogy(y, y) - y * logits.log_softmax(-1))).sum(-1)
+    if spared is not None:
+        moved = y[..., 1:] * spared * (label == 0).unsqueeze(-1)
+        y = torch.cat([y[..., :1] + moved.sum(-1, keepdim=True), y[..., 1:] - moved], dim=-1)
+    log_p = log_probabilities(logits, label, spared)
+    divergence = (weights * (torch.xlogy(y, y) - y * log_p)).sum(-1)
     return anchor_weights(label, iou, beta) * divergence
 
 

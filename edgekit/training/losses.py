@@ -20,6 +20,7 @@ class CenterBatch(NamedTuple):
 
     heatmap: [N, C, H', W'];  weight: [N, 1, H', W']
     centres: int64 [M, 3], image, row and column of every object of the batch;  size, offset: [M, 2]
+    labelled: bool [N, C], the classes that are labelled in each image; None: all in all
     """
 
     heatmap: Tensor
@@ -27,6 +28,7 @@ class CenterBatch(NamedTuple):
     centres: Tensor
     size: Tensor
     offset: Tensor
+    labelled: Tensor | None = None
 
 
 def class_weights(counts: Sequence[int] | Tensor, gamma: float = 0.75, max_weight: float = 10.0) -> Tensor:
@@ -40,7 +42,8 @@ def category_balanced_focal(
     """Sum of eq. 3 over a batch; the caller divides by N, the number of objects.
 
     heatmap: logits [N, C, H', W'];  target: [N, C, H', W'], 1 exactly at centres
-    weights: w_c [C] of eq. 4 (all 1 gives CenterNet's loss);  valid: [N, 1, H', W'], 0 masks a pixel out
+    weights: w_c [C] of eq. 4 (all 1 gives CenterNet's loss);  valid: [N, 1, H', W'], 0 masks a pixel out, or
+        [N, C, H', W'], which does so for each class
     """
     probability = heatmap.float().sigmoid().clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
     centre = target.eq(1)
@@ -87,7 +90,10 @@ class DetectionLoss(torch.nn.Module):
 
         objects: N, a scalar; the caller sees to it that it is not 0
         """
-        focal = category_balanced_focal(maps.heatmap, batch.heatmap, self.weights, batch.weight, self.alpha, self.beta)
+        valid = batch.weight
+        if batch.labelled is not None:
+            valid = valid * batch.labelled[:, :, None, None]
+        focal = category_balanced_focal(maps.heatmap, batch.heatmap, self.weights, valid, self.alpha, self.beta)
         terms = {
             "focal": focal / objects,
             "size": l1_at_centres(maps.size, batch.centres, batch.size) / (objects * self.components),

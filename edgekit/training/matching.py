@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.dataset import Item, stack_canvases
+from ..data.dataset import Item, stack_canvases, stack_labelled
 from .boxes import area, intersection, pairwise_iou
 
 PADDING, IGNORED = -1, -2  # labels of rows that are no objects
@@ -22,15 +22,22 @@ class BoxBatch(NamedTuple):
 
     boxes: [N, G, 4] xyxy in input pixels;  labels: int64 [N, G], the class, or PADDING, or IGNORED for a box that is
     neither an object nor background
+    labelled: bool [N, C], the classes that are labelled in each image; None: all in all
     """
 
     boxes: Tensor
     labels: Tensor
+    labelled: Tensor | None = None
 
     @property
     def objects(self) -> Tensor:
         """[N, G], true where a row is an object."""
         return self.labels >= 0
+
+    @property
+    def unlabelled(self) -> Tensor | None:
+        """[N, 1, C], 1 for a class that is not labelled in the image, 0 for the others; None where all are."""
+        return None if self.labelled is None else (~self.labelled).float().unsqueeze(1)
 
 
 def box_collate(items: Sequence[Item]) -> tuple[Tensor, BoxBatch]:
@@ -42,7 +49,7 @@ def box_collate(items: Sequence[Item]) -> tuple[Tensor, BoxBatch]:
         count = len(item.boxes.labels)
         boxes[i, :count] = item.boxes.xyxy
         labels[i, :count] = np.where(item.boxes.ignore, IGNORED, item.boxes.labels)
-    return stack_canvases(items), BoxBatch(torch.from_numpy(boxes), torch.from_numpy(labels))
+    return stack_canvases(items), BoxBatch(torch.from_numpy(boxes), torch.from_numpy(labels), stack_labelled(items))
 
 
 class Matches(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...data.dataset import Item, stack_canvases
+from ...data.dataset import Item, stack_canvases, stack_labelled
 from ...models.detector import Detector
 from ...models.heads.centernet import CenterMaps
 from ...recipe import Recipe
@@ -23,7 +23,8 @@ class CenterCollate:
         self.classes, self.stride, self.radius = classes, stride, radius
 
     def __call__(self, items: Sequence[Item]) -> tuple[Tensor, CenterBatch]:
-        return stack_canvases(items), batch_targets([self._targets(item) for item in items])
+        targets = batch_targets([self._targets(item) for item in items])
+        return stack_canvases(items), targets._replace(labelled=stack_labelled(items))
 
     def _targets(self, item: Item) -> CenterTargets:
         boxes = item.boxes

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...models.anchors import VARIANCES
+from ...models.anchors import VARIANCES, decode
 from ...models.detector import Detector
 from ...models.thundernet import ThunderMaps, centre_form
 from ...recipe import AnchorLossSection, Recipe
 from ..anchorloss import AnchorLoss, StepLoss
-from ..boxes import corners
+from ..boxes import corners, pairwise_iou
 from ..matching import PADDING, BoxBatch, Matches, box_collate, match_anchors
 from .anchors import anchor_responses, per_positive, total_of
 from .base import Collate, Responses, Share, Task, background_and_classes
+from .refine import of_no_label
 
 RPN_POSITIVE, RPN_NEGATIVE = 0.7, 0.3  # Faster R-CNN (Ren et al. 2015), section 3.1.2
 RPN_VARIANCES = (1.0, 1.0, 1.0, 1.0)  # as ``heads.proposals.propose`` decodes
+SAME_REGION = 0.5  # IoU of an anchor's box and a proposal from which on they show the same
 BOX_TERMS, CLASS_TERMS = ("rpn_box", "region_box"), ("rpn_class", "region_class")
 
 
@@ -43,7 +45,9 @@ class ProposalCriterion(nn.Module):
     def forward(self, maps: ThunderMaps, batch: BoxBatch, share: Share) -> dict[str, Tensor]:
         objects = BoxBatch(batch.boxes, batch.labels.clamp(max=0))
         found = match_anchors(corners(maps.rpn.anchors), objects, RPN_POSITIVE, RPN_NEGATIVE)
-        rpn = per_positive(self.rpn(maps.rpn.location, maps.rpn.confidence, maps.rpn.anchors, found, objects), share)
+        spared = spared_anchors(maps, batch)
+        first = self.rpn(maps.rpn.location, maps.rpn.confidence, maps.rpn.anchors, found, objects, spared)
+        rpn = per_positive(first, share)
         regions = per_positive(self._regions(maps, batch), share)
         terms = {"rpn_box": rpn[0], "rpn_class": rpn[1], "region_box": regions[0], "region_class": regions[1]}
         return {**terms, "loss": self.total(terms)}
@@ -55,6 +59,19 @@ class ProposalCriterion(nn.Module):
         boxes = torch.cat([maps.proposals, batch.boxes], dim=1).float()
         matches = match_anchors(boxes, batch, self.section.positive, self.section.negative, force=False)
         return self.regions(location, confidence, centre_form(boxes), without_rows(matches, batch), batch)
+
+
+@torch.no_grad()
+def spared_anchors(maps: ThunderMaps, batch: BoxBatch) -> Tensor | None:
+    """How likely each anchor of the first stage has found an object of a class that is not labelled in its image
+    [N, A, 1]: what the second stage says of the proposals that its box overlaps by SAME_REGION. None: all are labelled.
+    """
+    likely = of_no_label(maps.confidence, batch)  # [N, R, 1]
+    if likely is None:
+        return None
+    boxes = decode(maps.rpn.location.float(), maps.rpn.anchors, RPN_VARIANCES)
+    same = pairwise_iou(boxes, maps.proposals.float()) >= SAME_REGION  # [N, A, R]
+    return (same * likely.transpose(1, 2)).amax(-1, keepdim=True)
 
 
 def without_rows(matches: Matches, batch: BoxBatch) -> Matches:

@@ -42,10 +42,22 @@ class RefineCriterion(nn.Module):
         starts = second_anchors(maps, self.steps).detach()
         second = match_anchors(corners(starts), batch, section.positive, section.negative)
         second = without_easy_negatives(second, maps.arm_scores, self.theta)
-        arm = per_positive(self.arm(maps.arm_boxes, maps.arm_scores, maps.anchors, first, objects), share)
+        spared = of_no_label(maps.odm_scores, batch)
+        arm = per_positive(self.arm(maps.arm_boxes, maps.arm_scores, maps.anchors, first, objects, spared), share)
         odm = per_positive(self.odm(maps.odm_boxes, maps.odm_scores, starts, second, batch), share)
         terms = {"arm_box": arm[0], "arm_class": arm[1], "odm_box": odm[0], "odm_class": odm[1]}
         return {**terms, "loss": self.total(terms)}
+
+
+def of_no_label(confidence: Tensor, batch: BoxBatch) -> Tensor | None:
+    """How likely each place shows an object of a class that is not labelled in its image [N, A, 1]; None where all are.
+
+    confidence: logits [N, A, C + 1], background first, of a stage that knows the classes; there is no gradient to it
+    """
+    if batch.unlabelled is None:
+        return None
+    likely = confidence.detach().float().softmax(-1)[..., 1:] * batch.unlabelled
+    return likely.sum(-1, keepdim=True).clamp(max=1)
 
 
 def without_easy_negatives(matches: Matches, arm_scores: Tensor, theta: float) -> Matches:

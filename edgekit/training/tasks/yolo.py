@@ -90,6 +90,8 @@ class YoloCriterion(nn.Module):
         pixels = float(stride * stride * height * width)
         target = F.one_hot(labels, head.classes).float()
         classes = F.binary_cross_entropy_with_logits(mine[:, 5:], target, reduction="none") * self.weights
+        if batch.labelled is not None:
+            classes = classes * batch.labelled[found.image]
         terms = {
             "box": self._box(mine, prior, boxes, pixels).sum() / images,
             "object": self._objectness(rows, priors, found, batch) / images,
@@ -118,7 +120,11 @@ class YoloCriterion(nn.Module):
         with torch.no_grad():
             excused = self._excused(yolo_boxes(rows, priors.unsqueeze(0)), batch)
         counted = (target > 0) | ~excused
-        return F.binary_cross_entropy_with_logits(rows[..., 4], target, reduction="none")[counted].sum()
+        cost = F.binary_cross_entropy_with_logits(rows[..., 4], target, reduction="none")
+        if batch.unlabelled is not None:
+            hidden = (rows[..., 5:].detach().sigmoid() * batch.unlabelled).amax(-1)
+            cost = torch.where(target > 0, cost, no_labelled_object(rows[..., 4], hidden))
+        return cost[counted].sum()
 
     def _excused(self, predicted: Tensor, batch: BoxBatch) -> Tensor:
         """[N, A]: predictions that find an object although it is not theirs, or lie in an ignored box."""
@@ -128,6 +134,14 @@ class YoloCriterion(nn.Module):
             2
         )
         return near | (inside & (batch.labels == IGNORED).unsqueeze(1)).any(2)
+
+
+def no_labelled_object(objectness: Tensor, hidden: Tensor) -> Tensor:
+    """-log(1 - o (1 - q)): there is no object, or one of a class that is not labelled here; q = 0 is cross-entropy.
+
+    objectness: logits of o [N, A];  hidden: q [N, A], how likely an object there is of such a class
+    """
+    return F.softplus(objectness) - F.softplus(objectness + hidden.log())
 
 
 class YoloTask(Task):
