@@ -13,12 +13,22 @@ def assign(cost, limit):
     rows, columns = cost.shape
     if rows == 0 or columns == 0:
         return np.zeros((0, 2), np.int64), np.arange(rows), np.arange(columns)
-    capped = np.minimum(cost, limit + 1e-6)
-    column_of = _hungarian(capped) if rows <= columns else _invert(_hungarian(capped.T), rows)
-    row = np.flatnonzero(column_of >= 0)
-    row = row[cost[row, column_of[row]] <= limit]
+    column_of = cost.argmin(axis=1)
+    row = np.flatnonzero(cost[np.arange(rows), column_of] <= limit)
+    if len(set(column_of[row].tolist())) < len(row):  # some want the same column
+        capped = np.minimum(cost, limit + 1e-6)
+        column_of = _hungarian(capped) if rows <= columns else _invert(_hungarian(capped.T), rows)
+        row = np.flatnonzero(column_of >= 0)
+        row = row[cost[row, column_of[row]] <= limit]
     pairs = np.stack([row, column_of[row]], axis=1)
-    return pairs, np.setdiff1d(np.arange(rows), pairs[:, 0]), np.setdiff1d(np.arange(columns), pairs[:, 1])
+    return pairs, _others(rows, pairs[:, 0]), _others(columns, pairs[:, 1])
+
+
+def _others(count, taken):
+    """Those of 0, 1, ... count - 1 that are not taken."""
+    free = np.ones(count, bool)
+    free[taken] = False
+    return np.flatnonzero(free)
 
 
 def _hungarian(cost):

@@ -87,6 +87,13 @@ class Capture(object):
         return threading.current_thread() is self._thread and not self._stop.is_set()
 
     def _run(self):
+        try:
+            self._open_and_read()
+        finally:
+            if self._mine() or self._stop.is_set():
+                self._stats.cpu("capture", last=True)
+
+    def _open_and_read(self):
         wait = RETRY_FIRST
         while self._mine():
             try:

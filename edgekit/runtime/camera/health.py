@@ -4,6 +4,7 @@ import numpy as np
 
 PLAIN_SECONDS = 1.0
 FROZEN_SECONDS = 5.0
+_LOOK_SECONDS = 0.15  # between two looks: what lasts a second needs no look at every picture
 _PLAIN_STD = 1.5  # grey levels; noise of a real sensor in the dark is above it in some channel
 _STEP = 16  # every 16th pixel of both axes is looked at
 _GREEN_TRAP = (
@@ -14,16 +15,22 @@ _GREEN_TRAP = (
 class PictureCheck(object):
     """Call it with every picture and its moment; ``stats`` hears when it goes plain or freezes, and when it lives.
 
+    It looks at some of them only.
+
     ``trouble``: what is wrong now, or None
     """
 
     def __init__(self, stats):
         self._stats = stats
         self._plain_since = self._same_since = None
+        self._next_look = None
         self._last = None
         self.trouble = None
 
     def __call__(self, image, moment):
+        if self._next_look is not None and moment < self._next_look:
+            return
+        self._next_look = moment + _LOOK_SECONDS
         sample = image[::_STEP, ::_STEP]
         self._plain_since = _since(self._plain_since, is_plain(sample), moment)
         same = self._last is not None and self._last.shape == sample.shape and np.array_equal(self._last, sample)

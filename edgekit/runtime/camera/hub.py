@@ -110,7 +110,7 @@ class Hub(Sink):
 
     def painted(self, packet):
         """The packet's picture with its boxes drawn, as JPEG; for plain Motion JPEG viewers, in their own thread."""
-        return encode_jpeg(shrunk(self._painter(packet.result, self._stats.live())), QUALITY)
+        return encode_jpeg(shrunk(self._painter(packet.result, self._stats.readable())), QUALITY)
 
     def newest(self):
         with self._changed:

@@ -38,13 +38,14 @@ def shown(result, score):
 
 
 class Painter(object):
-    """``painter(result, live)`` -> a copy of the frame with everything on it. live: of ``Stats.live``, or None."""
+    """``painter(result, live)`` -> a copy of the frame with everything on it. live: of ``Stats.readable``, or None."""
 
     def __init__(self, classes, score, counters=(), title=""):
         self.classes = classes
         self.score = score
         self.counters = counters
         self.title = title
+        self._status = (None, None)  # (what it was made of, ``status_text`` of it): the numbers change seldom
 
     def __call__(self, result, live=None):
         picture = result.frame.image.copy()
@@ -58,8 +59,15 @@ class Painter(object):
         for i in chosen[::-1]:  # the surest is drawn last, on top
             self._box(picture, result, i, line)
         if live is not None:
-            draw_lines(picture, [self.title] * bool(self.title) + status_lines(live))
+            self._numbers(picture, [self.title] * bool(self.title) + status_lines(live))
         return picture
+
+    def _numbers(self, picture, lines):
+        made_of, text = self._status
+        if made_of != (lines, picture.shape):
+            text = status_text(picture.shape, lines)
+            self._status = ((lines, picture.shape), text)
+        lay(picture, text)
 
     def _box(self, picture, result, i, line):
         x1, y1, x2, y2 = (round(float(v)) for v in result.detections.boxes[i])
@@ -118,12 +126,18 @@ def number(value, form):
     return "-" if value is None else form.format(value)
 
 
-def draw_lines(picture, lines):
-    """Small text in the upper left corner on a darkened patch."""
-    line = line_width(picture.shape)
+def status_text(shape, lines):
+    """Small text, uint8 BGR on black, for the upper left corner of a picture of ``shape``."""
+    line = line_width(shape)
     scale, stroke, step = (3 + 2.5 * line) / _FONT_HEIGHT, max(1, line // 2), int(9 + 4.5 * line)
     wide = max(cv2.getTextSize(text, FONT, scale, stroke)[0][0] for text in lines) + 4 * line
-    patch = picture[: step * len(lines) + 2 * line, :wide]
-    patch //= 3
+    patch = np.zeros((min(shape[0], step * len(lines) + 2 * line), min(shape[1], wide), 3), np.uint8)
     for row, text in enumerate(lines, 1):
-        cv2.putText(picture, text, (2 * line, row * step), FONT, scale, PAPER, stroke, cv2.LINE_AA)
+        cv2.putText(patch, text, (2 * line, row * step), FONT, scale, PAPER, stroke, cv2.LINE_AA)
+    return patch
+
+
+def lay(picture, text):
+    """Put the text on the picture's upper left corner, which gets dark for it."""
+    under = picture[: text.shape[0], : text.shape[1]]
+    under[:] = cv2.addWeighted(under, 1.0 / 3, text, 1.0, 0)

@@ -4,8 +4,8 @@ capture -> [slot] -> preprocess -> [slot] -> inference -> [slot] -> post-process
 
 Every slot holds one item and a newer one replaces it, so nothing queues up and a slow stage makes older frames drop,
 not wait. Every captured frame is preprocessed at once, so inference always begins with the newest one. ``lossless``
-(a file worked through as fast as possible) makes the slots wait instead. On one core preprocess and inference share a
-thread: handing over costs more than it hides.
+(a file worked through as fast as possible) makes the slots wait instead. On one core the stages from preprocessing to
+the tracks share a thread: nothing can overlap there, and handing over costs time. Sinks keep theirs.
 """
 
 import sys
@@ -52,7 +52,7 @@ class Pipeline(object):
         self._raw, self._ready, self._done = Mailbox(lossless), Mailbox(lossless), Mailbox(True)
         # a session that prepares on its own device has one place for it there, which inference reads
         own_place = type(runner.session).prepare is not Session.prepare
-        self._stages = self._overlapped() if overlap and not own_place else self._fused()
+        self._stages = self._alone() if not overlap else self._fused() if own_place else self._overlapped()
         self._shape = None
 
     def _overlapped(self):
@@ -67,6 +67,9 @@ class Pipeline(object):
             ("inference", self._raw, (self._preprocess, self._infer), self._done),
             ("results", self._done, (self._finish,), None),
         ]
+
+    def _alone(self):
+        return [("inference", self._raw, (self._preprocess, self._infer, self._finish), None)]
 
     def run(self, on_tick=None):
         """Run to the end. Returns when every sink is closed."""
@@ -127,6 +130,7 @@ class Pipeline(object):
         except BaseException as error:  # noqa: BLE001  the thread's last stop: ``run`` raises it
             self._errors.append(error)
         finally:
+            self._stats.cpu(name, last=True)
             if outbox is not None:
                 outbox.close()
 

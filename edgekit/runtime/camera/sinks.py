@@ -71,7 +71,7 @@ class Mp4(Sink):
         if (width, height) != self._seen:
             self._seen = (width, height)
             self._stats.event("pictures are {}x{} now; the video stays {}x{}".format(width, height, *self._size))
-        live = None if self._rate else self._stats.live()
+        live = None if self._rate else self._stats.readable()
         self._video.write(self._painter(result, live), result.frame.seconds - self._start)
 
     def close(self):
@@ -92,7 +92,7 @@ class Window(Sink):
         self._newest = Mailbox()
 
     def write(self, result):
-        self._newest.put(self._painter(result, self._stats.live()))
+        self._newest.put(self._painter(result, self._stats.readable()))
 
     def show(self, seconds):
         """Show the newest picture and serve the window for ``seconds``. False when the user closed it or pressed q."""
@@ -151,7 +151,7 @@ class SinkThread(object):
             self._write_all()
         finally:
             self._inbox.close()  # nobody may wait for a dead sink
-            self._stats.cpu(self.sink.name)
+            self._stats.cpu(self.sink.name, last=True)
 
     def _write_all(self):
         try:

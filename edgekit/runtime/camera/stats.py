@@ -16,6 +16,8 @@ _WINDOW_ITEMS = 2400  # at most, 240 a second
 STALE_PERIODS = 2.0  # a frame is stale when its inference begins more than so many frame periods after its capture
 EVENTS_KEPT = 50
 NOT_MEASURED = "not measured"
+READABLE = 0.5  # seconds for which numbers on a picture stay as they are; quicker ones nobody can read
+_CPU_EVERY = 0.2  # seconds between two notes of a thread's CPU time
 _CPU_CLOCK = getattr(time, "CLOCK_THREAD_CPUTIME_ID", None)
 
 
@@ -84,6 +86,8 @@ class Stats(object):
         self._latency, self._age = Window(), Window()
         self._all_latency, self._all_age = Histogram(), Histogram()
         self._cpu, self._spans = {}, {}
+        self._cpu_noted = {}  # type: dict[str, float]
+        self._live = None  # (moment, what ``live`` told then)
         self._last = None
         self.events: Any = deque(maxlen=EVENTS_KEPT)
         self.event_count = 0
@@ -121,8 +125,15 @@ class Stats(object):
             for name, seconds in result.spans.items():
                 self._spans.setdefault(name, Histogram()).add(seconds)
 
-    def cpu(self, stage):
-        """Note the CPU time that the calling thread, which works on ``stage``, has used so far."""
+    def cpu(self, stage, last=False):
+        """Note the CPU time that the calling thread, which works on ``stage``, has used so far: now and then, and last.
+
+        To be called after every piece of work: asking the system each time would cost more than some of the pieces.
+        """
+        now = clock()
+        if not last and now < self._cpu_noted.get(stage, 0.0):
+            return
+        self._cpu_noted[stage] = now + _CPU_EVERY
         used = thread_cpu()
         if used is not None:
             with self._lock:
@@ -135,6 +146,13 @@ class Stats(object):
             self.events.append({"seconds": round(clock() - self.started, 1), "level": level, "text": text})
 
     # -- what others read -----------------------------------------------------------------------------------------
+    def readable(self):
+        """What ``live`` told at most READABLE seconds ago: for numbers on pictures. Nobody may change it."""
+        kept = self._live
+        if kept is None or clock() - kept[0] >= READABLE:
+            kept = self._live = (clock(), self.live())
+        return kept[1]
+
     def live(self):
         """Numbers of the last ten seconds, and the run's counts. Times are milliseconds; None: too few values yet."""
         now = clock()
