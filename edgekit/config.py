@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -46,10 +46,15 @@ def explain(root: type[BaseModel], file: Path, error: ValidationError, private: 
 
 def _nearest(root: type[BaseModel], loc: tuple[int | str, ...], private: tuple[str, ...]) -> str:
     section: Any = root
+    keyed = False
     for part in loc[:-1]:
+        if keyed:  # the name of an entry, whose section is known
+            keyed = False
+            continue
         field = section.model_fields.get(str(part))
         annotation = field.annotation if field else None
         section = next((t for t in getattr(annotation, "__args__", (annotation,)) if hasattr(t, "model_fields")), None)
+        keyed = get_origin(annotation) is dict
         if section is None:
             return ""
     names = [n for n in section.model_fields if n not in private]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,7 @@ Size = tuple[Count, Count]  # width, height in pixels
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 # one line: the header of a weights file lists the names line by line
 Name = Annotated[str, Field(min_length=1, pattern=r"^[^\r\n]+$")]
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]  # part of a metric's name, and of an override's key
 
 
 class ModelSection(Section):
@@ -56,8 +58,8 @@ class PreprocessSection(Section):
         return Preprocess(**self.model_dump())
 
 
-class DataSection(Section):
-    """Annotated sets. Paths are relative to ``root``, and ``root`` to the recipe's folder.
+class AnnotatedSection(Section):
+    """A training and a validation set of one origin. Paths are relative to ``root``.
 
     layout: of the annotations; what train and val then name is said in ``data/formats``
     class_map: a shipped map's name or a YAML file, which merges and drops the files' classes
@@ -71,6 +73,41 @@ class DataSection(Section):
     layout: Literal["coco", "voc", "ivslab", "bdd100k", "yolo"] = "coco"
     class_map: str | None = None
     frame_stride: Count = 1
+
+
+class SourceSection(AnnotatedSection):
+    """One of several origins of data. Its root is relative to that of ``data``.
+
+    labelled: the detector's classes that were looked for in every image; what else the images show costs no loss.
+        null: all that its files have, of which each must then have a box to train on
+    repeat: how often an epoch sees each training image; 0.5 is a new half of them in every epoch
+    """
+
+    root: str = "."
+    labelled: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    repeat: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _named(self) -> SourceSection:
+        if self.train is None and self.val is None:
+            raise ValueError("names neither train nor val")
+        return self
+
+
+class DataSection(AnnotatedSection):
+    """Annotated sets. ``root`` is relative to the recipe's folder.
+
+    sources: several origins by name, in the place of images, train, val, layout, class_map and frame_stride
+    """
+
+    sources: dict[SourceName, SourceSection] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> DataSection:
+        own = sorted(self.model_fields_set - {"root", "sources"})
+        if self.sources and any(getattr(self, name) != type(self).model_fields[name].default for name in own):
+            raise ValueError(f"{', '.join(own)} beside sources: each source has its own; data has the root of all")
+        return self
 
 
 class AugmentSection(Section):
@@ -226,6 +263,8 @@ class TrainSection(Section):
     freeze_norm: batch normalisation keeps the statistics it starts with: for fine-tuning in small batches
     validate_every: epochs between two validations; the last epoch is always validated
     init: a checkpoint artifact or a .safetensors file to start from
+    init_classes: class -> the class of ``init`` that it starts from, where their names differ. Classes that are not in
+        it start from their namesakes; those without one start anew
     """
 
     epochs: Count = 60
@@ -244,6 +283,17 @@ class TrainSection(Section):
     seed: int = 0
     validate_every: Count = 5
     init: str | None = None
+    init_classes: dict[str, str] | None = None
+
+
+class QuantizationAwareSection(Section):
+    """Fine-tuning for INT8: training rounds weights and activations as the quantizer of ``flavour`` will.
+
+    images: of the training set, from which the ranges of the activations are taken before the first step
+    """
+
+    flavour: Literal["x86", "trt"] = "x86"
+    images: Count = 64
 
 
 class TeacherSection(Section):
@@ -327,6 +377,7 @@ class Recipe(Section):
     anchor_loss: AnchorLossSection = AnchorLossSection()
     yolo_loss: YoloLossSection = YoloLossSection()
     train: TrainSection = TrainSection()
+    quantization_aware: QuantizationAwareSection | None = None
     teacher: TeacherSection | None = None
     distillation: DistillationSection | None = None
     export: ExportSection = ExportSection()
@@ -354,7 +405,28 @@ class Recipe(Section):
             raise ValueError(f"augment.crop {crop[0]}x{crop[1]} is larger than preprocess.size {full[0]}x{full[1]}")
         if (self.teacher is None) != (self.distillation is None):
             raise ValueError("teacher and distillation go together: give both or neither")
+        if self.quantization_aware and self.train.init is None:
+            raise ValueError("quantization_aware fine-tunes trained weights: name them in train.init")
+        if self.quantization_aware and self.train.precision in ("bf16", "fp16"):
+            raise ValueError("quantization_aware needs train.precision fp32, which holds INT8's steps exactly")
+        self._known_classes()
         return self
+
+    def _known_classes(self) -> None:
+        """Raises ValueError for a class that some section names and the detector does not have."""
+        sources = self.data.sources if self.data else {}
+        named = {f"data.sources.{key}.labelled": source.labelled or () for key, source in sources.items()}
+        named["train.init_classes"] = tuple(self.train.init_classes or ())
+        for key, names in named.items():
+            for name in names:
+                if name not in self.classes:
+                    near = get_close_matches(name, self.classes, n=1, cutoff=0.5)
+                    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(self.classes)}"
+                    raise ValueError(f"{key}: {name!r} is not in classes; {hint}")
+            if len(set(names)) < len(names):
+                raise ValueError(f"{key}: a class appears twice: {', '.join(names)}")
+        if self.train.init_classes is not None and self.train.init is None:
+            raise ValueError("train.init_classes says where classes of train.init go, which is not set")
 
     @property
     def weights(self) -> Path | None:

@@ -6,6 +6,7 @@ So an epoch is the same whether the training was interrupted before it or not, a
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -42,7 +43,10 @@ Augmentation = Callable[[np.ndarray, Boxes, np.random.Generator], tuple[np.ndarr
 class DetectionDataset(Dataset[Item]):
     """Items of a set, indexed by (epoch, index). ``augment=None`` gives the images as they are.
 
-    mosaic: probability that an item is made of four images, each augmented on its own
+    mosaic: probability that an item is made of four images of this set, each augmented on its own
+    labelled: bool [C], the detector's classes that are labelled in it; None for all
+    start: number of its first image among those of all sets that are trained on; indices beyond the last image begin
+        again at the first, with other random choices
     """
 
     def __init__(
@@ -52,15 +56,19 @@ class DetectionDataset(Dataset[Item]):
         augment: Augmentation | None = None,
         seed: int = 0,
         mosaic: float = 0.0,
+        labelled: np.ndarray | None = None,
+        start: int = 0,
     ) -> None:
+        self.labelled, self.start = labelled, start
         self.coco, self.preprocess, self.augment, self.seed, self.mosaic = coco, preprocess, augment, seed, mosaic
 
     def __len__(self) -> int:
         return len(self.coco.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        epoch, index = key
-        rng = np.random.default_rng((self.seed, epoch, index))
+        epoch, number = key
+        rng = np.random.default_rng((self.seed, epoch, self.start + number))
+        index = number % len(self)
         image, boxes = self._augmented(index, rng)
         if self.mosaic and rng.random() < self.mosaic:
             others = [self._augmented(int(i), rng) for i in rng.integers(0, len(self), 3)]
@@ -68,7 +76,7 @@ class DetectionDataset(Dataset[Item]):
         sample = self.coco.samples[index]
         canvas, placement = self.preprocess.canvas(image)
         on_canvas = Boxes(placement.to_canvas(boxes.xyxy), boxes.labels, boxes.ignore)
-        return Item(canvas, on_canvas, sample.image_id, placement)
+        return Item(canvas, on_canvas, sample.image_id, placement, self.labelled)
 
     def _augmented(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, Boxes]:
         sample = self.coco.samples[index]
@@ -76,15 +84,40 @@ class DetectionDataset(Dataset[Item]):
         return (image, boxes) if self.augment is None else self.augment(image, boxes, rng)
 
 
+class MixedDataset(Dataset[Item]):
+    """Items of several sets, indexed by (epoch, index) where each set's indices begin at its ``start``."""
+
+    def __init__(self, parts: Sequence[DetectionDataset]) -> None:
+        self.parts = parts
+        self._starts = [part.start for part in parts]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
+        part = self.parts[bisect_right(self._starts, index) - 1]
+        return part[epoch, index - part.start]
+
+
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, index) pairs: shuffled anew each epoch by (seed, epoch), or in order; split over processes.
 
     Lightning calls ``set_epoch``. The tail that does not fill every process's batch is left out while shuffling.
+    draw: epoch -> the ``length`` indices that it sees; without it they are 0, 1, ...
     """
 
     def __init__(
-        self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1, batch: int = 1
+        self,
+        length: int,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        batch: int = 1,
+        draw: Callable[[int], np.ndarray] | None = None,
     ) -> None:
+        self.draw = draw
         self.length, self.shuffle, self.seed = length, shuffle, seed
         self.rank, self.world, self.batch = rank, world, batch
         self.epoch = 0
@@ -98,7 +131,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self.epoch
-        order = np.arange(self.length)
+        order = np.arange(self.length) if self.draw is None else self.draw(epoch)
         if self.shuffle:
             np.random.default_rng((self.seed, epoch)).shuffle(order)
             order = order[: self.length // (self.batch * self.world) * self.batch * self.world]

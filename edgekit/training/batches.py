@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -12,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..data.augment import Augment
 from ..data.coco import CocoSet
-from ..data.dataset import Augmentation, DetectionDataset, EpochSampler, Item, WatchedLoader
+from ..data.dataset import Augmentation, DetectionDataset, EpochSampler, Item, MixedDataset, WatchedLoader
+from ..data.sources import Mixture
 from ..data.ssd_augment import SsdAugment
 from ..recipe import Recipe
 from ..runtime.errors import BadConfig
@@ -20,6 +22,7 @@ from ..runtime.preprocess import Preprocess
 from .tasks.base import Collate
 
 VALIDATION_BATCH = 8
+Validation = CocoSet | Mapping[str, CocoSet] | None  # a set, several by name, or none
 SIZES = 1 << 20  # keeps the draws of sizes apart from those of images, which are seeded by (seed, epoch, ...)
 
 
@@ -30,9 +33,12 @@ class DetectionData(lightning.LightningDataModule):
     Raises BadConfig when the training set does not fill one batch of each.
     """
 
-    def __init__(self, recipe: Recipe, train: CocoSet, val: CocoSet | None, collate: Collate, world: int = 1) -> None:
+    def __init__(
+        self, recipe: Recipe, train: CocoSet | Mixture, val: Validation, collate: Collate, world: int = 1
+    ) -> None:
         super().__init__()
-        self.recipe, self.train, self.val, self.collate, self.world = recipe, train, val, collate, world
+        self.recipe, self.collate, self.world = recipe, collate, world
+        self.train, self.val = Mixture.of(train), by_name(val)
         self.preprocess = recipe.preprocess.value()
         self.train_preprocess = self._preprocess_at(recipe.augment.crop or recipe.preprocess.size)
         self.augment = augmentation(recipe)
@@ -40,7 +46,8 @@ class DetectionData(lightning.LightningDataModule):
         self.steps_per_epoch = len(train) // needed
         if not self.steps_per_epoch:
             raise BadConfig(
-                f"{train.annotations}: {len(train)} images do not fill a batch of {needed}; "
+                f"{', '.join(str(coco.annotations) for coco in self.train.sets)}: {len(train)} images "
+                f"{'' if isinstance(train, CocoSet) else 'an epoch '}do not fill a batch of {needed}; "
                 f"lower train.batch_size ({recipe.train.batch_size}) or train on more images"
             )
 
@@ -62,28 +69,42 @@ class DetectionData(lightning.LightningDataModule):
     def _training_items(self) -> tuple[Dataset[Item], Sampler[Any]]:
         section = self.recipe.train
         dataset = self._dataset(self.train_preprocess)
-        pairs = EpochSampler(len(dataset), True, section.seed, self._rank(), self.world, section.batch_size)
+        draw = partial(self.train.draw, section.seed)
+        pairs = EpochSampler(len(self.train), True, section.seed, self._rank(), self.world, section.batch_size, draw)
         if section.multiscale is None:
             return dataset, pairs
         each = [self._dataset(self._preprocess_at(size)) for size in section.multiscale.sizes]
         return SizedDataset(each), SizeSampler(pairs, len(each), section.multiscale.every)
 
-    def _dataset(self, preprocess: Preprocess) -> DetectionDataset:
-        recipe = self.recipe
-        return DetectionDataset(self.train, preprocess, self.augment, recipe.train.seed, recipe.augment.mosaic)
+    def _dataset(self, preprocess: Preprocess) -> MixedDataset:
+        seed, mosaic, mixture = self.recipe.train.seed, self.recipe.augment.mosaic, self.train
+        return MixedDataset(
+            [
+                DetectionDataset(coco, preprocess, self.augment, seed, mosaic, mixture.labelled(source), start)
+                for coco, source, start in zip(mixture.sets, mixture.sources, mixture.starts(), strict=True)
+            ]
+        )
 
     def _preprocess_at(self, size: tuple[int, int]) -> Preprocess:
         return self.recipe.preprocess.model_copy(update={"size": size}).value()
 
-    def val_dataloader(self) -> DataLoader[Item] | list[DataLoader[Item]]:
-        if self.val is None:
-            return []
-        dataset = DetectionDataset(self.val, self.preprocess)
+    def val_dataloader(self) -> list[DataLoader[Item]]:
+        return [self._val_loader(coco) for coco in self.val.values()]
+
+    def _val_loader(self, coco: CocoSet) -> DataLoader[Item]:
+        dataset = DetectionDataset(coco, self.preprocess)
         sampler = EpochSampler(len(dataset), False, 0, self._rank(), self.world)
         return DataLoader(dataset, batch_size=VALIDATION_BATCH, sampler=sampler, num_workers=0, collate_fn=list)
 
     def _rank(self) -> int:
         return self.trainer.global_rank if self.trainer is not None else 0
+
+
+def by_name(val: Validation) -> dict[str, CocoSet]:
+    """Validation sets by the names of their sources; that of a recipe without sources has none, ""."""
+    if val is None:
+        return {}
+    return {"": val} if isinstance(val, CocoSet) else dict(val)
 
 
 def augmentation(recipe: Recipe) -> Augmentation:
@@ -110,7 +131,7 @@ def augmentation(recipe: Recipe) -> Augmentation:
 class SizedDataset(Dataset[Item]):
     """One set at several input sizes, indexed by (epoch, index, which size)."""
 
-    def __init__(self, each: Sequence[DetectionDataset]) -> None:
+    def __init__(self, each: Sequence[DetectionDataset | MixedDataset]) -> None:
         self.each = each
 
     def __len__(self) -> int:

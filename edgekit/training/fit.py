@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -20,17 +21,21 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from ..data.classmap import load_class_map
 from ..data.coco import CocoSet
 from ..data.formats import read_set
+from ..data.sources import Mixture, data_root, read_sources, source_notes
 from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file, write_checkpoint
 from ..models.detector import Detector
 from ..models.zoo import bound_to_size, build
 from ..recipe import Recipe, TeacherSection, load_recipe
 from ..runtime.artifact import Artifact, file_sha256, read_artifact
 from ..runtime.errors import BadConfig, BadInput
-from .batches import DetectionData
+from .batches import DetectionData, Validation
 from .module import DetectorModule
+from .qat import calibration_images
 from .resume import RESUME, Start, WholeFiles, begin
 from .tasks import task_of
 from .watch import DataWait, MetricsTable, Progress, Report, without_remarks
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # ours -> Lightning's
 
@@ -52,8 +57,11 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     collate = task_of(model, recipe.model.name).collate(recipe, model)
     data = DetectionData(recipe, train, val, collate, devices * nodes)
     module = DetectorModule(recipe, model, train.class_counts().tolist(), data.steps_per_epoch, val, teacher)
+    if module.rounding is not None and recipe.quantization_aware is not None:
+        count = recipe.quantization_aware.images
+        module.rounding.watch(model, calibration_images(data.train.sets, data.preprocess, count, module._normalise))
     with without_remarks(), _interruptible(), one_cv2_thread():
-        start = begin(work, recipe, devices * nodes, resume, writer=os.environ.get("RANK", "0") == "0")
+        start = begin(work, recipe, devices * nodes, resume, writer=_writes())
         publish = Publish(recipe, data, {"train": train.digest(), **parents}, out)
         callbacks = [publish, DataWait(), *([Report(progress)] if progress else [])]
         trainer = _trainer(recipe, work, start, callbacks, devices, nodes)
@@ -62,16 +70,13 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     return read_artifact(out, kinds=("checkpoint",))
 
 
-def training_sets(recipe: Recipe) -> tuple[CocoSet, CocoSet | None]:
-    """The recipe's training set and, if it names one, its validation set."""
+def training_sets(recipe: Recipe) -> tuple[CocoSet | Mixture, Validation]:
+    """The recipe's training set and, if it names one, its validation set; those of all sources if it has several."""
+    if recipe.data is not None and recipe.data.sources:
+        return _sets_of_sources(recipe)
     if recipe.data is None or recipe.data.train is None:
         raise BadConfig(f"recipe {recipe.name}: data.train is not set; it names the COCO file to train on")
-    root = recipe.resolve(recipe.data.root)
-    if not root.is_dir():
-        raise BadInput(
-            f"{root}: no such folder. Recipe {recipe.name} looks for its data there; say where yours is: "
-            f"edgekit train {recipe.name} data.root=FOLDER"
-        )
+    root = data_root(recipe)
     data, images = recipe.data, root / recipe.data.images
     class_map = load_class_map(data.class_map, recipe.folder) if data.class_map else None
     train = read_set(root / recipe.data.train, images, recipe.classes, data.layout, class_map, data.frame_stride)
@@ -82,6 +87,22 @@ def training_sets(recipe: Recipe) -> tuple[CocoSet, CocoSet | None]:
                 f"{coco.annotations}: no box of {', '.join(recipe.classes)} in it; nothing to learn or measure"
             )
     return train, val
+
+
+def _sets_of_sources(recipe: Recipe) -> tuple[Mixture, dict[str, CocoSet]]:
+    sources = read_sources(recipe)
+    trained = tuple(source for source in sources if source.train is not None)
+    if not trained:
+        raise BadConfig(f"recipe {recipe.name}: no source has train, the annotations to train on")
+    if _writes():
+        for note in source_notes(sources, recipe.classes):
+            log.warning("%s", note)
+    return Mixture(trained, recipe.classes), {source.name: source.val for source in sources if source.val is not None}
+
+
+def _writes() -> bool:
+    """Whether this process of a distributed training is the one that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
@@ -157,7 +178,8 @@ def _trainer(
 ) -> lightning.Trainer:
     train = recipe.train
     gpu = torch.cuda.is_available()
-    precision = ("fp16" if gpu else "fp32") if train.precision == "auto" else train.precision
+    automatic = "fp16" if gpu and recipe.quantization_aware is None else "fp32"
+    precision = automatic if train.precision == "auto" else train.precision
     keep = ModelCheckpoint(work, Path(RESUME).stem, save_on_train_epoch_end=True, enable_version_counter=False)
     return lightning.Trainer(
         accelerator="gpu" if gpu else "cpu",
@@ -231,7 +253,7 @@ class Publish(Callback):
     def finish(self, trainer: lightning.Trainer, module: DetectorModule) -> None:
         """Publish the last weights, with metrics of their own, unless the last epoch was validated."""
         if self._published != int(module.average.steps):
-            if self.data.val is None:
+            if not self.data.val:
                 self._write(trainer, module)
             else:
                 trainer.validate(module, datamodule=self.data, verbose=False)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import lightning.pytorch as lightning
 import torch
 from torch import Tensor, nn
 
-from ..data.coco import CocoSet
 from ..data.dataset import Item, stack_canvases
 from ..evaluation.coco import evaluate_detections
 from ..models.detector import Detector, host_postprocess
 from ..recipe import Recipe, ScheduleSection
 from ..runtime.detections import Detections
 from ..runtime.postprocess import Postprocess
+from .batches import Validation, by_name
 from .distillation import Distillation
 from .ema import WeightAverage
 from .optimizer import optimizer_of
+from .qat import Rounding
 from .resume import STAMP, stamp
 from .tasks import task_of
 
@@ -40,7 +42,7 @@ class DetectorModule(lightning.LightningModule):
         model: Detector,
         train_counts: Sequence[int],
         steps_per_epoch: int,
-        val: CocoSet | None = None,
+        val: Validation = None,
         teacher: Detector | None = None,
     ) -> None:
         super().__init__()
@@ -59,10 +61,11 @@ class DetectorModule(lightning.LightningModule):
         self.distillation = None
         if recipe.distillation is not None and teacher is not None:
             self.distillation = Distillation(recipe.distillation, task, model, teacher, recipe.preprocess.size)
+        self.rounding = Rounding(recipe.quantization_aware.flavour) if recipe.quantization_aware else None
         # kept out of the module tree: the teacher is neither trained nor saved
         self._teacher = [teacher.eval().requires_grad_(False)] if teacher is not None else []
-        self._val = val
-        self._seen: dict[int, Detections] = {}
+        self._val = by_name(val)
+        self._seen: list[dict[int, Detections]] = []
         self.register_buffer("_mean", torch.tensor(recipe.preprocess.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(recipe.preprocess.std).view(1, 3, 1, 1), persistent=False)
         self.train()
@@ -70,7 +73,7 @@ class DetectorModule(lightning.LightningModule):
     def train(self, mode: bool = True) -> DetectorModule:
         """Training mode, but for the norms that the recipe freezes."""
         super().train(mode)
-        if self.recipe.train.freeze_norm:
+        if self.recipe.train.freeze_norm or self.recipe.quantization_aware:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
@@ -99,7 +102,8 @@ class DetectorModule(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Any], index: int) -> Tensor:
         image, targets = batch
         image = self._normalise(image)
-        maps = self.model(image)
+        with nullcontext() if self.rounding is None else self.rounding.applied():
+            maps = self.model(image)
         with torch.autocast(self.device.type, enabled=False):
             terms = self.loss(maps, targets, self._share)
             loss = terms["loss"]
@@ -143,9 +147,9 @@ class DetectorModule(lightning.LightningModule):
 
     # -- validation --------------------------------------------------------------------------------------------------
     def on_validation_epoch_start(self) -> None:
-        self._seen = {}
+        self._seen = [{} for _ in self._val]
 
-    def validation_step(self, items: list[Item], index: int) -> None:
+    def validation_step(self, items: list[Item], index: int, dataloader_idx: int = 0) -> None:
         postprocess = Postprocess(**host_postprocess(self.model, self.recipe.model_dump(mode="json")))
         image = self._normalise(stack_canvases(items).to(self.device))
         network = self.average.model
@@ -153,24 +157,29 @@ class DetectorModule(lightning.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             boxes, scores = network.detect(image, self.recipe.export.top_k)
         for item, b, s in zip(items, boxes.float().cpu().numpy(), scores.float().cpu().numpy(), strict=True):
-            self._seen[item.image_id] = postprocess(b, s, item.placement)
+            self._seen[dataloader_idx][item.image_id] = postprocess(b, s, item.placement)
 
     def on_validation_epoch_end(self) -> None:
-        if self._val is None or self.trainer.sanity_checking:
+        if self.trainer.sanity_checking:
             return
-        seen = self._gather()
-        metrics = evaluate_detections(self._val, seen)
-        self.log("val/map50", metrics.map50, prog_bar=True, rank_zero_only=True)
-        self.log("val/map", metrics.map, rank_zero_only=True)
-        for name, values in metrics.per_class.items():
-            self.log(f"val/ap50/{name}", values["ap50"], rank_zero_only=True)
+        for (source, coco), seen in zip(self._val.items(), self._gather(), strict=True):
+            metrics = evaluate_detections(coco, seen)
+            prefix = f"val/{source}/" if source else "val/"
+            self.log(f"{prefix}map50", metrics.map50, prog_bar=True, rank_zero_only=True)
+            self.log(f"{prefix}map", metrics.map, rank_zero_only=True)
+            for name, values in metrics.per_class.items():
+                self.log(f"{prefix}ap50/{name}", values["ap50"], rank_zero_only=True)
 
-    def _gather(self) -> dict[int, Detections]:
+    def _gather(self) -> list[dict[int, Detections]]:
+        """What all processes saw of each validation set."""
         if self.trainer.world_size == 1:
             return self._seen
         parts: list[Any] = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(parts, self._seen)
-        return {image_id: found for part in parts for image_id, found in part.items()}
+        return [
+            {image_id: found for part in of_one_set for image_id, found in part.items()}
+            for of_one_set in zip(*parts, strict=True)
+        ]
 
 
 def lr_factor(schedule: ScheduleSection, step: int, steps_per_epoch: int, epochs: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,9 @@ STAMP = "edgekit"  # our entry in Lightning's checkpoint
 MAY_CHANGE = (
     *("name", "description", "paper", "data.root", "data.images", "export", "quantize", "evaluation"),
     "postprocess",
-    *("train.epochs", "train.workers", "train.validate_every", "train.init", "teacher"),
+    *("train.epochs", "train.workers", "train.validate_every", "train.init", "train.init_classes", "teacher"),
 )
+PLACES_OF_SOURCES = re.compile(r"data\.sources\.\w+\.(root|images)")
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ def _check_same(file: Path, then: dict[str, Any] | None, recipe: Recipe, world: 
 
 
 def _may_change(key: str) -> bool:
-    return any(key == free or key.startswith(free + ".") for free in MAY_CHANGE)
+    return bool(PLACES_OF_SOURCES.fullmatch(key)) or any(
+        key == free or key.startswith(free + ".") for free in MAY_CHANGE
+    )
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

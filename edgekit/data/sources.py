@@ -1,0 +1,274 @@
+"""The annotated sets that a recipe names: one, or several sources of which each has labels of some classes only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..paths import unknown_name
+from ..runtime.artifact import value_sha256
+from ..runtime.errors import BadConfig, BadInput
+from .classmap import ClassMap, load_class_map
+from .coco import CocoSet
+from .formats import FORMATS, read_set
+
+if TYPE_CHECKING:
+    from ..recipe import AnnotatedSection, Recipe, SourceSection
+
+SHARES = 1 << 21  # keeps the draws of shares of a source apart from those of images, which are seeded alike
+# called with (what is read, images looked at, images in all)
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One origin of data. Its sets have all of the detector's classes, and boxes of the labelled ones.
+
+    labelled: the detector's classes that were looked for in every image, in the detector's order
+    repeat: how often an epoch sees each training image
+    """
+
+    name: str
+    train: CocoSet | None
+    val: CocoSet | None
+    labelled: tuple[str, ...]
+    repeat: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """The training sets of several sources, as one. An epoch draws from them by their ``repeat``."""
+
+    sources: tuple[Source, ...]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, train: CocoSet | Mixture) -> Mixture:
+        """A set alone is a mixture of one source that has labels of everything."""
+        if isinstance(train, Mixture):
+            return train
+        return cls((Source("", train, None, train.classes),), train.classes)
+
+    @cached_property
+    def sets(self) -> tuple[CocoSet, ...]:
+        return tuple(source.train for source in self.sources if source.train is not None)
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        return self.sets[0].category_ids
+
+    def __len__(self) -> int:
+        """Images that an epoch sees."""
+        return sum(_drawn(len(coco), source.repeat) for coco, source in zip(self.sets, self.sources, strict=True))
+
+    def class_counts(self) -> np.ndarray:
+        """Boxes of each class that an epoch sees, int64 [classes]: at least one of a class that has boxes."""
+        counts = [coco.class_counts() * s.repeat for coco, s in zip(self.sets, self.sources, strict=True)]
+        rounded: np.ndarray = np.ceil(np.sum(counts, axis=0) - 1e-9).astype(np.int64)
+        return rounded
+
+    def digest(self) -> str:
+        """Identity of content: of every set, what is labelled in it and how often it is seen."""
+        return value_sha256(
+            [[s.name, coco.digest(), s.labelled, s.repeat] for coco, s in zip(self.sets, self.sources, strict=True)]
+        )
+
+    def labelled(self, source: Source) -> np.ndarray | None:
+        """bool [classes]; None where all of them are labelled in every source."""
+        if all(len(s.labelled) == len(self.classes) for s in self.sources):
+            return None
+        return np.array([name in source.labelled for name in self.classes])
+
+    def starts(self) -> Iterator[int]:
+        """The first index of each source: it has as many indices as images times ``repeat``, rounded up."""
+        start = 0
+        for coco, source in zip(self.sets, self.sources, strict=True):
+            yield start
+            start += len(coco) * math.ceil(source.repeat)
+
+    def draw(self, seed: int, epoch: int) -> np.ndarray:
+        """Indices that an epoch sees, in order: every image of a source as often as ``repeat`` says, whole times, and a
+        random part of them for what is left, by seed and epoch.
+        """
+        parts = []
+        for place, (start, coco, source) in enumerate(zip(self.starts(), self.sets, self.sources, strict=True)):
+            whole = len(coco) * math.floor(source.repeat)
+            rest = _drawn(len(coco), source.repeat) - whole
+            rng = np.random.default_rng((seed, epoch, SHARES + place))
+            more = np.sort(rng.permutation(len(coco))[:rest]) if rest else np.zeros(0, np.int64)
+            parts.append(start + np.concatenate([np.arange(whole), whole + more]))
+        return np.concatenate(parts)
+
+
+def _drawn(images: int, repeat: float) -> int:
+    return max(1, round(images * repeat))
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+def read_sources(recipe: Recipe, check_images: bool = True, progress: Progress | None = None) -> tuple[Source, ...]:
+    """The sources of a recipe's ``data.sources``, read and checked whole.
+
+    Raises BadConfig or BadInput for what is missing or wrong, and for a class that no training source has labels of:
+    it could only be learnt as absent.
+    """
+    assert recipe.data is not None
+    sources = tuple(_read(recipe, name, check_images, progress) for name in recipe.data.sources)
+    trained = [source for source in sources if source.train is not None]
+    if trained:
+        _check_every_class(recipe, trained)
+    return sources
+
+
+def validation_set(recipe: Recipe, name: str) -> CocoSet:
+    """The validation set of one source. Raises BadConfig for one that the recipe does not have."""
+    names = validation_names(recipe)
+    if name not in names:
+        raise unknown_name("source with a validation set", name, names, "")
+    val = _read(recipe, name, True, None).val
+    assert val is not None
+    return val
+
+
+def validation_names(recipe: Recipe) -> list[str]:
+    """The sources of a recipe that have a validation set."""
+    sources = recipe.data.sources if recipe.data else {}
+    return [name for name, section in sources.items() if section.val is not None]
+
+
+def source_notes(sources: Sequence[Source], classes: Sequence[str]) -> list[str]:
+    """What a user should know of the sources before training on them, in words."""
+    notes = []
+    for source in sources:
+        missing = [name for name in classes if name not in source.labelled]
+        if missing:
+            notes.append(f"source {source.name}: {', '.join(missing)} not labelled; no loss there, and in no mean")
+        for split, coco in (("train", source.train), ("val", source.val)):
+            notes += [f"source {source.name}, {split}: {note}" for note in (coco.notes if coco else ())]
+    seen = {s.path.resolve() for source in sources if source.train for s in source.train.samples}
+    for source in sources:
+        both = sum(s.path.resolve() in seen for s in source.val.samples) if source.val else 0
+        if both:
+            notes.append(f"source {source.name}, val: {both} of {len(source.val or ())} images are trained on too")
+    return notes
+
+
+def _read(recipe: Recipe, name: str, check_images: bool, progress: Progress | None) -> Source:
+    assert recipe.data is not None
+    section, key = recipe.data.sources[name], f"data.sources.{name}"
+    root = data_root(recipe, section)
+    class_map = load_class_map(section.class_map, recipe.folder) if section.class_map else None
+    known = {split: _known(root, section, split, class_map) for split in ("train", "val")}
+    first = known["train"] or known["val"]
+    labelled = _labelled(recipe, section, key, root, first)
+
+    def read(split: str, stride: int = 1) -> CocoSet | None:
+        file = getattr(section, split)
+        # a file lists what its images show, so a class may be in the training set's alone
+        chosen = [c for c in labelled if c in known[split]]
+        if file is None:
+            return None
+        if not chosen:
+            raise BadInput(f"{key}.{split}: {root / file} has none of the labelled classes {', '.join(labelled)}")
+        looked = None if progress is None else (lambda done, total: progress(f"{name} {split}", done, total))
+        coco = read_set(
+            root / file, root / section.images, chosen, section.layout, class_map, stride, check_images, looked
+        )
+        if not coco.class_counts().any():
+            raise BadInput(f"{coco.annotations}: no box of {', '.join(chosen)} in it; nothing to learn or measure")
+        return widened(coco, recipe.classes)
+
+    train, val = read("train", section.frame_stride), read("val")
+    if section.labelled is None and train is not None:
+        _check_default(train, labelled, key)
+    return Source(name, train, val, labelled, section.repeat)
+
+
+def data_root(recipe: Recipe, section: SourceSection | None = None) -> Path:
+    """The folder of a recipe's data, or of one source's. Raises BadInput that says how to name another."""
+    assert recipe.data is not None
+    root = recipe.resolve(recipe.data.root)
+    if section is not None:
+        own = Path(section.root).expanduser()
+        root = own if own.is_absolute() else root / own
+    if not root.is_dir():
+        raise BadInput(
+            f"{root}: no such folder. Recipe {recipe.name} looks for its data there; say where yours is: "
+            f"edgekit train {recipe.name} data.root=FOLDER"
+        )
+    return root
+
+
+def _known(root: Path, section: AnnotatedSection, split: str, class_map: ClassMap | None) -> list[str]:
+    """The classes that a split's file, through the class map, can have boxes of; none without a file."""
+    file = getattr(section, split)
+    if file is None:
+        return []
+    if class_map is not None:
+        return [name for name, olds in class_map.classes.items() if olds]
+    content, _ = FORMATS[section.layout](root / file, root / section.images)
+    table = content.get("categories") if isinstance(content, dict) else None
+    names = [c.get("name") for c in table if isinstance(c, dict)] if isinstance(table, list) else []
+    return [name for name in names if isinstance(name, str)]
+
+
+def _labelled(recipe: Recipe, section: SourceSection, key: str, root: Path, known: Sequence[str]) -> tuple[str, ...]:
+    file = root / str(section.train or section.val)
+    told = f"{file}{f' by the class map {section.class_map}' if section.class_map else ''}"
+    has = ", ".join(known) or "none"
+    if section.labelled is None:
+        found = tuple(name for name in recipe.classes if name in known)
+        if not found:
+            raise BadInput(
+                f"{key}: {told} has no class of the recipe's ({', '.join(recipe.classes)}); it has: {has}. "
+                f"A class map brings them together: {key}.class_map"
+            )
+        return found
+    if lost := [name for name in section.labelled if name not in known]:
+        raise BadInput(f"{key}.labelled: {told} has no class {', '.join(lost)}; it has: {has}")
+    return tuple(name for name in recipe.classes if name in section.labelled)
+
+
+def _check_default(train: CocoSet, labelled: Sequence[str], key: str) -> None:
+    counts = dict(zip(train.classes, train.class_counts(), strict=True))
+    empty = [name for name in labelled if not counts[name]]
+    if empty:
+        rest = ", ".join(name for name in labelled if counts[name])
+        raise BadInput(
+            f"{train.annotations}: lists {', '.join(empty)} and has no box of it. Nobody can tell whether its images "
+            f"show none or nobody looked. Say which classes were looked for: {key}.labelled=[{rest}], or with "
+            f"{', '.join(empty)} if there is none in any image"
+        )
+
+
+def _check_every_class(recipe: Recipe, trained: Sequence[Source]) -> None:
+    counts = Mixture(tuple(trained), recipe.classes).class_counts()
+    for name, count in zip(recipe.classes, counts, strict=True):
+        where = [source.name for source in trained if name in source.labelled]
+        if not where:
+            raise BadConfig(
+                f"recipe {recipe.name}: class {name} is labelled in no training source "
+                f"({', '.join(source.name for source in trained)}), so it cannot be learnt. "
+                f"Take it out of classes, add it to a source's labelled, or add a source that has it"
+            )
+        if not count:
+            raise BadInput(f"recipe {recipe.name}: no box of class {name} in {', '.join(where)}; nothing to learn")
+
+
+def widened(coco: CocoSet, classes: Sequence[str]) -> CocoSet:
+    """A set of some of the detector's classes as a set of all of them, in the detector's order; ids count from 1.
+
+    It has no box of the others, so they are in no mean of its evaluation.
+    """
+    place = np.array([list(classes).index(name) for name in coco.classes], np.int64)
+    samples = []
+    for sample in coco.samples:
+        labels = place[sample.labels]
+        labels.setflags(write=False)
+        samples.append(replace(sample, labels=labels))
+    return replace(coco, samples=tuple(samples), classes=tuple(classes), category_ids=tuple(range(1, len(classes) + 1)))
