@@ -16,6 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from edgekit.recipe import Recipe
 from edgekit.runtime.artifact import Artifact, new_file, read_artifact
 from edgekit.runtime.errors import EdgeKitError
@@ -65,6 +67,12 @@ def seconds(folder: Path) -> float:
     return sum(float(row["train/seconds"] or 0) for row in curve(folder))
 
 
+def write_recipe(recipe: Recipe, file: Path) -> None:
+    """A resolved recipe as a file that ``load_recipe`` reads."""
+    with new_file(file) as handle:
+        yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), handle, sort_keys=False)
+
+
 # -- results ----------------------------------------------------------------------------------------------------------
 def read_result(kind: Callable[..., T], folder: Path, key: str) -> T | None:
     """The ``result.json`` of a folder as a ``kind``, if there is one. Raises EdgeKitError if it has another key."""
@@ -79,6 +87,12 @@ def read_result(kind: Callable[..., T], folder: Path, key: str) -> T | None:
     if values.get("key") != key:
         raise EdgeKitError(f"{file}: made with other settings. Choose another --out, or remove the folder.")
     return result
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    """The ``result.json`` of a folder as it stands."""
+    values: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return values
 
 
 def write_result(result: Any, folder: Path) -> None:

@@ -1,0 +1,388 @@
+"""The papers' ablations on a set of one's own: does each trick change what it changed in its paper?
+
+    python benchmarks/ablations.py --list
+    python benchmarks/ablations.py --table refinedetlite-3 --data FOLDER --seeds 0 1 2
+    python benchmarks/ablations.py --table cspnet-2 --data FOLDER --rows gfm efm --out runs/fusion
+    python benchmarks/ablations.py --table refinedetpp-2 --data FOLDER --set train.epochs=2 --out runs/try    a try
+
+A table is a file of ``benchmarks/ablations``: rows of a recipe, what is set in it, and the mAP that the paper prints.
+Every row is trained on the same number of images with the same seeds. It runs unattended and may be stopped at any
+moment: called again with the same settings it skips what is finished and resumes the training that was stopped. A row
+that fails is written down as failed, and the others go on.
+
+OUT/TABLE has ``table.md`` and ``table.csv`` (mean, spread, difference to the row that the paper compares with, the
+paper's difference, verdict) and ``runs.csv`` (every training), written anew after each training.
+
+The verdict is about the direction: "agrees" or "disagrees" with the sign of the paper's difference where the two-sided
+95 % interval of Student's t over the differences seed by seed does not contain zero, else "cannot tell". Where a trick
+changes nothing at all, one row in twenty is wrongly sure all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import trainings
+from lightning.pytorch import Trainer
+from pydantic import Field, ValidationError, model_validator
+
+from edgekit.config import Section, explain, read_mapping
+from edgekit.models.checkpoint import load_weights, weights_file
+from edgekit.models.zoo import build
+from edgekit.recipe import Recipe, load_recipe
+from edgekit.runtime.artifact import value_sha256
+from edgekit.runtime.errors import BadConfig, EdgeKitError
+from edgekit.training.batches import DetectionData
+from edgekit.training.fit import training_sets
+from edgekit.training.module import DetectorModule
+from edgekit.training.tasks import task_of
+
+TABLES = Path(__file__).parent / "ablations"
+# Student's t, two-sided 95 %, by degrees of freedom from 1 on; the last serves for all beyond, and is a little too wide
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+
+
+# -- tables as data ---------------------------------------------------------------------------------------------------
+class Row(Section):
+    """set: what differs from the table's recipe;  published: the paper's figure, in points
+
+    against: the row that the paper's text compares it with; none for a row that nothing is compared with
+    weights: the row whose trained network is measured, for what is of testing alone; else it is trained
+    teacher: the row whose network of the same seed teaches it
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9.-]+$")
+    title: str
+    published: float
+    against: str | None = None
+    weights: str | None = None
+    teacher: str | None = None
+    set: tuple[str, ...] = ()
+
+
+class Table(Section):
+    """tested_on: what the published figures are of;  metric: ours that stands beside them;  set: of every row"""
+
+    paper: str
+    tested_on: str
+    metric: Literal["map", "map50"]
+    recipe: str
+    set: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Table:
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names):
+            raise ValueError(f"rows: two have one name: {', '.join(names)}")
+        for place, row in enumerate(self.rows):
+            if row.against and (row.against not in names or row.against == row.name):
+                raise ValueError(f"row {row.name}: against: no other row {row.against!r}")
+            for key in ("weights", "teacher"):
+                other = getattr(row, key)
+                if other and other not in names[:place]:
+                    raise ValueError(f"row {row.name}: {key}: no row {other!r} before it")
+        return self
+
+    def row(self, name: str) -> Row:
+        return next(row for row in self.rows if row.name == name)
+
+
+def table_names() -> list[str]:
+    return sorted(file.stem for file in TABLES.glob("*.yaml"))
+
+
+def load_table(name: str) -> Table:
+    file = TABLES / f"{name}.yaml"
+    if not file.is_file():
+        raise BadConfig(f"no table {name!r}; there are: {', '.join(table_names())}")
+    try:
+        return Table.model_validate(read_mapping(file))
+    except ValidationError as error:
+        raise BadConfig(explain(Table, file, error)) from error
+
+
+def recipe_of(table: Table, row: Row, overrides: Sequence[str] = (), teacher: Path | None = None) -> Recipe:
+    """teacher: the folder of a finished training, with its ``recipe.yaml`` and ``checkpoint``"""
+    taught = (
+        [f"teacher={{recipe: '{teacher / 'recipe.yaml'}', weights: '{teacher / 'checkpoint'}'}}"] if teacher else []
+    )
+    return load_recipe(table.recipe, [*table.set, *row.set, *overrides, *taught])
+
+
+# -- one row, one seed ------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Result:
+    """One finished training. map50, map, ap50: on the validation set, 0..1, of the last weights.
+
+    images: seen in training;  seconds: of this machine's time, without what an interruption lost
+    key: hash of the settings;  failed: why there is no result, else ""
+    """
+
+    row: str
+    seed: int
+    key: str
+    map50: float = 0.0
+    map: float = 0.0
+    ap50: dict[str, float] = field(default_factory=dict)
+    images: int = 0
+    seconds: float = 0.0
+    failed: str = ""
+
+
+def run(table: Table, row: Row, seed: int, overrides: Sequence[str], out: Path) -> Result:
+    """The result of a row and a seed, in ``OUT/ROW-SEED``. Raises EdgeKitError."""
+    folder = out / f"{row.name}-{seed}"
+    teacher = finished(out, row.teacher, seed) if row.teacher else None
+    recipe = recipe_of(table, row, [*overrides, f"train.seed={seed}"], teacher)
+    source = finished(out, row.weights, seed) if row.weights else None
+    parents = [trainings.stored(parent)["key"] for parent in (teacher, source) if parent is not None]
+    key = value_sha256([trainings.settings(recipe, "teacher"), *parents])
+    found = trainings.read_result(Result, folder, key)
+    if found is not None:
+        return found
+    if source is not None:
+        images, seconds = trainings.stored(source)["images"], 0.0
+        measured = validate(recipe, source / "checkpoint")
+    else:
+        trainings.write_recipe(recipe, folder / "recipe.yaml")
+        measured = trainings.trained(recipe, folder, key).manifest["metrics"]
+        images, seconds = measured["steps"] * recipe.train.batch_size, trainings.seconds(folder)
+    ap50 = {name: measured[f"ap50/{name}"] for name in recipe.classes if f"ap50/{name}" in measured}
+    result = Result(row.name, seed, key, measured["map50"], measured["map"], ap50, images, seconds)
+    trainings.write_result(result, folder)
+    return result
+
+
+def finished(out: Path, row: str, seed: int) -> Path:
+    folder = out / f"{row}-{seed}"
+    if not (folder / trainings.RESULT).is_file():
+        raise EdgeKitError(f"row {row}, seed {seed}, is not there; this one needs its network. Name it in --rows too.")
+    return folder.resolve()
+
+
+def validate(recipe: Recipe, checkpoint: Path) -> dict[str, float]:
+    """What a training of ``recipe`` would say of these weights at its end."""
+    train, val = training_sets(recipe)
+    model = build(recipe.model.name, len(recipe.classes), recipe.model.options, recipe.preprocess.size)
+    load_weights(model, weights_file(checkpoint), recipe.classes)
+    module = DetectorModule(recipe, model, train.class_counts().tolist(), 1, val)
+    data = DetectionData(recipe, train, val, task_of(model, recipe.model.name).collate(recipe, model))
+    trainer = Trainer(devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.validate(module, datamodule=data, verbose=False)
+    return {k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items()}
+
+
+# -- the verdict ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Comparison:
+    """A row against another, over the seeds that both have. All in points; spread and half need two seeds.
+
+    half: of the 95 % interval of ``mean``;  paper: the published difference
+    """
+
+    seeds: int
+    mean: float
+    half: float | None
+    paper: float
+
+    @property
+    def verdict(self) -> str:
+        if self.half is None or self.paper == 0 or abs(self.mean) <= self.half:
+            return "cannot tell"
+        return "agrees" if (self.mean > 0) == (self.paper > 0) else "disagrees"
+
+
+def compare(new: Mapping[int, float], old: Mapping[int, float], paper: float) -> Comparison | None:
+    """new, old: seed -> mAP, 0..1;  paper: points. None without a seed that both have."""
+    gains = [100 * (new[seed] - old[seed]) for seed in sorted(set(new) & set(old))]
+    if not gains:
+        return None
+    half = None
+    if len(gains) > 1:
+        t = T95[min(len(gains) - 1, len(T95)) - 1]
+        half = t * statistics.stdev(gains) / math.sqrt(len(gains))
+    return Comparison(len(gains), statistics.mean(gains), half, round(paper, 6))
+
+
+def values(table: Table, results: Iterable[Result], row: str) -> dict[int, float]:
+    """seed -> the table's metric."""
+    return {r.seed: getattr(r, table.metric) for r in results if r.row == row and not r.failed}
+
+
+def comparison(table: Table, results: Sequence[Result], row: Row) -> Comparison | None:
+    if row.against is None:
+        return None
+    paper = row.published - table.row(row.against).published
+    return compare(values(table, results, row.name), values(table, results, row.against), paper)
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+def lines(table: Table, results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One record per row that has a result, for the CSV file and the Markdown table; mAP in points."""
+    found = []
+    for row in table.rows:
+        ours = list(values(table, results, row.name).values())
+        if not ours:
+            continue
+        gain = comparison(table, results, row)
+        runs = [r for r in results if r.row == row.name and not r.failed]
+        found.append(
+            {
+                "row": row.name,
+                "title": row.title,
+                "seeds": len(ours),
+                "mean": round(100 * statistics.mean(ours), 3),
+                "sd": round(100 * statistics.stdev(ours), 3) if len(ours) > 1 else None,
+                "against": row.against,
+                "difference": round(gain.mean, 3) if gain else None,
+                "half_95": round(gain.half, 3) if gain and gain.half is not None else None,
+                "published": row.published,
+                "published_difference": gain.paper if gain else None,
+                "verdict": gain.verdict if gain else None,
+                "images": statistics.mean(r.images for r in runs),
+                "hours": round(statistics.mean(r.seconds for r in runs) / 3600, 2),
+            }
+        )
+    return found
+
+
+LEGEND = """
+Difference: mean over the seeds, with half of its two-sided 95 % interval (Student's t, paired by seed). The verdict
+compares its sign with the paper's, and cannot tell where the interval contains zero, with one seed, or where the paper
+has no difference.
+"""
+
+
+def markdown(table: Table, results: Sequence[Result]) -> str:
+    name = {"map": "mAP", "map50": "mAP@0.5"}[table.metric]
+    head = ["row", "", "seeds", name, "against", "difference", "paper", "paper's difference", "verdict", "h per run"]
+    cells = [[_cell(line, key) for key in _COLUMNS] for line in lines(table, results)]
+    failed = [f"- {r.row}, seed {r.seed}: {r.failed}" for r in results if r.failed]
+    unseen = {r.images for r in results if r.images}
+    text = (
+        f"{table.paper}. Ours: {name} in points, mean ± standard deviation over the seeds; paper: {table.tested_on}.\n"
+    )
+    text += f"Images seen in training: {', '.join(str(n) for n in sorted(unseen)) or 'none'}.\n\n"
+    text += trainings.markdown(head, cells)
+    text += LEGEND
+    return text + ("\nFailed:\n" + "\n".join(failed) + "\n" if failed else "")
+
+
+_COLUMNS = (
+    "row",
+    "title",
+    "seeds",
+    "mean",
+    "against",
+    "difference",
+    "published",
+    "published_difference",
+    "verdict",
+    "hours",
+)
+
+
+def _cell(line: Mapping[str, Any], key: str) -> str:
+    value = line[key]
+    if value is None:
+        return "-"
+    if key == "mean":
+        return f"{value:.1f}" + (f" ± {line['sd']:.1f}" if line["sd"] is not None else "")
+    if key == "difference":
+        return f"{value:+.1f}" + (f" ± {line['half_95']:.1f}" if line["half_95"] is not None else "")
+    return f"{value:+.1f}" if key == "published_difference" else str(value)
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+def chosen(table: Table, names: Sequence[str] | None) -> list[Row]:
+    unknown = sorted(set(names or []) - {row.name for row in table.rows})
+    if unknown:
+        raise BadConfig(f"--rows: no {', '.join(unknown)}; there are: {', '.join(row.name for row in table.rows)}")
+    return [row for row in table.rows if not names or row.name in names]
+
+
+def check(table: Table, rows: Sequence[Row], overrides: Sequence[str]) -> None:
+    """Raises BadConfig before anything is trained: for a wrong --set, or rows that would not see as many images."""
+    recipes = [recipe_of(table, row, overrides, Path(row.teacher) if row.teacher else None) for row in rows]
+    seen = {(r.train.epochs, r.train.batch_size) for r in recipes}
+    if len(seen) > 1:
+        raise BadConfig(f"rows of one table must see the same images; epochs and batch sizes are {sorted(seen)}")
+
+
+def every(options: argparse.Namespace, table: Table, rows: Sequence[Row], out: Path) -> list[Result]:
+    """Seed by seed, so that the whole table can be read off early."""
+    overrides = [f"data.root={options.data.resolve()}", *options.set]
+    check(table, rows, overrides)
+    results: list[Result] = []
+    for seed in options.seeds:
+        for row in rows:
+            results.append(attempt(table, row, seed, overrides, out))
+            write(table, results, out)
+            said = results[-1].failed or f"{table.metric} {100 * getattr(results[-1], table.metric):.1f}"
+            print(f"{row.name}, seed {seed}: {said}", flush=True)
+    return results
+
+
+def attempt(table: Table, row: Row, seed: int, overrides: Sequence[str], out: Path) -> Result:
+    try:
+        return run(table, row, seed, overrides, out)
+    except EdgeKitError as error:
+        return Result(row.name, seed, "", failed=str(error).splitlines()[0])
+
+
+def write(table: Table, results: Sequence[Result], out: Path) -> None:
+    trainings.write_csv(map(asdict, results), out / "runs.csv")
+    trainings.write_csv(lines(table, results), out / "table.csv")
+    trainings.write_text(markdown(table, results), out / "table.md")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", choices=table_names(), help="which table of which paper")
+    parser.add_argument("--list", action="store_true", help="the tables and their rows")
+    parser.add_argument("--data", type=Path, help="folder of the set (images, annotations)")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--rows", nargs="+", help="some of the table's rows; all if not given")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for every training")
+    options = parser.parse_args(arguments)
+    if not options.list and (options.table is None or options.data is None):
+        parser.error("--table and --data are needed; --list shows the tables")
+    if len(set(options.seeds)) < len(options.seeds):
+        parser.error("--seeds: one is given twice")
+    return options
+
+
+def report(options: argparse.Namespace) -> int:
+    table = load_table(options.table)
+    results = every(options, table, chosen(table, options.rows), options.out / options.table)
+    print(markdown(table, results))
+    return 1 if any(r.failed for r in results) else 0
+
+
+def show() -> int:
+    for name in table_names():
+        table = load_table(name)
+        print(f"{name}: {table.paper}")
+        print("".join(f"    {row.name:18}{row.published:6.1f}  {row.title}\n" for row in table.rows), end="")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    return trainings.unattended("ablations", show if options.list else lambda: report(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
