@@ -210,6 +210,11 @@ class DeformableConv(nn.Module):
         return self.relu(self.norm(sampled_conv(x, positions, self.weight, self.bias, mask.sigmoid(), self.lowering)))
 
 
+def offset_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """What moves and weighs the taps of a network's deformable convolutions; the optimiser is gentle with it."""
+    return [p for m in network.modules() if isinstance(m, DeformableConv) for p in m.offset.parameters()]
+
+
 class TransposedConv(nn.Module):
     """Bias-free transposed convolution that multiplies the size by ``stride``, batch normalisation and ReLU."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..data.dataset import Item, stack_canvases
 from ..evaluation.coco import evaluate_detections
+from ..models.deformable import offset_parameters
 from ..models.detector import Detector, host_postprocess
 from ..recipe import Recipe, ScheduleSection
 from ..runtime.detections import Detections
@@ -82,7 +83,8 @@ class DetectorModule(lightning.LightningModule):
     # -- optimisation ------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
         train = self.recipe.train
-        optimizer = optimizer_of(train, self.model.parameters(), self._learnt_beside())
+        moving = offset_parameters(self.model)
+        optimizer = optimizer_of(train, self.model.parameters(), self._learnt_beside(), moving)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(train.schedule, step, self.steps_per_epoch, train.epochs)
         )

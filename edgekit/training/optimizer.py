@@ -38,12 +38,25 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+OFFSETS = 0.1  # of the learning rate, for the layers that move the taps of deformable convolutions
+
+
 def optimizer_of(
-    train: TrainSection, network: Iterable[nn.Parameter], beside: Iterable[nn.Parameter] = ()
+    train: TrainSection,
+    network: Iterable[nn.Parameter],
+    beside: Iterable[nn.Parameter] = (),
+    offsets: Iterable[nn.Parameter] = (),
 ) -> torch.optim.Optimizer:
-    """The recipe's optimiser over a network's parameters, and those learnt beside it, which take no weight decay."""
-    groups: Groups = [{"params": list(network), "weight_decay": train.weight_decay}]
-    others = list(beside)
+    """The recipe's optimiser over a network's parameters, and those learnt beside it, which take no weight decay.
+
+    offsets: those of the network's parameters that learn at a tenth of the rate (DCNv2, Zhu et al. 2019, section 3.2);
+        at the full one Adam moves taps beyond the map, where there is no gradient that would bring them back
+    """
+    moving, others = list(offsets), list(beside)
+    slow = set(map(id, moving))
+    groups: Groups = [{"params": [p for p in network if id(p) not in slow], "weight_decay": train.weight_decay}]
+    if moving:
+        groups.append({"params": moving, "weight_decay": train.weight_decay, "lr": OFFSETS * train.lr})
     if others:
         groups.append({"params": others, "weight_decay": 0.0})
     section = train.optimizer

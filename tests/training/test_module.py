@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.models.deformable import offset_parameters
 from edgekit.models.zoo import build
 from edgekit.recipe import Recipe, ScheduleSection, TrainSection, load_recipe
 from edgekit.training.ema import WeightAverage
@@ -88,6 +89,23 @@ def test_what_is_learnt_beside_the_network_takes_no_decay() -> None:
     weight.grad, beside.grad = torch.zeros(1), torch.zeros(1)
     optimizer.step()
     assert (weight.item(), beside.item()) == (pytest.approx(0.95), 1)
+
+
+def test_what_moves_the_taps_of_a_deformable_convolution_learns_at_a_tenth() -> None:
+    """DCNv2, section 3.2. Adam's first step is the rate, whatever the gradient; no parameter is in two groups."""
+    model = build("centernet", 3, {"backbone": "resnet-18"})
+    offsets = offset_parameters(model)
+    assert [p.shape[0] for p in offsets] == [27] * 6  # weight and bias, three convolutions of nine taps
+    optimizer = optimizer_of(TrainSection(lr=0.1), model.parameters(), offsets=offsets)
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
+    before = [p.detach().clone() for p in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    optimizer.step()
+    slow = set(map(id, offsets))
+    for old, new in zip(before, model.parameters(), strict=True):
+        expected = old - (0.01 if id(new) in slow else 0.1)
+        torch.testing.assert_close(new.detach(), expected, rtol=0, atol=1e-5)
 
 
 # -- the average ------------------------------------------------------------------------------------------------------
