@@ -45,29 +45,39 @@ def load_weights(model: nn.Module, file: Path, classes: Sequence[str]) -> None:
 
     Raises BadInput naming the file when it cannot be read, holds other classes, or does not fit the network.
     """
-    try:
-        state = safetensors.torch.load_file(file)
-        stored = _stored_classes(file)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BadInput(f"{file}: cannot be read as safetensors ({error}). Copy or train it again.") from error
+    state, stored = read_weights(file)
     if stored and stored != list(classes):
         raise BadInput(
             f"{file}: trained for the classes {', '.join(stored)}; the recipe has {', '.join(classes)}. "
             f"Use weights and recipe that belong together."
         )
-    misfits = _misfits(state, model.state_dict())
-    if misfits:
-        raise BadInput(f"{file}: does not fit the network ({len(misfits)} tensors): {'; '.join(misfits[:3])}")
+    fit_weights(model, state, file)
+
+
+def read_weights(file: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of a safetensors file, and the classes that it was trained for if it says so. Raises BadInput."""
+    try:
+        return safetensors.torch.load_file(file), _stored_classes(file)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BadInput(f"{file}: cannot be read as safetensors ({error}). Copy or train it again.") from error
+
+
+def fit_weights(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
+    """Give ``model`` the tensors of ``file``. Raises BadInput when names or shapes differ."""
+    wrong = misfits(state, {name: value.shape for name, value in model.state_dict().items()})
+    if wrong:
+        raise BadInput(f"{file}: does not fit the network ({len(wrong)} tensors): {'; '.join(wrong[:3])}")
     model.load_state_dict(state)
 
 
-def _misfits(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
+def misfits(state: dict[str, Tensor], own: dict[str, torch.Size]) -> list[str]:
+    """What is wrong with tensors for a network of such shapes, in words."""
     lost = [f"{name}: missing" for name in own if name not in state]
     strange = [f"{name}: not in the network" for name in state if name not in own]
     shapes = [
-        f"{name}: shape {list(state[name].shape)}, needed {list(value.shape)}"
-        for name, value in own.items()
-        if name in state and state[name].shape != value.shape
+        f"{name}: shape {list(state[name].shape)}, needed {list(shape)}"
+        for name, shape in own.items()
+        if name in state and state[name].shape != shape
     ]
     return lost + strange + shapes
 

@@ -33,6 +33,7 @@ from .module import DetectorModule
 from .qat import calibration_images
 from .resume import RESUME, Start, WholeFiles, begin
 from .tasks import task_of
+from .transfer import start_from
 from .watch import DataWait, MetricsTable, Progress, Report, without_remarks
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,9 @@ def _networks(recipe: Recipe) -> tuple[Detector, Detector | None, dict[str, str]
     parents = {}
     if recipe.train.init:
         file = weights_file(recipe.resolve(recipe.train.init))
-        load_weights(model, file, recipe.classes)
+        notes = start_from(model, recipe, file)
+        for note in notes if _writes() else ():
+            log.warning("%s", note)
         parents["init"] = file_sha256(file)
     if recipe.teacher is None:
         return model, None, parents
