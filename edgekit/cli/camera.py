@@ -77,6 +77,14 @@ def camera(
     jsonl: Annotated[Path | None, typer.Option(help="One JSON object a line.", rich_help_panel=_SINKS)] = None,
     coco: Annotated[Path | None, typer.Option(help="COCO JSON.", rich_help_panel=_SINKS)] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Only numbers.", rich_help_panel=_SINKS)] = False,
+    view_fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Most pictures a second for page, window and recording; else all, on one busy core 15.",
+            rich_help_panel=_SINKS,
+            show_default=False,
+        ),
+    ] = None,
     seconds: Annotated[float | None, typer.Option(help="End after so long.", show_default=False)] = None,
     frames: Annotated[int | None, typer.Option(help="End after so many results.", show_default=False)] = None,
     json: options.Json = False,
@@ -91,7 +99,7 @@ def camera(
         "runtime": runtime, "threads": threads, "fps": fps, "flip": flip, "timeout": timeout, "offline": offline,
         "score": score, "track": track, "count_lines": count_line or [], "zones": zone, "web": web, "port": port,
         "bind": bind, "window": window, "mp4": mp4, "jsonl": jsonl, "coco": coco, "headless": headless,
-        "seconds": seconds, "frames": frames,
+        "view_fps": view_fps, "seconds": seconds, "frames": frames,
     }  # fmt: skip
     if size is not None:
         from ..runtime.camera.options import parse_size

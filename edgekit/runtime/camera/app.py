@@ -20,7 +20,7 @@ from .overlay import Painter, number
 from .pipeline import Pipeline
 from .records import CocoJson, JsonLines
 from .signals import Signals
-from .sinks import Headless, Mp4, SinkThread, Window
+from .sinks import Headless, Mp4, SinkThread, Window, view_pace
 from .sources import Options as SourceOptions
 from .sources import open_source
 from .stats import Stats
@@ -107,13 +107,16 @@ class _Session(object):
         )
         self._painter = Painter(runner.artifact.classes, options.score, places, self._title())
         self._hub = self._server = self._window = None
-        self._sinks = [SinkThread(s, self._stats, options.offline) for s in self._make_sinks()]
+        self._sinks = [SinkThread(s, self._stats, options.offline, self._pace()) for s in self._make_sinks()]
         self._ended = "source"
         self._next_sample = self._next_log = 0.0
         self._told, self._readings = 0, []
 
     def _title(self):
         return "{model}, {precision}, {board}".format(**self.about)
+
+    def _pace(self):
+        return None if self._options.offline else view_pace(self._stats, core_count(), self._options.view_fps)
 
     def _make_sinks(self):
         options, classes = self._options, self._runner.artifact.classes
@@ -272,9 +275,10 @@ def closing_lines(summary):
     yield "capture to result: " + ", ".join("{} {} ms".format(n, number(latency[n], "{:.1f}")) for n in sorted(latency))
     for sink in summary["sinks"]:
         if "path" in sink:
-            lost = ", {} results lost".format(sink["lost"]) if sink.get("lost") else ""
+            less = ", {} passed over (--view-fps)".format(sink["skipped"]) if sink.get("skipped") else ""
+            less += ", {} results lost".format(sink["lost"]) if sink.get("lost") else ""
             yield "{}: {} ({} results{}){}".format(
-                sink["name"], sink["path"], sink["written"], lost, ": " + sink["reason"] if "reason" in sink else ""
+                sink["name"], sink["path"], sink["written"], less, ": " + sink["reason"] if "reason" in sink else ""
             )
     for place in summary["counts"]:
         for name, totals in place["totals"].items():

@@ -79,6 +79,8 @@ def add_sink_arguments(found):
     add("--jsonl", metavar="FILE", help="one JSON object a line")
     add("--coco", metavar="FILE", help="COCO JSON, written whole when the run ends")
     add("--headless", action="store_true", help="only the numbers, in the log")
+    add("--view-fps", type=float, metavar="N",
+        help="most pictures a second for page, window and recording; else all, on one busy core 15")  # fmt: skip
     add("--seconds", type=float, help="end after so long")
     add("--frames", type=int, help="end after so many results")
 

@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any
 
 import cv2
+import numpy as np
 
 from .frames import clock
 from .overlay import css_colour, shown
@@ -20,15 +21,26 @@ _TRAIL_SENT = 24
 
 
 class Packet(object):
-    """One result as it goes over the wire: number, captured (``clock()``), data (see ``pack``), result."""
+    """One result as it goes over the wire: number, captured (``clock()``), data (see ``pack``), result.
 
-    __slots__ = ("captured", "data", "number", "result")
+    The data are made by the first viewer who takes them, once for all: what every viewer is too slow for costs nothing.
+    """
 
-    def __init__(self, result, data):
+    __slots__ = ("_data", "_lock", "captured", "number", "result")
+
+    def __init__(self, result):
         self.number = result.number
         self.captured = result.frame.captured
-        self.data = data
         self.result = result
+        self._lock = threading.Lock()
+        self._data = None
+
+    @property
+    def data(self):
+        with self._lock:
+            if self._data is None:
+                self._data = pack(self.result)
+            return self._data
 
 
 class Hub(Sink):
@@ -37,7 +49,7 @@ class Hub(Sink):
     about: what the page tells of the run; painter: for viewers that cannot draw boxes themselves
     """
 
-    name, live = "web", True
+    name, live, view = "web", True, True
 
     def __init__(self, about, classes, score, floor, painter, stats):
         self._about = dict(
@@ -59,10 +71,9 @@ class Hub(Sink):
 
     # -- the sink's side ------------------------------------------------------------------------------------------
     def write(self, result):
-        """Make the packet when somebody looks, and wake the viewers."""
-        packet = Packet(result, pack(result) if self._viewers else None)
+        """Wake the viewers."""
         with self._changed:
-            self._packet = packet
+            self._packet = Packet(result)
             self._changed.notify_all()
 
     def sample(self, status):
@@ -104,8 +115,6 @@ class Hub(Sink):
             packet, status = self._packet, self._status
             number = self._status_number
         fresh = packet is not None and packet.number > packet_number
-        if fresh and packet.data is None:  # made before the first viewer came
-            packet = Packet(packet.result, pack(packet.result))
         return (packet if fresh else None), (status if number > status_number else None), number
 
     def painted(self, packet):
@@ -128,15 +137,19 @@ def pack(result):
     [[x, y]]}, counts, latency and age in ms.
     """
     height, width = result.frame.image.shape[:2]
-    found = result.detections
+    found, chosen = result.detections, shown(result, 0.0)
     about = {
         "number": result.number,
         "width": width,
         "height": height,
         "boxes": [
-            [round(float(v), 1) for v in found.boxes[i]]
-            + [round(float(found.scores[i]), 3), int(found.class_ids[i]), int(result.ids[i])]
-            for i in shown(result, 0.0)
+            box + [score, class_id, track]
+            for box, score, class_id, track in zip(  # noqa: B905 - Python 3.6
+                np.round(found.boxes[chosen].astype(np.float64), 1).tolist(),
+                np.round(found.scores[chosen].astype(np.float64), 3).tolist(),
+                found.class_ids[chosen].tolist(),
+                result.ids[chosen].tolist(),
+            )
         ],
         "trails": {n: [[int(x), int(y)] for x, y in t[-_TRAIL_SENT:]] for n, t in result.trails.items()},
         "counts": result.counts,

@@ -10,6 +10,12 @@ STEP = 1.0 / 30  # seconds of one unit of time
 _POSITION, _VELOCITY = 1.0 / 20, 1.0 / 160  # noise, in heights of the box
 _ASPECT, _ASPECT_VELOCITY = 1e-2, 1e-5
 _LONGEST = 30.0  # units of one prediction; after a longer gap velocities mean nothing
+# standard deviations as [8] or [4] times the height plus [8] or [4]
+_PER_HEIGHT = np.array([_POSITION, _POSITION, 0, _POSITION, _VELOCITY, _VELOCITY, 0, _VELOCITY])
+_FIXED = np.array([0, 0, _ASPECT, 0, 0, 0, _ASPECT_VELOCITY, 0])
+_BEGIN_FACTOR = np.array([2.0, 2, 1, 2, 10, 10, 1, 10])
+_MEASURED_FIXED = np.array([0, 0, 1e-1, 0])
+_UNIT = np.eye(8)
 
 
 def measure(boxes):
@@ -28,37 +34,30 @@ def to_boxes(mean):
 def begin(measured):
     """(mean [n, 8], covariance [n, 8, 8]) of boxes seen for the first time."""
     mean = np.concatenate([measured, np.zeros_like(measured)], axis=1)
-    h = measured[:, 3]
-    one = np.ones_like(h)
-    position, velocity = 2 * _POSITION * h, 10 * _VELOCITY * h
-    std = [position, position, _ASPECT * one, position, velocity, velocity, _ASPECT_VELOCITY * one, velocity]
-    return mean, _diagonal(std)
+    return mean, _noise(measured[:, 3:], _BEGIN_FACTOR * _PER_HEIGHT, _FIXED)
 
 
 def predict(mean, covariance, seconds):
     """The states ``seconds`` later."""
     step = min(max(seconds / STEP, 0.0), _LONGEST)
-    motion = np.eye(8)
-    motion[range(4), range(4, 8)] = step
-    h = np.maximum(mean[:, 3], 1e-3)
-    one = np.ones_like(h)
-    position, velocity = _POSITION * h, _VELOCITY * h
-    std = [position, position, _ASPECT * one, position, velocity, velocity, _ASPECT_VELOCITY * one, velocity]
+    motion = _UNIT.copy()
+    motion[:4, 4:] = step * _UNIT[:4, :4]
+    noise = _noise(np.maximum(mean[:, 3:4], 1e-3), _PER_HEIGHT, _FIXED)
     mean = mean @ motion.T
     mean[:, 2:4] = np.maximum(mean[:, 2:4], 1e-3)
-    return mean, motion @ covariance @ motion.T + step * _diagonal(std)
+    return mean, motion @ covariance @ motion.T + step * noise
 
 
 def update(mean, covariance, measured):
     """The states after seeing ``measured`` [n, 4]."""
-    h = np.maximum(mean[:, 3], 1e-3)
-    noise = _diagonal([_POSITION * h, _POSITION * h, 1e-1 * np.ones_like(h), _POSITION * h])
+    noise = _noise(np.maximum(mean[:, 3:4], 1e-3), _PER_HEIGHT[:4], _MEASURED_FIXED)
     innovation = covariance[:, :4, :4] + noise
     gain = np.linalg.solve(innovation, covariance[:, :4, :]).transpose(0, 2, 1)
     mean = mean + (gain @ (measured - mean[:, :4])[:, :, None])[:, :, 0]
     return mean, covariance - gain @ innovation @ gain.transpose(0, 2, 1)
 
 
-def _diagonal(std):
-    variance = np.stack(std, axis=1) ** 2
-    return variance[:, :, None] * np.eye(variance.shape[1])
+def _noise(height, per_height, fixed):
+    """Diagonal covariances [n, k, k] of boxes of ``height`` [n, 1]."""
+    std = height * per_height + fixed
+    return (std * std)[:, :, None] * _UNIT[: len(fixed), : len(fixed)]

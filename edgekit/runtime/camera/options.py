@@ -36,6 +36,7 @@ class Options(object):
     headless: Any = False
     seconds: Any = None
     frames: Any = None
+    view_fps: Any = None  # pictures a second, at most, for page, window and recording; None: see sinks.view_pace
     log_every: Any = 5.0
     encoder: Any = None
 
@@ -57,7 +58,7 @@ class Options(object):
             yield "--source is missing: 0, csi://0, rtsp://..., a video file, a folder of images"
         if not 0 <= self.score <= 1:
             yield "--score: expected 0..1, got {}".format(self.score)
-        for name in ("timeout", "seconds", "frames", "fps", "threads", "log_every"):
+        for name in ("timeout", "seconds", "frames", "fps", "threads", "view_fps", "log_every"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 yield "--{}: expected a number above 0, got {}".format(name.replace("_", "-"), value)
@@ -67,6 +68,8 @@ class Options(object):
             yield "--size: expected WIDTHxHEIGHT, got {}".format(self.size)
         if self.offline and self.loop:
             yield "--offline and --loop: together they never end; leave one out"
+        if self.offline and self.view_fps is not None:
+            yield "--offline and --view-fps: every frame is recorded with --offline; leave one out"
         if (self.count_lines or self.zones) and not self.track:
             yield "--count-line and --zone count tracks; leave --no-track out"
         paths = [p for p in (self.mp4, self.jsonl, self.coco) if p]

@@ -1,5 +1,7 @@
 """Drawing a result on its frame: boxes, tracks, counters and the numbers that do not lie about latency."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -45,7 +47,7 @@ class Painter(object):
         self.score = score
         self.counters = counters
         self.title = title
-        self._status = (None, None)  # (what it was made of, ``status_text`` of it): the numbers change seldom
+        self._status: Any = (None, None)  # (what it was made of, ``status_text`` of it): the numbers change seldom
 
     def __call__(self, result, live=None):
         picture = result.frame.image.copy()

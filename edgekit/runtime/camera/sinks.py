@@ -1,6 +1,7 @@
 """Where results go. Each sink has a thread of its own, so none can slow the inference; and what one loses is told.
 
-A sink has ``open()``, ``write(result)``, ``close()``, a ``name``, and ``live``: whether only the newest result matters.
+A sink has ``open()``, ``write(result)``, ``close()``, a ``name``, and ``live``: whether only the newest result matters;
+``view``: whether it makes pictures for people, who do not need every result.
 """
 
 import errno
@@ -14,12 +15,13 @@ from .mailbox import Mailbox, Queue
 from .video import best_encoder, create, open_video
 
 QUEUE = 8  # results that a recording sink may lag behind
+BUSY_VIEW_FPS = 15.0  # pictures a second for people while the only core has more frames than it can take
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Sink(object):
     name = "sink"
-    live = False
+    live = view = False
 
     def open(self):
         """Take what is needed; EdgeKitError or OSError when it is not to be had."""
@@ -46,7 +48,7 @@ class Mp4(Sink):
     rate: gives the constant frames a second of a file that is worked through without loss; None for real time
     """
 
-    name = "mp4"
+    name, view = "mp4", True
 
     def __init__(self, path, painter, stats, rate=None, encoder=None):
         self.path = path
@@ -83,7 +85,7 @@ class Mp4(Sink):
 class Window(Sink):
     """A window on this machine's screen. cv2 wants its windows served by the main thread: call ``show`` from there."""
 
-    name, live = "window", True
+    name, live, view = "window", True, True
     TITLE = "EdgeKit camera (q: quit)"
 
     def __init__(self, painter, stats):
@@ -105,15 +107,46 @@ class Window(Sink):
         self._newest.close()
 
 
-class SinkThread(object):
-    """Runs a sink: ``offer(result)`` never waits, unless ``lossless``."""
+class ViewPace(object):
+    """``pace(moment)``: whether the result of that moment (seconds) is shown, of at most ``fps`` a second.
 
-    def __init__(self, sink, stats, lossless=False):
+    when: the bound holds while ``when()`` is true; None: always
+    """
+
+    def __init__(self, fps, when=None):
+        self._period = 1.0 / fps
+        self._when = when
+        self._due = 0.0
+
+    def __call__(self, moment):
+        if self._when is not None and not self._when():
+            return True
+        if moment < self._due - self._period / 4:  # one that is a little early is as good
+            return False
+        self._due = max(self._due + self._period, moment + self._period / 2)
+        return True
+
+
+def view_pace(stats, cores, fps=None):
+    """The pace of a sink for people: ``fps`` where it is given, else BUSY_VIEW_FPS on one core that is busy, else None.
+
+    On one core every picture that is drawn and encoded is taken from the network's time.
+    """
+    if fps is not None:
+        return ViewPace(fps)
+    return ViewPace(BUSY_VIEW_FPS, stats.busy) if cores == 1 else None
+
+
+class SinkThread(object):
+    """Runs a sink: ``offer(result)`` never waits, unless ``lossless``. pace: of a sink for people (``ViewPace``)."""
+
+    def __init__(self, sink, stats, lossless=False, pace=None):
         self.sink = sink
+        self._pace = pace if sink.view else None
         self._stats = stats
         self.state = "ready"
         self.reason: Any = None
-        self.written = self.lost = 0
+        self.written = self.lost = self.skipped = 0
         self._inbox: Any = Mailbox() if sink.live else Queue(QUEUE, lossless)
         self._thread = threading.Thread(target=self._run, name=sink.name, daemon=True)
 
@@ -123,6 +156,9 @@ class SinkThread(object):
         self._thread.start()
 
     def offer(self, result):
+        if self._pace is not None and not self._pace(result.finished):
+            self.skipped += 1
+            return
         lost = self._inbox.put(result)
         if lost is not None and not self.sink.live and self.state == "running":
             self.lost += 1
@@ -140,6 +176,8 @@ class SinkThread(object):
         about = {"name": self.sink.name, "state": self.state, "written": self.written}
         if not self.sink.live:
             about["lost"] = self.lost
+        if self._pace is not None:
+            about["skipped"] = self.skipped
         if self.reason:
             about["reason"] = self.reason
         if hasattr(self.sink, "path"):

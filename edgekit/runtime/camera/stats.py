@@ -17,6 +17,7 @@ STALE_PERIODS = 2.0  # a frame is stale when its inference begins more than so m
 EVENTS_KEPT = 50
 NOT_MEASURED = "not measured"
 READABLE = 0.5  # seconds for which numbers on a picture stay as they are; quicker ones nobody can read
+BUSY = 0.05  # of the captured frames; where more are dropped, the network is slower than the source
 _CPU_EVERY = 0.2  # seconds between two notes of a thread's CPU time
 _CPU_CLOCK = getattr(time, "CLOCK_THREAD_CPUTIME_ID", None)
 
@@ -82,12 +83,13 @@ class Stats(object):
         self.started = clock()
         self.captured = self.results = self.dropped = self.stale = self.corrupt = self.reconnects = 0
         self.period = None  # seconds between two captured frames, as they come
-        self._captures, self._shown = Window(), Window()
+        self._captures, self._shown, self._drops = Window(), Window(), Window()
         self._latency, self._age = Window(), Window()
         self._all_latency, self._all_age = Histogram(), Histogram()
         self._cpu, self._spans = {}, {}
         self._cpu_noted = {}  # type: dict[str, float]
         self._live = None  # (moment, what ``live`` told then)
+        self._busy, self._next_busy = False, 0.0
         self._last = None
         self.events: Any = deque(maxlen=EVENTS_KEPT)
         self.event_count = 0
@@ -102,9 +104,10 @@ class Stats(object):
             self._last = moment
             self._captures.add(moment, 1)
 
-    def drop(self, count=1):
+    def drop(self):
         with self._lock:
-            self.dropped += count
+            self.dropped += 1
+            self._drops.add(clock(), 1)
 
     def corrupted(self):
         with self._lock:
@@ -146,6 +149,15 @@ class Stats(object):
             self.events.append({"seconds": round(clock() - self.started, 1), "level": level, "text": text})
 
     # -- what others read -----------------------------------------------------------------------------------------
+    def busy(self):
+        """Whether in the last ten seconds more than BUSY of the frames came too soon for the network."""
+        now = clock()
+        if now >= self._next_busy:
+            self._next_busy = now + READABLE
+            with self._lock:
+                self._busy = len(self._drops.values(now)) > BUSY * len(self._captures.values(now))
+        return self._busy
+
     def readable(self):
         """What ``live`` told at most READABLE seconds ago: for numbers on pictures. Nobody may change it."""
         kept = self._live

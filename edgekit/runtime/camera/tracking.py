@@ -101,7 +101,7 @@ class Tracker(object):
         """Match tracks with the chosen boxes. Returns (tracks without a box, boxes without a track)."""
         if not tracks or not len(chosen):
             return tracks, chosen
-        predicted = kalman.to_boxes(np.stack([t.mean for t in tracks]))
+        predicted = kalman.to_boxes(np.array([t.mean for t in tracks]))
         cost = 1.0 - pairwise_iou(predicted, detections.boxes[chosen])
         classes = np.array([t.class_id for t in tracks])
         cost[classes[:, None] != detections.class_ids[chosen][None]] = _OTHER_CLASS
@@ -161,7 +161,7 @@ class Tracker(object):
 
     @staticmethod
     def _stack(tracks):
-        return np.stack([t.mean for t in tracks]), np.stack([t.covariance for t in tracks])
+        return np.array([t.mean for t in tracks]), np.array([t.covariance for t in tracks])
 
     @staticmethod
     def _unstack(tracks, mean, covariance):
@@ -171,8 +171,9 @@ class Tracker(object):
 
 def pairwise_iou(a, b):
     """Intersection over union [n, m] of boxes a [n, 4] and b [m, 4] (xyxy)."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.maximum(high - low, 0).prod(axis=2)
-    areas = [np.maximum(x[:, 2:] - x[:, :2], 0).prod(axis=1) for x in (a, b)]
-    return overlap / np.maximum(areas[0][:, None] + areas[1][None] - overlap, 1e-9)
+    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
+    sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0)
+    overlap = sides[..., 0] * sides[..., 1]
+    wide_a, wide_b = (np.maximum(x[..., 2:] - x[..., :2], 0) for x in (a, b))
+    both = wide_a[..., 0] * wide_a[..., 1] + wide_b[..., 0] * wide_b[..., 1]
+    return overlap / np.maximum(both - overlap, 1e-9)
