@@ -22,6 +22,7 @@ VERBS = {
     "label": "pipeline",
     "data_check": "pipeline",
     "data_stats": "pipeline",
+    "data_recipe": "pipeline",
     "data_convert": "pipeline",
     "zoo": "measure.listing",
     "card": "measure.listing",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .board import Board, board_names, load_board
-from .paths import unknown_name
+from .paths import share, unknown_name
 from .recipe import Recipe, load_recipe, recipe_names
 from .runtime.artifact import Artifact, new_file, read_artifact
 from .runtime.errors import ArtifactError, BadConfig, BadInput, MissingDependency
@@ -93,7 +93,8 @@ def evaluate(
 ) -> Metrics | VocMetrics:
     """mAP of an artifact on annotated images, by its own preprocessing and post-processing, on all cores.
 
-    data: a named set, or a COCO JSON file whose images lie beside it, in ``images`` beside it or in ``../images``
+    data: a source of the artifact's recipe, a named set, or a COCO JSON file whose images lie beside it, in ``images``
+        beside it or in ``../images``
     metric: "coco", or Pascal VOC's at IoU 0.5: "voc2007" (11 points) or "voc-area" (2010 and later)
     tta: multi-scale testing with flips; the fields of ``evaluation.tta.TestTime``
     """
@@ -252,6 +253,32 @@ def data_stats(coco: CocoSet, *, sheet: Path | None = None, count: int = 24) -> 
 
         save_image(sheet, labelled_sheet(coco, count))
     return set_stats(coco)
+
+
+def data_recipe(
+    recipe: str | Path, *, overrides: Sequence[str] = (), progress: Progress | None = None
+) -> dict[str, Any]:
+    """Read every training and validation set that a recipe names and look at every file, as a training does.
+
+    sources: for each set its source, split, labelled classes, how often an epoch sees it, and ``data_stats``
+    """
+    from .data.sources import Mixture, recipe_sources, source_notes
+    from .data.stats import set_stats
+
+    found = load_recipe(recipe, list(overrides))
+    sources = recipe_sources(found, progress)
+    trained = tuple(source for source in sources if source.train is not None)
+    sets = [(source, split, getattr(source, split)) for source in sources for split in ("train", "val")]
+    return {
+        "recipe": found.name,
+        "images_per_epoch": len(Mixture(trained, found.classes)) if trained else 0,
+        "sources": [
+            {"source": s.name, "split": split, "labelled": list(s.labelled), "repeat": s.repeat, **set_stats(coco)}
+            for s, split, coco in sets
+            if coco is not None
+        ],
+        "notes": source_notes(sources, found.classes),
+    }
 
 
 def data_convert(coco: CocoSet, *, out: Path, layout: str = "coco") -> Path:
@@ -554,19 +581,33 @@ def _first_runtime(artifact: Artifact) -> str:
 
 
 def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
-    """The annotated set to measure an artifact on: ``data`` (a named set or a COCO file), else its recipe's own."""
+    """The annotated set to measure an artifact on: ``data`` (a source of its recipe, a named set or a COCO file), else
+    its recipe's own. Classes that are not labelled in it are in no mean.
+    """
     from .data.calibration import load_set
     from .data.coco import read_coco
+    from .data.sources import evaluated_classes, validation_set, widened
 
-    name = data or artifact.manifest["recipe"].get("evaluation")
+    recipe = artifact.manifest["recipe"]
+    sources = [k for k, v in ((recipe.get("data") or {}).get("sources") or {}).items() if v.get("val")]
+    name = data or recipe.get("evaluation")
     if name is None:
         raise BadConfig(
             f"{artifact.path}: its recipe names no evaluation set. Give one: --data SET or --data annotations.json"
+            f"{'; or one of its sources: ' if sources else ''}{', '.join(sources)}"
         )
+    if name in sources:
+        folder = share("recipes") / recipe["name"]
+        return validation_set(Recipe.model_validate({**recipe, "folder": folder}), name)
     if not str(name).endswith(".json"):
-        return load_set(name).coco(artifact.classes)
-    file = Path(name).expanduser()
-    return read_coco(file, _images_of(file), artifact.classes)
+        found = load_set(name)
+        wanted = evaluated_classes(found.annotations, artifact.classes)
+        coco = found.coco(wanted)
+    else:
+        file = Path(name).expanduser()
+        wanted = evaluated_classes(file, artifact.classes)
+        coco = read_coco(file, _images_of(file), wanted)
+    return coco if wanted == list(artifact.classes) else widened(coco, artifact.classes)
 
 
 def _images_of(annotations: Path) -> Path:

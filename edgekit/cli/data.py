@@ -14,6 +14,7 @@ from .progress import work
 
 EXAMPLE = """
 edgekit data check instances_val.json
+edgekit data check mobile-centernet-w16-traffic4 data.root=~/data
 edgekit data stats VOC2007/ImageSets/Main/train.txt --layout voc --out sheet.png
 edgekit data convert labels/train.json --layout bdd100k --images images/train --map bdd100k-traffic4 --out train.json
 edgekit data convert train.json --to yolo --out my-yolo
@@ -53,8 +54,13 @@ class Layout(str, Enum):
 def data(
     action: Annotated[Action, typer.Argument(metavar="check|stats|convert", help="What to do.")],
     annotations: Annotated[
-        Path, typer.Argument(metavar="ANNOTATIONS", help="The file or folder that the layout begins with.")
+        Path,
+        typer.Argument(
+            metavar="ANNOTATIONS|RECIPE",
+            help="The file or folder that the layout begins with; or a recipe, for all the sets that it names.",
+        ),
     ],
+    overrides: options.Overrides = None,
     layout: Annotated[Layout, typer.Option(help="How the annotations are laid out.")] = Layout.coco,
     images: Annotated[Path | None, typer.Option(help="The folder of the images; else the usual places.")] = None,
     classes: Annotated[str | None, typer.Option(help="Only these classes, in this order: car,bus")] = None,
@@ -72,6 +78,20 @@ def data(
     """
     from edgekit import pipeline
 
+    recipe = _recipe(annotations, layout)
+    if recipe is not None:
+        given = {"convert": action is Action.convert, "--images": images, "--classes": classes, "--map": class_map}
+        if wrong := [name for name, value in {**given, "--out": out, "--stride": frame_stride > 1}.items() if value]:
+            raise typer.BadParameter(f"{', '.join(wrong)}: not for a recipe, which says itself what its sets are")
+        with work(interrupted="nothing was written") as progress:
+            found = pipeline.data_recipe(recipe, overrides=overrides or [], progress=progress)
+        if json:
+            print_json(found)
+        else:
+            _show_recipe(found, brief=action is Action.check)
+        return
+    if overrides:
+        raise typer.BadParameter(f"{overrides[0]}: only a recipe takes KEY=VALUE")
     if action is Action.convert and out is None:
         raise typer.BadParameter("convert needs --out: a file for coco, a folder for yolo")
     with work(out, interrupted="nothing was written") as progress:
@@ -92,6 +112,42 @@ def data(
         print(written)
     else:
         _show(stats, brief=action is Action.check)
+
+
+def _recipe(source: Path, layout: Layout) -> str | None:
+    """The recipe that is meant, or None for annotations."""
+    from ..config import read_mapping
+    from ..recipe import recipe_names
+
+    if layout is not Layout.coco or source.suffix.lower() == ".json":
+        return None
+    named = str(source) in recipe_names() or (source / "recipe.yaml").is_file()
+    file = source.suffix.lower() in (".yaml", ".yml") and source.is_file()
+    return str(source) if named or (file and "model" in read_mapping(source)) else None
+
+
+def _show_recipe(found: dict[str, Any], brief: bool) -> None:
+    """A line for each set with its boxes of each class, or every class of every set on a line of its own."""
+    sets = found["sources"]
+    names = list(sets[0]["per_class"])
+    keys = ("source", "split", "repeat", "images", "images_without_boxes", "boxes")
+    if brief:
+        rows = [{**{key: one[key] for key in keys}, **_per_class(one, "boxes")} for one in sets]
+        show_table(rows, {**{key: key.replace("_", " ") for key in keys}, **{name: name for name in names}})
+    else:
+        rows = [
+            {"source": one["source"], "split": one["split"], "class": name, **one["per_class"][name]}
+            for one in sets
+            for name in one["labelled"]
+        ]
+        show_table(rows, {"source": "source", "split": "split", **COLUMNS})
+    print(f"images per epoch: {found['images_per_epoch']}")
+    for note in found["notes"]:
+        print(f"note: {note}")
+
+
+def _per_class(one: dict[str, Any], key: str) -> dict[str, Any]:
+    return {n: v[key] if n in one["labelled"] else "not labelled" for n, v in one["per_class"].items()}
 
 
 def _show(stats: dict[str, Any], brief: bool) -> None:

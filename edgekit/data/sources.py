@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..paths import unknown_name
 from ..runtime.artifact import value_sha256
 from ..runtime.errors import BadConfig, BadInput
 from .classmap import ClassMap, load_class_map
-from .coco import CocoSet
+from .coco import CocoSet, load_json
 from .formats import FORMATS, read_set
 
 if TYPE_CHECKING:
@@ -111,6 +111,30 @@ def _drawn(images: int, repeat: float) -> int:
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
+def recipe_sources(recipe: Recipe, progress: Progress | None = None) -> tuple[Source, ...]:
+    """All sets that a recipe names, read and checked whole; a recipe without ``data.sources`` has one source, "".
+
+    Raises BadConfig or BadInput for what is missing or wrong.
+    """
+    data, classes = recipe.data, recipe.classes
+    if data is not None and data.sources:
+        return read_sources(recipe, progress=progress)
+    if data is None or data.train is None:
+        raise BadConfig(f"recipe {recipe.name}: data.train is not set; it names the COCO file to train on")
+    root = data_root(recipe)
+    class_map = load_class_map(data.class_map, recipe.folder) if data.class_map else None
+
+    def read(split: str, file: str, stride: int) -> CocoSet:
+        looked = None if progress is None else (lambda done, total: progress(split, done, total))
+        coco = read_set(root / file, root / data.images, classes, data.layout, class_map, stride, progress=looked)
+        if not coco.class_counts().any():
+            raise BadInput(f"{coco.annotations}: no box of {', '.join(classes)} in it; nothing to learn or measure")
+        return coco
+
+    train = read("train", data.train, data.frame_stride)
+    return (Source("", train, read("val", data.val, 1) if data.val else None, classes),)
+
+
 def read_sources(recipe: Recipe, check_images: bool = True, progress: Progress | None = None) -> tuple[Source, ...]:
     """The sources of a recipe's ``data.sources``, read and checked whole.
 
@@ -149,13 +173,17 @@ def source_notes(sources: Sequence[Source], classes: Sequence[str]) -> list[str]
         if missing:
             notes.append(f"source {source.name}: {', '.join(missing)} not labelled; no loss there, and in no mean")
         for split, coco in (("train", source.train), ("val", source.val)):
-            notes += [f"source {source.name}, {split}: {note}" for note in (coco.notes if coco else ())]
+            notes += [f"{_place(source, split)}: {note}" for note in (coco.notes if coco else ())]
     seen = {s.path.resolve() for source in sources if source.train for s in source.train.samples}
     for source in sources:
         both = sum(s.path.resolve() in seen for s in source.val.samples) if source.val else 0
         if both:
-            notes.append(f"source {source.name}, val: {both} of {len(source.val or ())} images are trained on too")
+            notes.append(f"{_place(source, 'val')}: {both} of {len(source.val or ())} images are trained on too")
     return notes
+
+
+def _place(source: Source, split: str) -> str:
+    return f"source {source.name}, {split}" if source.name else split
 
 
 def _read(recipe: Recipe, name: str, check_images: bool, progress: Progress | None) -> Source:
@@ -189,6 +217,15 @@ def _read(recipe: Recipe, name: str, check_images: bool, progress: Progress | No
     return Source(name, train, val, labelled, section.repeat)
 
 
+def evaluated_classes(annotations: Path | None, classes: Sequence[str]) -> list[str]:
+    """The detector's classes that a COCO file can measure: all of them; or, if each of the file's is one of them, the
+    file's. A file that lacks some and has others belongs to another detector: then all, and reading it says which.
+    """
+    content = load_json(annotations)[0] if annotations is not None else None
+    known = _category_names(content)
+    return [name for name in classes if name in known] if known and set(known) < set(classes) else list(classes)
+
+
 def data_root(recipe: Recipe, section: SourceSection | None = None) -> Path:
     """The folder of a recipe's data, or of one source's. Raises BadInput that says how to name another."""
     assert recipe.data is not None
@@ -211,7 +248,11 @@ def _known(root: Path, section: AnnotatedSection, split: str, class_map: ClassMa
         return []
     if class_map is not None:
         return [name for name, olds in class_map.classes.items() if olds]
-    content, _ = FORMATS[section.layout](root / file, root / section.images)
+    return _category_names(FORMATS[section.layout](root / file, root / section.images)[0])
+
+
+def _category_names(content: Any) -> list[str]:
+    """The names in a COCO object's categories; whether they are whole is its reader's to say."""
     table = content.get("categories") if isinstance(content, dict) else None
     names = [c.get("name") for c in table if isinstance(c, dict)] if isinstance(table, list) else []
     return [name for name in names if isinstance(name, str)]

@@ -18,10 +18,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ..data.classmap import load_class_map
 from ..data.coco import CocoSet
-from ..data.formats import read_set
-from ..data.sources import Mixture, data_root, read_sources, source_notes
+from ..data.sources import Mixture, recipe_sources, source_notes
 from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file, write_checkpoint
 from ..models.detector import Detector
 from ..models.zoo import bound_to_size, build
@@ -73,25 +71,11 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
 
 def training_sets(recipe: Recipe) -> tuple[CocoSet | Mixture, Validation]:
     """The recipe's training set and, if it names one, its validation set; those of all sources if it has several."""
-    if recipe.data is not None and recipe.data.sources:
-        return _sets_of_sources(recipe)
-    if recipe.data is None or recipe.data.train is None:
-        raise BadConfig(f"recipe {recipe.name}: data.train is not set; it names the COCO file to train on")
-    root = data_root(recipe)
-    data, images = recipe.data, root / recipe.data.images
-    class_map = load_class_map(data.class_map, recipe.folder) if data.class_map else None
-    train = read_set(root / recipe.data.train, images, recipe.classes, data.layout, class_map, data.frame_stride)
-    val = read_set(root / data.val, images, recipe.classes, data.layout, class_map) if data.val else None
-    for coco in (train, val):
-        if coco is not None and not coco.class_counts().any():
-            raise BadInput(
-                f"{coco.annotations}: no box of {', '.join(recipe.classes)} in it; nothing to learn or measure"
-            )
-    return train, val
-
-
-def _sets_of_sources(recipe: Recipe) -> tuple[Mixture, dict[str, CocoSet]]:
-    sources = read_sources(recipe)
+    sources = recipe_sources(recipe)
+    if recipe.data is not None and not recipe.data.sources:
+        (source,) = sources
+        assert source.train is not None
+        return source.train, source.val
     trained = tuple(source for source in sources if source.train is not None)
     if not trained:
         raise BadConfig(f"recipe {recipe.name}: no source has train, the annotations to train on")
