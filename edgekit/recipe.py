@@ -260,6 +260,7 @@ class TrainSection(Section):
     """The paper's schedule is the default: Adam 1e-3, /10 at epochs 45 and 55, 60 epochs.
 
     batch_size: images per process. precision: "auto" is mixed fp16 on a GPU and fp32 on a CPU.
+    compile: torch.compile; the first step of each input size then takes minutes
     freeze_norm: batch normalisation keeps the statistics it starts with: for fine-tuning in small batches
     validate_every: epochs between two validations; the last epoch is always validated
     init: a checkpoint artifact or a .safetensors file to start from
@@ -278,6 +279,7 @@ class TrainSection(Section):
     clip_norm: NonNegative = 35.0  # of all gradients together; 0 for no clipping
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
+    compile: bool = False
     freeze_norm: bool = False
     workers: Annotated[int, Field(ge=0)] = 1
     seed: int = 0
@@ -407,6 +409,8 @@ class Recipe(Section):
             raise ValueError("teacher and distillation go together: give both or neither")
         if self.quantization_aware and self.train.init is None:
             raise ValueError("quantization_aware fine-tunes trained weights: name them in train.init")
+        if self.quantization_aware and self.train.compile:
+            raise ValueError("quantization_aware and train.compile do not go together: the one watches every operator")
         if self.quantization_aware and self.train.precision in ("bf16", "fp16"):
             raise ValueError("quantization_aware needs train.precision fp32, which holds INT8's steps exactly")
         self._known_classes()

@@ -27,6 +27,7 @@ from ..recipe import Recipe, TeacherSection, load_recipe
 from ..runtime.artifact import Artifact, file_sha256, read_artifact
 from ..runtime.errors import BadConfig, BadInput
 from .batches import DetectionData, Validation
+from .compiling import compile_network
 from .module import DetectorModule
 from .qat import calibration_images
 from .resume import RESUME, Start, WholeFiles, begin
@@ -56,6 +57,8 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     collate = task_of(model, recipe.model.name).collate(recipe, model)
     data = DetectionData(recipe, train, val, collate, devices * nodes)
     module = DetectorModule(recipe, model, train.class_counts().tolist(), data.steps_per_epoch, val, teacher)
+    if recipe.train.compile:
+        compile_network(model)
     if module.rounding is not None and recipe.quantization_aware is not None:
         count = recipe.quantization_aware.images
         module.rounding.watch(model, calibration_images(data.train.sets, data.preprocess, count, module._normalise))

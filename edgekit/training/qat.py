@@ -210,7 +210,7 @@ def _inner(calls: Sequence[Call]) -> list[bool]:
 def _wanted(calls: Sequence[Call], in_int8: Sequence[bool], flavour: str) -> set[int]:
     """The tensors that are rounded: what INT8 operators read and, on x86, what they write.
 
-    A batch norm is folded into its convolution, and on x86 a ReLU into what comes before it: nothing is rounded between.
+    A batch norm is folded into its convolution, and on x86 a ReLU into what comes before it: nothing is rounded there.
     """
     readers: dict[int, list[int]] = {}
     for i, call in enumerate(calls):
@@ -263,7 +263,7 @@ class Rounding(nn.Module):
 
     @torch.no_grad()
     def watch(self, model: nn.Module, images: Iterable[Tensor]) -> None:
-        """Find the places and their extremes over normalised ``images`` [N, 3, H, W], in the mode that ``model`` trains in."""
+        """Find the places and their extremes over normalised ``images`` [N, 3, H, W], in the mode of training."""
         for image in images:
             if not self.plan.steps:
                 recorder = Recorder(image, model)
