@@ -64,6 +64,25 @@ def test_again_there_is_nothing_to_do_and_the_row_is_never_a_boards(twin, bundle
         Row.from_dict({**row.to_dict(), "verdict": {"status": "valid", "reasons": []}})
 
 
+def test_the_camera_runs_what_was_flashed_and_its_numbers_are_a_simulators(twin, bundles):
+    """Under the board's own Python, on the engine that was built there, as a user types it on the board."""
+    pictures = twin.upload(bundles["first"][0].parent / "pictures", "street")
+    board = f"python3 .edgekit/versions/{bundles['first'][1]}/edgekit_board.pyz"
+    told = twin.run(f"{board} camera current --source {pictures} --offline --jsonl seen.jsonl --json")
+    assert told.returncode == 0, told.stderr
+    summary = json.loads(told.stdout)
+    lines = [json.loads(line) for line in (twin.home / "seen.jsonl").read_text().splitlines()]
+    frames = [line for line in lines if line.get("type") == "frame"]
+    assert summary["results"] == len(frames) == 4
+    assert all(frame["boxes"] for frame in frames), frames
+    assert lines[0]["runtime"] == "tensorrt 8.2.1.8"
+    assert summary["board"] == lines[0]["board"] == "twin (a simulator, no board)"
+    missing = twin.run(f"{board} camera current --source nowhere.mp4 --headless")
+    assert missing.returncode == 2
+    assert "nowhere.mp4" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
 def test_a_connection_lost_in_the_middle_of_the_copy_goes_on_there(twin, bundles, flash_onto):
     file = bundles["second"][0]
     old = current(twin)

@@ -213,6 +213,17 @@ class Twin:
             self._sshd.wait()
             self._sshd = None
 
+    # -- a user at the board's own prompt -----------------------------------------------------------------------------
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        ssh = ["ssh", "-F", self.config, "-o", "BatchMode=yes", self.name, command]
+        return subprocess.run(ssh, capture_output=True, text=True, env=clean_environment(), timeout=120, check=False)
+
+    def upload(self, folder: Path, name: str) -> str:
+        """The folder's copy in the board's home, by its name."""
+        shutil.copytree(folder, self.home / name)
+        self._give_to_user(self.home / name)
+        return name
+
     # -- faults -------------------------------------------------------------------------------------------------------
     def lay(self, verb: str, script: str) -> None:
         """Run ``script`` when the board is asked for ``verb``, before it; ``$CUT`` ends the connection."""

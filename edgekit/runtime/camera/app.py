@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import BadConfig, MissingDependency
 from ..machine import facts
+from ..onboard.identity import identity
 from ..runner import open_runner
 from . import counters, strings, tracking
 from .capture import Capture
@@ -243,19 +244,26 @@ def describe(options, board, runner):
     session = runner.session.describe()
     manifest = runner.artifact.manifest
     width, height = runner.preprocess.size
-    here = facts()
     return OrderedDict(
         [
             ("source", strings.without_password(options.source)),
             ("model", (manifest.get("recipe") or {}).get("name") or os.path.basename(runner.artifact.path)),
             ("precision", session["precision"]),
             ("runtime", "{} {}".format(session["library"], session["version"])),
-            ("board", board.get("title") or (here["board"] if here["board"] != "unknown" else here["cpu"])),
+            ("board", _board_name(session, board)),
             ("input", "{}x{}".format(width, height)),
             ("threads", options.compute_threads()),
             ("artifact", runner.artifact.digest),
         ]
     )
+
+
+def _board_name(session, board):
+    """The board's title; a simulator never goes by a board's name."""
+    if session.get("simulated") or identity()["simulated"]:
+        return "twin (a simulator, no board)"
+    here = facts()
+    return board.get("title") or (here["board"] if here["board"] != "unknown" else here["cpu"])
 
 
 def exit_code(summary, offline):
