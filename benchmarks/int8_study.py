@@ -202,17 +202,22 @@ def collect_ranges(
     return found
 
 
-def ranges_of(study: Study) -> dict[str, Ranges]:
-    images = study.calibration[: max(study.sizes[-1], DRAWS * study.sizes[0])]
+def ranges_of(study: Study, state: State) -> dict[str, Ranges]:
+    """The ranges that ``state`` lacks; sizes may be added to a study later."""
+    wanted = {cell.ranges: max(cell.size, cell.size * (cell.draw + 1)) for cell in cells_of(study) if cell.flavour}
+    count = max((images for name, images in wanted.items() if name not in state.ranges), default=0)
+    if not count:
+        return {}
     model = study.artifact.file("model.onnx")
     request = {
         "model": model,
-        "images": [str(path) for path in images],
+        "images": [str(path) for path in study.calibration[:count]],
         "preprocess": study.artifact.preprocess.to_dict(),
         "layout": study.artifact.manifest["input"]["layout"],
         "sizes": list(study.sizes),
     }
-    return dict(run_in_child("benchmarks.int8_study:collect_ranges", request, "calibrate", model, Ticker("calibrate")))
+    child = "benchmarks.int8_study:collect_ranges"
+    return dict(run_in_child(child, request, "calibrate", model, Ticker("calibrate")))
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
@@ -268,9 +273,8 @@ def measure(study: Study, cell: Cell, ranges: Ranges | None, scratch: Path) -> d
 def run(study: Study, file: Path) -> Iterator[State]:
     """Do what is missing, step by step; the state after each."""
     state = kept_state(study, file)
-    if not state.ranges:
-        state.ranges = ranges_of(study)
-        yield state
+    state.ranges |= ranges_of(study, state)
+    yield state
     missing = [cell for cell in cells_of(study) if cell.name not in state.cells]
     for done, cell in enumerate(missing):
         say(f"{cell.name} ({done} of {len(missing)})")
@@ -286,14 +290,8 @@ def run(study: Study, file: Path) -> Iterator[State]:
 def kept_state(study: Study, file: Path) -> State:
     """What an interrupted study of the same things left, or an empty state. Raises BadConfig for another study's."""
     images = [path.name for path in study.calibration]
-    key = value_sha256(
-        {
-            "artifact": study.artifact.digest,
-            "images": images,
-            "sizes": study.sizes,
-            "val": [study.val.digest(), [s.image_id for s in study.val.samples]],
-        }
-    )
+    val = [study.val.digest(), [sample.image_id for sample in study.val.samples]]
+    key = value_sha256({"artifact": study.artifact.digest, "images": images, "val": val})
     if not file.is_file():
         return State(key)
     try:
@@ -301,7 +299,7 @@ def kept_state(study: Study, file: Path) -> State:
     except (ValueError, TypeError) as error:
         raise BadInput(f"{file}: cannot be read as a study's state ({error}); remove it to begin anew") from error
     if state.key != key:
-        raise BadConfig(f"{file}: of another artifact, other images or sizes. Choose another --work, or remove it.")
+        raise BadConfig(f"{file}: of another artifact or other images. Choose another --work, or remove it.")
     return state
 
 

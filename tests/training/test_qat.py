@@ -1,0 +1,249 @@
+"""Fake quantization by hand, its places against the quantizer's own file, and what fine-tuning gains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgekit.conversion.calibrate import activations
+from edgekit.conversion.histogram import Observer
+from edgekit.conversion.qdq import quantize_file
+from edgekit.models.zoo import build
+from edgekit.recipe import load_recipe
+from edgekit.runtime.errors import BadConfig
+from edgekit.training.qat import Plan, Rounding, Step, round_activation, round_weight, scale_of
+
+FLAVOURS = ["x86", "trt"]
+
+
+# -- rounding ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("low", "high", "symmetric", "expected"),
+    [
+        (0, 2.55, False, (0.01, 0)),
+        (-1, 1.55, False, (0.01, 100)),
+        (0.5, 5.1, False, (0.02, 0)),  # zero is always inside
+        (-5.1, -1, False, (0.02, 255)),
+        (-1, 1.27, True, (0.01, 0)),
+        (-2.54, 1, True, (0.02, 0)),
+        (0, 0, False, (1, 0)),
+        (0, 0, True, (1, 0)),
+    ],
+)
+def test_scale_and_zero_point(low: float, high: float, symmetric: bool, expected: tuple[float, int]) -> None:
+    assert scale_of(low, high, symmetric) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "symmetric", "values", "rounded", "slope"),
+    [
+        (0, 2.55, False, [-1, 0.004, 0.5, 1.006, 3], [0, 0, 0.5, 1.01, 2.55], [0, 1, 1, 1, 0]),
+        (-1, 1.55, False, [-2, -0.996, 0.333, 2], [-1, -1, 0.33, 1.55], [0, 1, 1, 0]),
+        (-1, 1.27, True, [-5, -1.2, 0.126, 1.4], [-1.28, -1.2, 0.13, 1.27], [0, 1, 1, 0]),
+    ],
+    ids=["from zero", "asymmetric", "symmetric"],
+)
+def test_activations_by_hand(
+    low: float, high: float, symmetric: bool, values: list[float], rounded: list[float], slope: list[float]
+) -> None:
+    x = torch.tensor(values, requires_grad=True)
+    y = round_activation(x, low, high, symmetric)
+    y.sum().backward()
+    assert y.tolist() == pytest.approx(rounded, abs=1e-6)
+    assert x.grad is not None
+    assert x.grad.tolist() == slope
+
+
+def test_weights_by_hand() -> None:
+    """Each row has its own scale: 0.01 and 1."""
+    weight = torch.tensor([[1.27, -0.014, 0.006], [-127.0, 0.4, 63.6]], requires_grad=True)
+    rounded = round_weight(weight, 0)
+    assert rounded[0].tolist() == pytest.approx([1.27, -0.01, 0.01])
+    assert rounded[1].tolist() == pytest.approx([-127, 0, 64])
+    rounded.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.unique().tolist() == [1]
+    assert torch.equal(round_weight(torch.zeros(2, 2), 0), torch.zeros(2, 2))
+
+
+def test_a_folded_batch_norm_changes_nothing_of_the_rounding() -> None:
+    torch.manual_seed(0)
+    weight, factor = torch.randn(4, 3, 3, 3), torch.tensor([2.0, -0.3, 5.0, 0.01]).view(4, 1, 1, 1)
+    assert torch.allclose(round_weight(weight * factor, 0), round_weight(weight, 0) * factor, rtol=1e-5)
+
+
+# -- places -----------------------------------------------------------------------------------------------------------
+class Net(nn.Module):
+    """What detectors are made of: a residual, a branch at half size, a concatenation, an end that stays float."""
+
+    float_modules = ("end",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.pointwise = nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8))
+        self.low = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.LeakyReLU(0.1))
+        self.mix = nn.Conv2d(16, 8, 3, 1, 1)
+        self.end = nn.Conv2d(8, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image)
+        x = F.relu(x + self.pointwise(self.depthwise(x)))
+        low = F.interpolate(self.low(F.max_pool2d(x, 2)), scale_factor=2.0)
+        out: Tensor = self.end(F.relu(self.mix(torch.cat([x, low], 1))))
+        return out
+
+
+class Named(nn.Module):
+    """Names the modules in the exported file as the toolkit does."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> Any:
+        return self.detector(image)
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(3)
+    net = Net()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.3)
+            nn.init.uniform_(module.running_var, 0.2, 0.6)
+    return net.eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    torch.manual_seed(0)
+    return torch.randn(6, 3, 16, 16)
+
+
+def int8(net: nn.Module, images: Tensor, flavour: str, folder: Path) -> np.ndarray:
+    """What the quantizer's own file gives in ONNX Runtime, calibrated on the same images by their extremes."""
+    source, target = folder / "fp32.onnx", folder / "int8.onnx"
+    names = {"input_names": ["image"], "output_names": ["boxes"]}
+    torch.onnx.export(Named(net).eval(), (images[:1],), str(source), dynamo=False, opset_version=13, **names)
+    look, observer = activations(source), Observer()
+    for image in images:
+        observer.see(look(image[None].numpy()))
+    quantize_file(str(source), str(target), observer.ranges("minmax"), flavour, ["/detector/end/Conv"], False)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in images])
+
+
+def watched(net: nn.Module, images: Tensor, flavour: str) -> Rounding:
+    rounding = Rounding(flavour)
+    rounding.watch(net, list(images[:, None]))
+    return rounding
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_rounds_what_the_quantizer_rounds(flavour: str, net: Net, images: Tensor, tmp_path: Path) -> None:
+    rounding = watched(net, images, flavour)
+    source = images
+    if flavour == "x86":  # which takes the image for pixels: give it values that are on the grid of its range
+        source = round_activation(images, float(images.min()), float(images.max()), False)
+        rounding = watched(net, source, flavour)
+    with torch.no_grad():
+        exact = net(source).numpy()
+        with rounding.applied():
+            simulated = net(source).numpy()
+    real = int8(net, source, flavour, tmp_path)
+    error = np.abs(real - exact).mean()
+    assert error > 0.0005  # INT8 is not FP32
+    assert np.abs(real - simulated).mean() < 0.05 * error
+
+
+def test_the_places_by_hand(net: Net, images: Tensor) -> None:
+    """x86: what every operator writes but the end; a pool, like an upsampling, has its input's range."""
+    steps = watched(net, images, "x86").plan.steps
+    conv, norm, clip = ("conv", 0, None), ("norm", None, None), "clip"
+    found = [(step.kind, step.axis, step.after) for step in steps]
+    assert found == [
+        *(conv, norm, (clip, None, 0)),
+        *(conv, norm, (clip, None, 1)),
+        *(conv, ("norm", None, 2)),
+        *(("add", None, None), (clip, None, 3), ("keep", None, 3)),
+        *(("conv", 0, 4), ("activation", None, 5), ("keep", None, 5)),
+        *(("cat", None, 6), conv, (clip, None, 7), ("conv", None, None)),
+    ]
+    assert not any(step.before for step in steps)
+
+
+def test_the_places_of_trt_by_hand(net: Net, images: Tensor) -> None:
+    """trt: what convolutions read, the image too, and nothing else."""
+    steps = watched(net, images, "trt").plan.steps
+    assert [dict(step.before) for step in steps if step.before] == [{0: 0}]
+    after = [(step.kind, step.after) for step in steps if step.after is not None]
+    assert [kind for kind, _ in after] == ["clip", "clip", "keep", "cat"]  # the sum goes to the pool and to cat only
+    assert len({slot for _, slot in after}) == 4
+
+
+def test_a_network_that_calls_something_else_is_refused(net: Net, images: Tensor) -> None:
+    rounding = watched(net, images, "x86")
+    rounding.plan = Plan((*rounding.plan.steps[:3], Step("cat")), rounding.plan.slots)
+    with rounding.applied(), pytest.raises(BadConfig, match="calls conv where cat was expected"):
+        net(images)
+
+
+# -- fine-tuning ------------------------------------------------------------------------------------------------------
+def test_some_steps_reduce_the_error_of_int8(net: Net, images: Tensor, tmp_path: Path) -> None:
+    """One channel a hundred times as large as the others makes a range in which those are a few steps of INT8."""
+    with torch.no_grad():
+        net.pointwise[0].weight[0] *= 100
+        net.mix.weight[:, 0] /= 100
+        wanted = net(images)
+    before = np.square(int8(net, images, "x86", tmp_path) - wanted.numpy()).mean()
+    rounding = watched(net, images, "x86")
+    optimizer = torch.optim.Adam(net.parameters(), 3e-4)
+    for _ in range(120):
+        with rounding.applied():
+            loss = F.mse_loss(net(images), wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = np.square(int8(net, images, "x86", tmp_path) - wanted.numpy()).mean()  # calibrated anew
+    assert after < 0.85 * before
+
+
+@pytest.mark.parametrize("name", ["mobile-centernet", "mobilenet-ssd", "refinedet-lite"])
+def test_networks_of_the_zoo_can_be_watched(name: str) -> None:
+    torch.manual_seed(0)
+    model = build(name, 3, {}, (320, 320)).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    rounding = watched(model, torch.randn(1, 3, 320, 320), "x86")
+    with rounding.applied():
+        out = model(torch.randn(1, 3, 320, 320))
+    assert rounding.plan.slots > 20
+    assert out is not None
+
+
+# -- recipes ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["quantization_aware={}"], "train.init"),
+        (["quantization_aware={}", "train.init=x"], "needs train.precision fp32"),  # the recipe's is bf16
+        (["quantization_aware={flavour: tpu}", "train.init=x"], "x86"),
+    ],
+)
+def test_a_recipe_that_cannot_be_fine_tuned(overrides: list[str], complaint: str) -> None:
+    with pytest.raises(BadConfig, match=complaint):
+        load_recipe("mobile-centernet-w16-dhaka", overrides)
