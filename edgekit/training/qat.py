@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -344,7 +345,7 @@ class _Rounding(_Following):
         if step.axis is not None:
             args[1] = round_weight(args[1], step.axis)
         if step.before:
-            args = _replaced(args, {p: lambda x, s=s: self._round(x, s) for p, s in step.before.items()})
+            args = _replaced(args, {p: partial(self._round, slot=slot) for p, slot in step.before.items()})
         result = func(*args, **kwargs)
         return result if step.after is None else self._round(result, step.after)
 
