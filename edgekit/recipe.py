@@ -142,12 +142,24 @@ class AugmentSection(Section):
         return self
 
 
+class RegionSection(Section):
+    """Boxes learnt in a Gaussian region of every object (TTFNet, section 3.3), in the place of eq. 5 and 6.
+
+    spread: the part of an object's width and height that its region takes;  box: loss of the decoded box;  weight: its
+    """
+
+    spread: Annotated[float, Field(gt=0, le=1)] = 0.54
+    box: Literal["iou", "giou", "diou", "ciou", "bll"] = "giou"
+    weight: Positive = 3.0
+
+
 class LossSection(Section):
     """Mobile CenterNet eq. 3-7. ``balanced: false`` gives CenterNet's own focal loss (all class weights 1).
 
     l1_mean: what eq. 5 and 6 divide by: "components", 2N, as in the code that the published lambdas come from, or
         "objects", N as printed
     radius: of the Gaussians of eq. 2: as CenterNet's code computes it, or by CornerNet's definition; about 3 to 1
+    regions: null learns boxes at centres, with ``size`` and ``offset``
     """
 
     alpha: Positive = 2.0
@@ -159,6 +171,14 @@ class LossSection(Section):
     offset: NonNegative = 1.0
     l1_mean: Literal["components", "objects"] = "components"
     radius: Literal["centernet", "cornernet"] = "centernet"
+    regions: RegionSection | None = None
+
+    @model_validator(mode="after")
+    def _one_way_of_boxes(self) -> LossSection:
+        unread = sorted({"size", "offset", "l1_mean"} & self.model_fields_set)
+        if self.regions and any(getattr(self, name) != type(self).model_fields[name].default for name in unread):
+            raise ValueError(f"{', '.join(unread)} beside regions: boxes are learnt in regions, by regions.weight")
+        return self
 
 
 class ClassWeightSection(Section):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data import stats
 from ..models.heads.centernet import CenterMaps
+from .regions import Regions, region_loss
 
 PROBABILITY_FLOOR = 1e-4  # predictions are kept in [1e-4, 1 - 1e-4] so that the logarithms stay finite
 
@@ -21,6 +22,7 @@ class CenterBatch(NamedTuple):
     heatmap: [N, C, H', W'];  weight: [N, 1, H', W']
     centres: int64 [M, 3], image, row and column of every object of the batch;  size, offset: [M, 2]
     labelled: bool [N, C], the classes that are labelled in each image; None: all in all
+    regions: where boxes are learnt, when that is not at the centres
     """
 
     heatmap: Tensor
@@ -29,6 +31,7 @@ class CenterBatch(NamedTuple):
     size: Tensor
     offset: Tensor
     labelled: Tensor | None = None
+    regions: Regions | None = None
 
 
 def class_weights(counts: Sequence[int] | Tensor, gamma: float = 0.75, max_weight: float = 10.0) -> Tensor:
@@ -66,6 +69,7 @@ class DetectionLoss(torch.nn.Module):
 
     l1_mean: "components" also takes the mean over the two components (divides by 2N), as in the code that the published
     lambdas come from; "objects" divides by N as eq. 5 and 6 are printed.
+    box, box_weight: of a batch with regions; one term in the place of size and offset
     """
 
     weights: Tensor
@@ -78,12 +82,15 @@ class DetectionLoss(torch.nn.Module):
         size: float = 0.1,
         offset: float = 1.0,
         l1_mean: Literal["components", "objects"] = "components",
+        box: str = "giou",
+        box_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.register_buffer("weights", weights)
         self.alpha, self.beta = alpha, beta
         self.size, self.offset = size, offset
         self.components = 2 if l1_mean == "components" else 1
+        self.box, self.box_weight = box, box_weight
 
     def forward(self, maps: CenterMaps, batch: CenterBatch, objects: Tensor) -> dict[str, Tensor]:
         """The named terms, unweighted by the lambdas, and their weighted sum under ``loss``.
@@ -94,10 +101,15 @@ class DetectionLoss(torch.nn.Module):
         if batch.labelled is not None:
             valid = valid * batch.labelled[:, :, None, None]
         focal = category_balanced_focal(maps.heatmap, batch.heatmap, self.weights, valid, self.alpha, self.beta)
-        terms = {
-            "focal": focal / objects,
+        terms = {"focal": focal / objects, **self._boxes(maps, batch, objects)}
+        weights = {"size": self.size, "offset": self.offset, "box": self.box_weight}
+        terms["loss"] = sum((weights.get(name, 1) * term for name, term in terms.items()), start=focal.new_zeros(()))
+        return terms
+
+    def _boxes(self, maps: CenterMaps, batch: CenterBatch, objects: Tensor) -> dict[str, Tensor]:
+        if batch.regions is not None:
+            return {"box": region_loss(self.box, maps.size, maps.offset, batch.regions) / objects}
+        return {
             "size": l1_at_centres(maps.size, batch.centres, batch.size) / (objects * self.components),
             "offset": l1_at_centres(maps.offset, batch.centres, batch.offset) / (objects * self.components),
         }
-        terms["loss"] = terms["focal"] + self.size * terms["size"] + self.offset * terms["offset"]
-        return terms

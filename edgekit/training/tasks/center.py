@@ -12,19 +12,32 @@ from ...models.detector import Detector
 from ...models.heads.centernet import CenterMaps
 from ...recipe import Recipe
 from ..losses import CenterBatch, DetectionLoss, class_weights
+from ..regions import Regions, regions
 from ..targets import CenterTargets, Radius, batch_targets, center_targets
 from .base import Collate, Responses, Share, Task
 
+FIRST_SIZE = 5.0  # units of the stride
+
 
 class CenterCollate:
-    """Items -> (images uint8 [N, 3, H, W], CenterBatch); runs in the loader's workers. stride: of the heat maps."""
+    """Items -> (images uint8 [N, 3, H, W], CenterBatch); runs in the loader's workers. stride: of the heat maps.
 
-    def __init__(self, classes: int, stride: int, radius: Radius) -> None:
-        self.classes, self.stride, self.radius = classes, stride, radius
+    spread: of ``regions``; None learns boxes at centres
+    """
+
+    def __init__(self, classes: int, stride: int, radius: Radius, spread: float | None = None) -> None:
+        self.classes, self.stride, self.radius, self.spread = classes, stride, radius, spread
 
     def __call__(self, items: Sequence[Item]) -> tuple[Tensor, CenterBatch]:
         targets = batch_targets([self._targets(item) for item in items])
-        return stack_canvases(items), targets._replace(labelled=stack_labelled(items))
+        return stack_canvases(items), targets._replace(labelled=stack_labelled(items), regions=self._regions(items))
+
+    def _regions(self, items: Sequence[Item]) -> Regions | None:
+        if self.spread is None:
+            return None
+        boxes = [item.boxes.xyxy[~item.boxes.ignore] / self.stride for item in items]
+        height, width = (side // self.stride for side in items[0].canvas.shape[:2])
+        return regions(boxes, (height, width), self.spread)
 
     def _targets(self, item: Item) -> CenterTargets:
         boxes = item.boxes
@@ -46,7 +59,9 @@ class CenterTask(Task):
     section = "loss"
 
     def collate(self, recipe: Recipe, model: Detector) -> Collate:
-        return CenterCollate(len(recipe.classes), model.backbone.stride, recipe.loss.radius)  # type: ignore[arg-type]
+        loss, stride = recipe.loss, model.backbone.stride
+        spread = None if loss.regions is None else loss.regions.spread
+        return CenterCollate(len(recipe.classes), stride, loss.radius, spread)  # type: ignore[arg-type]
 
     def criterion(self, recipe: Recipe, model: Detector, counts: Sequence[int]) -> nn.Module:
         loss = recipe.loss
@@ -58,7 +73,13 @@ class CenterTask(Task):
             loss.size,
             loss.offset,
             loss.l1_mean,
+            *(() if loss.regions is None else (loss.regions.box, loss.regions.weight)),
         )
+
+    def prepare(self, recipe: Recipe, model: Detector) -> None:
+        """An overlap teaches nothing while boxes have no area, so boxes of regions do not start from size 0."""
+        if recipe.loss.regions is not None:
+            nn.init.constant_(model.head.size[-1].bias, FIRST_SIZE)  # type: ignore[union-attr, index]
 
     def responses(self, maps: CenterMaps, model: Detector) -> Responses | None:
         return None
