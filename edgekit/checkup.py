@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import __version__
-from .board import Board, board_names, load_board
+from .board import Board, board_names, load_board, recognise
 from .conversion.child import run_in_child
 from .paths import share
 from .recipe import Recipe, load_recipe, recipe_names
 from .runtime import machine
 from .runtime.errors import EdgeKitError
+from .runtime.onboard import identity
 
 Progress = Callable[[str, int, int], None]
 
@@ -201,25 +202,32 @@ def _tiny_artifact(folder: str) -> Any:
 
 def _data() -> Iterator[Check]:
     sets = sorted(p.parent.name for p in share("calibration").glob("*/set.yaml"))
+    untrained = 0
     for name in recipe_names():
         try:
             recipe = load_recipe(name)
         except EdgeKitError as error:
             yield Check("data", name, "failed", str(error), f"correct {share('recipes') / name / 'recipe.yaml'}")
             continue
-        yield _recipe(recipe, sets)
+        check = _recipe(recipe, sets)
+        untrained += check is None
+        if check is not None:
+            yield check
+    if untrained:
+        yield Check("data", f"{untrained} recipes", "ok", "to be trained: no weights ship", "edgekit train RECIPE")
     if not recipe_names():
         yield Check("data", "recipes", "missing", f"none in {share('recipes')}", INSTALL["core"])
 
 
-def _recipe(recipe: Recipe, sets: list[str]) -> Check:
+def _recipe(recipe: Recipe, sets: list[str]) -> Check | None:
+    """None where nothing is wrong, and there is nothing to run before it is trained."""
     needs = [recipe.quantize.calibration] if recipe.quantize else []
     needs += [recipe.evaluation] if recipe.evaluation else []
     lacks = [name for name in needs if name not in sets and not recipe.resolve(name).exists()]
     if lacks:
         return Check("data", recipe.name, "missing", f"image sets not found: {', '.join(lacks)}", INSTALL["core"])
     if recipe.weights is None:
-        return Check("data", recipe.name, "missing", "no shipped weights", f"edgekit train {recipe.name}")
+        return None
     return Check("data", recipe.name, "ok", "weights and image sets are here")
 
 
@@ -227,8 +235,11 @@ def _suits(board: Board, works: list[str]) -> dict[str, Any]:
     """Whether this machine can stand for the board, and what is against it."""
     usable = [runtime for runtime in board.runtimes if runtime in works]
     against = []
-    if board.kind not in kinds():
-        against.append(f"this machine is {' and '.join(sorted(kinds()))}, the board is {board.kind}")
+    here, me = kinds(), identity.identity()
+    if board.kind not in here:
+        against.append(f"this machine is {' and '.join(sorted(here))}, the board is {board.kind}")
+    elif not identity.fits(board.identity.model_dump(), me):
+        against.append(f"this machine calls itself {me['model']!r}")
     if not usable:
         against.append(f"none of its runtimes works here: {', '.join(board.runtimes)}")
     try:
@@ -241,7 +252,11 @@ def _suits(board: Board, works: list[str]) -> dict[str, Any]:
 def kinds() -> set[str]:
     """What this machine is, in the words of a board's ``kind``: x86 or arm, and jetson or gpu where there is one."""
     found = {_PROCESSORS.get(platform.machine().lower(), platform.machine())}
-    if "jetson" in machine.facts()["board"].lower():
+    me = identity.identity()
+    board = recognise(me["model"], me["compatible"], me["dts"])
+    if board is not None:
+        found.add(board.kind)
+    elif me["l4t"] != identity.UNKNOWN:  # a Jetson without a profile
         found.add("jetson")
     elif Path("/proc/driver/nvidia/version").exists():
         found.add("gpu")

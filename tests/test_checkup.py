@@ -84,6 +84,33 @@ def test_a_board_suits_this_machine(works, machine, matches, said, monkeypatch):
     assert record["runtimes"] == works
 
 
+TX2 = {"model": "quill", "compatible": ["nvidia,p2771-0000", "nvidia,tegra186"], "dts": "", "l4t": "32.7.6"}
+CARRIER = {"model": "somebody's carrier", "compatible": ["somebody,carrier"], "dts": "", "l4t": "35.4.1"}
+PI = {"model": "Raspberry Pi 4 Model B Rev 1.4", "compatible": [], "dts": "", "l4t": "unknown"}
+
+
+@pytest.mark.parametrize(("me", "kind"), [(TX2, "jetson"), (CARRIER, "jetson"), (PI, "arm")])
+def test_the_kind_of_this_machine_is_what_its_device_tree_is_recognised_as(me, kind, monkeypatch):
+    """A TX2's model does not say "jetson"; NVIDIA's own name of the developer kit is "quill"."""
+    monkeypatch.setattr(checkup.identity, "identity", lambda: me)
+    monkeypatch.setattr(checkup.platform, "machine", lambda: "aarch64")
+    assert checkup.kinds() == {"arm", kind}
+
+
+def test_one_jetson_is_not_another(monkeypatch):
+    monkeypatch.setattr(checkup.identity, "identity", lambda: TX2)
+    found = {name: checkup._suits(load_board(name), ["onnxruntime"]) for name in ("jetson-tx2", "jetson-nano")}
+    assert found["jetson-tx2"]["matches"]
+    assert found["jetson-nano"]["against"] == ["this machine calls itself 'quill'"]
+
+
+def test_recipes_without_weights_are_one_line():
+    untrained = [check for check in checkup._data() if "to be trained" in check.found]
+    assert len(untrained) == 1
+    assert untrained[0].status == "ok"
+    assert "edgekit train" in untrained[0].mend
+
+
 def test_a_recipe_that_lacks_its_image_set(tmp_path):
     recipe = load_recipe("mobile-centernet-w16-dhaka", ["evaluation=nowhere-eval", "quantize.calibration=here"])
     check = checkup._recipe(recipe, ["here"])
