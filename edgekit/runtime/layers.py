@@ -43,9 +43,9 @@ def profile(runtime, session, tensor, runs, folder):
 # -- ONNX Runtime -----------------------------------------------------------------------------------------------------
 def _onnxruntime(session, tensor, runs, folder):
     ort = load_library("onnxruntime", "onnxruntime")
-    from .sessions.ort import _options
+    from .sessions.ort import session_options
 
-    options = _options(ort, session.threads)
+    options = session_options(ort, session.threads)
     options.enable_profiling = True
     options.profile_file_prefix = os.path.join(folder, "profile")
     options.optimized_model_filepath = os.path.join(folder, "optimised.onnx")
@@ -106,11 +106,11 @@ def _count(shape):
 # -- OpenVINO ---------------------------------------------------------------------------------------------------------
 def _openvino(session, tensor, runs, folder):
     openvino = load_library("openvino", "openvino")
-    from .sessions.ov import _options
+    from .sessions.ov import session_options
 
     core = openvino.Core()
     model = core.read_model(session.artifact.file("model.onnx"))
-    compiled = core.compile_model(model, "CPU", dict(_options(session.threads), PERF_COUNT=True))
+    compiled = core.compile_model(model, "CPU", dict(session_options(session.threads), PERF_COUNT=True))
     request = compiled.create_infer_request()
     times = {}  # type: dict[str, list[float]]
     for number in range(WARM_UP + runs):
@@ -163,14 +163,10 @@ def _tensorrt(session, tensor, runs, folder):
         def report_layer_time(self, layer_name, ms):
             self.times.setdefault(layer_name, []).append(ms)
 
-    timer, context = Timer(), session._run.context
-    graph, session._graph = session._graph, None  # a captured graph does not call a profiler back
-    context.profiler = timer
-    try:
+    timer = Timer()
+    with session.profiled(timer):
         for _ in range(WARM_UP + runs):
             session.infer({INPUT: tensor})
-    finally:
-        context.profiler, session._graph = None, graph
     return {"profiler": "tensorrt " + tensorrt.__version__, "runs": runs, "steps": tensorrt_steps(timer.times, runs)}
 
 

@@ -16,6 +16,7 @@ from edgekit.measure.layers import against_roofline, attribute, macs_of_nodes, m
 from edgekit.measure.row import Peaks
 from edgekit.runtime.errors import BadInput
 from edgekit.runtime.layers import ort_steps, profile, tensorrt_steps
+from edgekit.runtime.sessions.trt import TensorrtSession
 
 PEAKS = Peaks(gops={"fp32": 100.0, "int8": 400.0}, bandwidth=10.0, source="measured")
 
@@ -283,6 +284,7 @@ class Engine:
     """As a TensorRT session: the context calls its profiler back, unless a captured graph is launched instead."""
 
     threads = 1
+    profiled = TensorrtSession.profiled
 
     def __init__(self):
         self._run, self._graph, self.profiler, self.context = self, "captured", None, self

@@ -6,6 +6,7 @@
 import difflib
 import importlib
 
+from ..artifact import MAKERS
 from ..errors import ArtifactError, BadConfig, BadInput, MissingDependency
 
 # name -> "module:Class", looked up on first use, so that no library is imported before it is asked for
@@ -30,8 +31,6 @@ PACKAGES = {
     "tensorrt11": "tensorrt>=11",
 }
 
-# kind -> the verb that makes it
-_MAKERS = {"checkpoint": "train RECIPE", "engine": "build ARTIFACT --board BOARD"}
 INPUT = "image"
 OUTPUTS = ("boxes", "scores")
 
@@ -100,7 +99,7 @@ def open_session(runtime, artifact, threads=1):
                 artifact.kind,
                 runtime,
                 " or ".join(cls.kinds),
-                _MAKERS.get(cls.kinds[0], "export RECIPE"),
+                MAKERS.get(cls.kinds[0], "export RECIPE"),
             )
         )
     return cls(artifact, threads)

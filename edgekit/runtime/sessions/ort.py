@@ -24,7 +24,7 @@ class OrtSession(Session):
         ort = load_library("onnxruntime", "onnxruntime")
         path = artifact.file("model.onnx")
         try:
-            self._session = ort.InferenceSession(path, _options(ort, threads), providers=self._providers(ort))
+            self._session = ort.InferenceSession(path, session_options(ort, threads), providers=self._providers(ort))
         except _refusals() as error:
             raise BadInput(
                 "{}: ONNX Runtime {} refuses it: {}".format(path, ort.__version__, _one_line(error))
@@ -53,7 +53,7 @@ class OrtSession(Session):
         self._session = None
 
 
-def _options(ort, threads):
+def session_options(ort, threads):
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

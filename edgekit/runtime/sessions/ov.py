@@ -17,7 +17,7 @@ class OpenVinoSession(Session):
         try:
             model = core.read_model(path)
             check_names(path, _names(model.inputs), _names(model.outputs))
-            self._compiled = core.compile_model(model, "CPU", _options(threads))
+            self._compiled = core.compile_model(model, "CPU", session_options(threads))
         except RuntimeError as error:
             raise BadInput(
                 "{}: OpenVINO {} refuses it: {}".format(path, openvino.__version__, " ".join(str(error).split()))
@@ -46,7 +46,7 @@ class OpenVinoSession(Session):
         self._request = self._compiled = None
 
 
-def _options(threads):
+def session_options(threads):
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,

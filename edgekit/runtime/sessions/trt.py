@@ -3,6 +3,7 @@
 ``Execution`` hides how a TensorRT version names tensors and starts the work (trt8.py: bindings; trt10.py: addresses).
 """
 
+import contextlib
 import os
 
 import numpy as np
@@ -61,7 +62,7 @@ def load_plan(trt, logger, plan):
 class Execution(object):
     """A deserialized engine with its buffers, as one range of TensorRT versions drives it.
 
-    name: the builder's and session's; inputs, outputs: name -> Port
+    name: the builder's and session's; inputs, outputs: name -> Port; context: TensorRT's execution context
     """
 
     name = ""
@@ -271,6 +272,19 @@ class TensorrtSession(Session):
             "notes": list(self._notes),
             "simulated": self._simulator,
         }
+
+    @contextlib.contextmanager
+    def profiled(self, profiler):
+        """Inside, every ``infer`` reports each layer's milliseconds to ``profiler``, a ``tensorrt.IProfiler``.
+
+        A captured graph does not call it back, so that the kernels are launched one by one there.
+        """
+        graph, self._graph = self._graph, None
+        self._run.context.profiler = profiler
+        try:
+            yield
+        finally:
+            self._run.context.profiler, self._graph = None, graph
 
     def close(self):
         if not self._open:
