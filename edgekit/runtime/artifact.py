@@ -18,6 +18,13 @@ from .errors import ArtifactError
 from .preprocess import Preprocess
 
 MANIFEST = "manifest.json"
+# kind -> the verb that makes it
+MAKERS = {
+    "checkpoint": "train RECIPE",
+    "onnx": "export RECIPE_OR_CHECKPOINT",
+    "onnx-int8": "quantize ARTIFACT",
+    "engine": "build ARTIFACT --board BOARD",
+}
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -94,8 +101,8 @@ def read_artifact(path, kinds=None):
         _verify(os.path.join(path, name), record)
     if kinds is not None and manifest["kind"] not in kinds:
         raise ArtifactError(
-            "{}: found an artifact of kind {!r}, needed {}".format(
-                path, manifest["kind"], " or ".join(map(repr, kinds))
+            "{}: found an artifact of kind {!r}, needed {}. Make one with: edgekit {}".format(
+                path, manifest["kind"], " or ".join(map(repr, kinds)), MAKERS.get(kinds[0], "export RECIPE")
             )
         )
     return Artifact(path, manifest)
