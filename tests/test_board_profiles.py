@@ -43,7 +43,7 @@ def test_a_jetson_says_everything_that_lint_build_and_bench_ask_for(board):
     assert board.identity.modules
     assert board.peaks is not None
     assert board.peaks.gflops["fp16"] > board.peaks.gflops["fp32"]
-    assert board.input_layouts[0] == "nchw_float"
+    assert board.input_layouts == ("nchw_float",)  # TensorRT does not transpose UINT8, and before 8.5 has no such input
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,9 @@ def check_board(artifact: Artifact, profile: Board, precision: str) -> None:
         )
     profile.require(engines[0], precision)
     layout = artifact.manifest.get("input", {}).get("layout")
-    if layout is not None and layout not in profile.input_layouts:
+    if layout is not None and layout != "nchw_float":  # whatever the board's other runtimes take
         raise BoardLacks(
-            f"{artifact.path}: its input is {layout}; board {profile.name!r} takes {', '.join(profile.input_layouts)}. "
+            f"{artifact.path}: its input is {layout}; TensorRT on board {profile.name!r} takes nchw_float. "
             f"Export it for that board: edgekit export RECIPE --board {profile.name}"
         )
 
