@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .runtime.errors import BadConfig
 
+MOST_NAMES = 16  # more than so many are no help in a message
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -19,5 +20,7 @@ def share(kind: str) -> Path:
 def unknown_name(what: str, name: str, known: list[str], more: str) -> BadConfig:
     """The error for a name that does not exist, with the nearest ones that do."""
     near = get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(sorted(known))}."
-    return BadConfig(f"no {what} named {name!r}. {hint} {more}")
+    hints = [f"Did you mean {' or '.join(near)}?"] if near else []
+    if len(known) <= MOST_NAMES or not (near or more):
+        hints.append(f"There are: {', '.join(sorted(known))}.")
+    return BadConfig(" ".join([f"no {what} named {name!r}.", *hints, *filter(None, [more])]))

@@ -73,6 +73,8 @@ def bundle(
     options, board = options or BundleOptions(), require_board_name(board)
     artifact, profile = read_artifact(source, kinds=KINDS), load_board(board)
     build = plan_build(artifact, profile, options)
+    if sign is not None:
+        sign_index(b"", sign)  # a key that cannot sign is found now, not after minutes of work
     _lint(artifact, board, profile, options)
     file = Path(out or f"{artifact.path.rstrip('/')}-{profile.name}.tar.gz")
     if file.is_dir():
@@ -182,9 +184,10 @@ def _lint(artifact: Artifact, board: str, profile: Board, options: BundleOptions
     if not report.errors:
         return
     worst = [finding for finding in report.findings if finding.severity == "error"]
-    told = "; ".join(" ".join(filter(None, (f.op, f.node, f.module, f.found, f.advice))) for f in worst[:3])
+    told = " ".join(f"{f.op} {f.module or f.node or 'the file'}: {f.found}. {f.advice}".lstrip() for f in worst[:3])
+    count = "1 fault" if report.errors == 1 else f"{report.errors} faults"
     raise BoardLacks(
-        f"{artifact.path}: {profile.name} cannot run it ({report.errors} faults): {told}. "
+        f"{artifact.path}: {profile.name} cannot run it ({count}). {told} "
         f"All of them: edgekit lint {artifact.path} --board {profile.name}"
     )
 

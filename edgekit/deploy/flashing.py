@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..board import Board, load_board, recognise
 from ..runtime.artifact import new_file
-from ..runtime.errors import BadConfig, BoardLacks, EdgeKitError
+from ..runtime.errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 from ..runtime.onboard import archive, trust
 from . import rows
 from .boardzip import NAME, board_zip
@@ -141,6 +141,8 @@ def _bundle_file(source: str | Path | None, board: str | None, contents: BundleO
     path = Path(source)
     if path.is_file():
         return path
+    if not path.exists():
+        raise BadInput(f"{path}: no such bundle or artifact folder. Make a bundle: edgekit bundle ARTIFACT --board BOARD")
     if board is None:
         raise BadConfig(f"{path}: an artifact is bundled for a board; name it: --board jetson-tx2")
     made = bundle(path, board=board, options=contents, progress=lambda phase, done, all_: show("", phase, done, all_))
