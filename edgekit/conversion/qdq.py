@@ -24,6 +24,7 @@ from .graph import (
     drop_unused,
     inner_nodes,
     load_model,
+    matches,
     module_of,
     name_nodes,
     opset,
@@ -81,10 +82,12 @@ def quantize_file(
     flavour: str,
     float_nodes: Sequence[str],
     reduce_range: bool,
+    float_modules: Sequence[str] = (),
 ) -> dict[str, int]:
     """Write the INT8 version of an ONNX file. Returns how many nodes there are of each kind.
 
     ranges: tensor -> (lowest, highest); float_nodes: names of layers that stay float, beside the decode
+    float_modules: modules without layers that stay float, such as the one that computes a second stage's regions
     reduce_range: 7-bit weights, for CPUs without VNNI, whose 16-bit sums would saturate
     """
     model = load_model(source)
@@ -92,7 +95,7 @@ def quantize_file(
     name_nodes(model)
     own_biases(model)
     wish = FLAVOURS[flavour]
-    quantized = _insert(model, ranges, wish, float_nodes, reduce_range)
+    quantized = _insert(model, ranges, wish, _in_float(model, float_nodes, float_modules), reduce_range)
     if wish.symmetric:
         share_skips(quantized)
     elif input_as_pixels(quantized):
@@ -107,18 +110,30 @@ def quantize_file(
     return _census(quantized)
 
 
+def _in_float(model: ModelProto, layers: Sequence[str], modules: Sequence[str]) -> list[str]:
+    """Nodes that read and write no INT8: before the first layer, after the last ones, ``layers``, and ``modules``.
+
+    All that the module of such a layer computes is float too: sampling positions and boxes in it are no activations.
+    """
+    inner, left = inner_nodes(model), set(layers)
+    scopes = {module_of(node.name) for node in model.graph.node if node.name in left} - {""}
+
+    def outside(name: str) -> bool:
+        module = module_of(name)
+        return name not in inner or name in left or module in scopes or matches(module, modules)
+
+    return [node.name for node in model.graph.node if outside(node.name)]
+
+
 def _insert(
-    model: ModelProto, ranges: Mapping[str, Sequence[float]], flavour: Flavour, float_nodes: Sequence[str], narrow: bool
+    model: ModelProto, ranges: Mapping[str, Sequence[float]], flavour: Flavour, left: Sequence[str], narrow: bool
 ) -> ModelProto:
-    """ONNX Runtime's quantizer, fed with our ranges."""
+    """ONNX Runtime's quantizer, fed with our ranges. left: names of the nodes that it does not touch."""
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
-    inner, left = inner_nodes(model), set(float_nodes)
-    # all that a float layer's module computes stays float: sampling positions and boxes in it are no activations
-    scopes = {module_of(n.name) for n in model.graph.node if n.name in left} - {""}
     tensors = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()
     }
@@ -133,7 +148,7 @@ def _insert(
             QuantType[flavour.activation],
             TensorsData(CalibrationMethod.MinMax, tensors),
             [],
-            [n.name for n in model.graph.node if n.name not in inner or n.name in left or module_of(n.name) in scopes],
+            list(left),
             list(flavour.operators),
             {
                 "ActivationSymmetric": flavour.symmetric,

@@ -25,7 +25,7 @@ def count_figures(recipe: Recipe) -> dict[str, Any]:
     width, height = recipe.preprocess.size
     with torch.device("meta"):
         detector = build(recipe.model.name, len(recipe.classes), recipe.model.options, recipe.preprocess.size).eval()
-        if hasattr(detector, "candidates") and recipe.model.name != "thundernet":
+        if hasattr(detector, "candidates"):
             detector.candidates = None  # type: ignore[assignment]
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             boxes, _ = detector.detect(torch.empty(1, 3, height, width), EVERY_BOX)

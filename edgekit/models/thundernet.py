@@ -83,26 +83,49 @@ class RPN(nn.Module):
         return AnchorMaps(cells([self.location(x)], 4), cells([self.confidence(x)], 2), self.anchors, (x,))
 
 
+class Regions(nn.Module):
+    """Which regions the second stage looks at, and what it reads there: position-sensitive RoI align to 7x7x5.
+
+    A module without weights, so that quantization can leave it in float by its name: its values are pixels, ranks and
+    shares of cells, which 256 steps are too coarse for.
+    size: width and height of the input;  candidates, proposals, rounds: see ThunderNet
+    """
+
+    def __init__(self, size: Size, candidates: int, proposals: int, rounds: int) -> None:
+        super().__init__()
+        self.size = size
+        self.candidates, self.proposals, self.rounds = candidates, proposals, rounds
+
+    def forward(self, features: Tensor, source: AnchorMaps | Tensor) -> tuple[Tensor, Tensor]:
+        """Map [N, 245, H, W] and what the RPN found, or boxes [N, R, 4] -> boxes [N, R, 4], values [N, R, 5, 7, 7]."""
+        if isinstance(source, AnchorMaps):
+            with torch.no_grad():
+                source = propose(source, self.size, self.candidates, self.proposals, rounds=self.rounds)
+        return source, position_sensitive_align(features, source, STRIDE, BINS)
+
+
 class RegionHead(nn.Module):
-    """Position-sensitive RoI align to 7x7x5, one layer of 1024, classes and one box for all classes (section 3.2).
+    """The regions, one layer of 1024, classes and one box for all classes (section 3.2).
 
     The fully connected layers are 1x1 convolutions over a column of regions: the same numbers, and quantization and the
     runtimes treat them like every other layer.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, regions: Regions) -> None:
         super().__init__()
+        self.regions = regions
         self.hidden = nn.Sequential(nn.Conv2d(WIDTH, 1024, 1), nn.ReLU(inplace=True))
         self.location = nn.Conv2d(1024, 4, 1)
         self.confidence = nn.Conv2d(1024, classes + 1, 1)
 
-    def forward(self, features: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
-        """Map [N, 245, H, W] and proposals [N, R, 4] -> location [N, R, 4], confidence [N, R, C + 1]."""
-        regions = position_sensitive_align(features, proposals, STRIDE, BINS)
+    def forward(self, features: Tensor, source: AnchorMaps | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As Regions -> location [N, R, 4], confidence [N, R, C + 1], and the boxes [N, R, 4] that they belong to."""
+        boxes, regions = self.regions(features, source)
         hidden = self.hidden(regions.flatten(2).transpose(1, 2).unsqueeze(-1))  # [N, 1024, R, 1]
         return (
             self.location(hidden).squeeze(-1).transpose(1, 2),
             self.confidence(hidden).squeeze(-1).transpose(1, 2),
+            boxes,
         )
 
 
@@ -127,7 +150,7 @@ class ThunderNet(Detector):
 
     task = "proposals"
     nms = "classwise"
-    float_modules = ("head.location", "head.confidence", "rpn.location", "rpn.confidence")
+    float_modules = ("head.location", "head.confidence", "head.regions", "rpn.location", "rpn.confidence")
 
     def __init__(
         self,
@@ -140,7 +163,6 @@ class ThunderNet(Detector):
         rounds: int = 4,
     ) -> None:
         super().__init__()
-        self.size = size
         self.backbone = snet(snet_version, (16, 32), repeats)
         self.context = ContextEnhancement(*self.backbone.channels)
         layout = rpn_layout()
@@ -148,18 +170,14 @@ class ThunderNet(Detector):
         anchors = anchors_on(layout, [shape], size)
         self.rpn = RPN(anchors, len(layout[0].sizes))
         self.attention = SpatialAttention(256)
-        self.head = RegionHead(classes)
-        self.candidates = min(candidates, len(anchors))
-        self.proposals = min(proposals, self.candidates)
-        self.rounds = rounds
+        candidates = min(candidates, len(anchors))
+        self.head = RegionHead(classes, Regions(size, candidates, min(proposals, candidates), rounds))
 
     def forward(self, image: Tensor) -> ThunderMaps:
         context = self.context(*self.backbone(image))
         rpn = self.rpn(context)
         features = self.attention(context, rpn.features[0])
-        with torch.no_grad():
-            proposals = propose(rpn, self.size, self.candidates, self.proposals, rounds=self.rounds)
-        location, confidence = self.head(features, proposals)
+        location, confidence, proposals = self.head(features, rpn)
         return ThunderMaps(rpn, proposals, location, confidence, (features,))
 
     def detect(self, image: Tensor, top_k: int = 100) -> tuple[Tensor, Tensor]:

@@ -10,11 +10,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from edgekit.conversion.child import run_in_child
 from edgekit.conversion.export import ExportOptions, onnx_artifact
+from edgekit.conversion.graph import module_of
 from edgekit.conversion.quantize import QuantizeOptions, quantize
 from edgekit.models.zoo import build
 from edgekit.paths import share
@@ -57,6 +59,7 @@ DEADLY: dict[tuple[str, str], tuple[str, ...]] = {}
 
 
 def int8_file(name, options, size, flavour, folder):
+    """Simplified on two real images, as `edgekit export` does it: what is not may have open shapes."""
     torch.manual_seed(0)
     model = build(name, 3, options, size).eval()
     source = {
@@ -65,8 +68,8 @@ def int8_file(name, options, size, flavour, folder):
         "preprocess": Preprocess(size=size).to_dict(),
         "recipe": {"name": name, "model": {"name": name, "options": {}}},
     }
-    onnx, _ = onnx_artifact(model, source, {}, folder / "onnx", [], ExportOptions(layout=LAYOUTS[flavour]))
-    return quantize(onnx, IMAGES, {}, folder / "int8", QuantizeOptions(flavour=flavour))
+    plain, _ = onnx_artifact(model, source, {}, folder / "onnx", IMAGES, ExportOptions(layout=LAYOUTS[flavour]))
+    return quantize(plain, IMAGES, {}, folder / "int8", QuantizeOptions(flavour=flavour))
 
 
 def infer(path, runtime):
@@ -82,6 +85,20 @@ def infer(path, runtime):
         "scores": list(found["scores"].shape),
         "finite": bool(np.isfinite(found["boxes"]).all() and np.isfinite(found["scores"]).all()),
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", LAYOUTS)
+def test_the_coordinates_of_thundernets_regions_stay_in_float(flavour, tmp_path):
+    """Nothing between the proposals and what they read of the map is rounded to 256 steps; the layers around it are."""
+    artifact = int8_file("thundernet", {"proposals": 20, "candidates": 100}, (64, 64), flavour, tmp_path)
+    model = onnx.load(artifact.file("model.onnx"))
+    inside = [node for node in model.graph.node if module_of(node.name) == "head.regions"]
+    operators = [node.op_type for node in inside]
+    assert (operators.count("TopK"), operators.count("MatMul")) == (2, 1)
+    own = {name for node in inside for name in node.output}
+    rounded = [node.name for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] in own]
+    assert rounded == []
 
 
 @pytest.mark.slow

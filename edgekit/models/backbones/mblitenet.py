@@ -25,12 +25,12 @@ class MixedDepthwise(nn.Module):
 
     def __init__(self, channels: int, stride: int = 1) -> None:
         super().__init__()
-        half = channels // 2
+        self.width = half = channels // 2
         self.small = conv_bn(half, half, 3, stride, groups=half)
         self.large = conv_bn(half, half, 5, stride, groups=half)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second = x.chunk(2, dim=1)
+        first, second = x.split(self.width, dim=1)  # a plain Split in ONNX; chunk computes its borders
         return torch.cat([self.small(first), self.large(second)], dim=1)
 
 

@@ -40,10 +40,11 @@ class Unit(nn.Module):
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
-        self.body = branch(channels // 2, channels // 2, kernel, 1)
+        self.width = channels // 2
+        self.body = branch(self.width, self.width, kernel, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept, worked = x.chunk(2, dim=1)
+        kept, worked = x.split(self.width, dim=1)  # a plain Split in ONNX; chunk computes its borders
         return shuffle(torch.cat([kept, self.body(worked)], dim=1))
 
 

@@ -70,10 +70,10 @@ class Maxout(nn.Module):
         super().__init__()
         if cin % channels:
             raise ValueError(f"maxout: {cin} channels do not divide into groups for {channels}")
-        self.pieces = cin // channels
+        self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        best, *others = x.chunk(self.pieces, dim=1)
+        best, *others = x.split(self.channels, dim=1)  # a plain Split in ONNX; chunk computes its borders
         for piece in others:
             best = torch.maximum(best, piece)
         return best
