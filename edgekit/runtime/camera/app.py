@@ -144,7 +144,7 @@ class _Session(object):
         tracker = tracking.Tracker(tracking.Options(high=options.score)) if options.track else None
         pipeline = Pipeline(
             self._runner, self._capture, self._sinks, self._stats, self._stop, tracker, self._places,
-            overlap=core_count() > 1, lossless=options.offline,
+            overlap=core_count() > 1, lossless=options.offline, most=options.frames,
         )  # fmt: skip
         if self._hub is not None:
             self._serve()

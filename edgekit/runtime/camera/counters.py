@@ -109,6 +109,12 @@ def inside(point, polygon):
     return bool(np.count_nonzero(at > x) % 2)
 
 
+def mixes(points):
+    """Whether some numbers are fractions and others pixels: no frame has both."""
+    values = np.ravel(points)
+    return bool(values.max() > 1 and ((values > 0) & (values < 1)).any())
+
+
 def parse_line(text, name):
     """``x1,y1,x2,y2`` as a Line; BadConfig otherwise."""
     try:
@@ -120,6 +126,9 @@ def parse_line(text, name):
             "--count-line {}: expected x1,y1,x2,y2, in pixels or as fractions 0..1 of width and height; "
             "for example 0,0.6,1,0.6".format(text)
         )
+    if mixes(values) or values[:2] == values[2:]:
+        wrong = "mixes pixels and fractions of width and height" if mixes(values) else "both ends are the same point"
+        raise BadConfig("--count-line {}: {}".format(text, wrong))
     return Line([values[:2], values[2:]], name)
 
 
@@ -133,17 +142,34 @@ def read_zones(path):
     zones = values.get("zones") if isinstance(values, dict) else None
     if not isinstance(zones, list) or not zones:
         raise BadInput(_wanted(path, "no list of zones"))
-    return [_zone(path, i, zone) for i, zone in enumerate(zones, 1)]
+    found = [_zone(path, i, zone) for i, zone in enumerate(zones, 1)]
+    names = [z.name for z in found]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise BadInput("{}: two zones have the name {}; their totals could not be told apart".format(path, twice[0]))
+    return found
 
 
 def _zone(path, number, zone):
+    odd = sorted(set(zone) - {"name", "polygon"}) if isinstance(zone, dict) else ()
+    if odd:
+        raise BadInput(_wanted(path, "zone {} has the unknown key {!r}".format(number, odd[0])))
     try:
         points = [(float(x), float(y)) for x, y in zone["polygon"]]
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(_wanted(path, "zone {} has no polygon of [x, y] pairs".format(number))) from error
     if len(points) < 3 or not np.isfinite(points).all() or np.min(points) < 0:
         raise BadInput(_wanted(path, "zone {}: a polygon needs three points or more, none negative".format(number)))
+    if mixes(points) or area(points) < 1e-9:
+        wrong = "mixes pixels and fractions" if mixes(points) else "its points lie on one line, so nothing can be in it"
+        raise BadInput("{}: zone {}: {}".format(path, number, wrong))
     return Zone(points, str(zone.get("name") or "zone {}".format(number)))
+
+
+def area(points):
+    """Of a polygon, by the shoelace formula; 0 when its points lie on one line."""
+    x, y = np.array(points, np.float64).T
+    return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
 
 
 def _wanted(path, found):

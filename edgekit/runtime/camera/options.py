@@ -1,10 +1,14 @@
 """What a run of the camera can be asked for, checked all at once."""
 
+import os
 import re
 from typing import Any
 
 from ..errors import BadConfig
 from ..machine import affinity
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")  # of a folder as a source
+MOST_THREADS = 256  # a runtime asked for thousands makes them all, and the machine stands still
 
 
 class Options(object):
@@ -54,7 +58,7 @@ class Options(object):
     def _problems(self):
         if self.artifact is None:
             yield "ARTIFACT is missing: the folder of an exported network"
-        if self.source is None:
+        if self.source is None or not str(self.source).strip():
             yield "--source is missing: 0, csi://0, rtsp://..., a video file, a folder of images"
         if not 0 <= self.score <= 1:
             yield "--score: expected 0..1, got {}".format(self.score)
@@ -62,6 +66,8 @@ class Options(object):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 yield "--{}: expected a number above 0, got {}".format(name.replace("_", "-"), value)
+        if self.threads is not None and self.threads > MOST_THREADS:
+            yield "--threads: expected 1..{}, got {}".format(MOST_THREADS, self.threads)
         if self.port is not None and not 0 <= self.port <= 65535:
             yield "--web: expected a port 0..65535, got {}".format(self.port)
         if self.size is not None and not (len(self.size) == 2 and min(self.size) > 0):
@@ -72,13 +78,37 @@ class Options(object):
             yield "--offline and --view-fps: every frame is recorded with --offline; leave one out"
         if (self.count_lines or self.zones) and not self.track:
             yield "--count-line and --zone count tracks; leave --no-track out"
-        paths = [p for p in (self.mp4, self.jsonl, self.coco) if p]
-        if len(set(map(str, paths))) < len(paths):
+        for problem in self._path_problems():
+            yield problem
+
+    def _path_problems(self):
+        """Files that would be written twice, or over what is read."""
+        paths = (("mp4", self.mp4), ("jsonl", self.jsonl), ("coco", self.coco))
+        given = [(name, str(path)) for name, path in paths if path is not None]
+        real = [os.path.realpath(p) for _, p in given if p]
+        if len(set(real)) < len(real):
             yield "two sinks write to the same file"
+        source = str(self.source)[len("file://") :] if str(self.source).startswith("file://") else str(self.source)
+        for name, path in given:
+            if not path:
+                yield "--{}: the name of a file is missing".format(name)
+            elif _same(path, source) or (_is_image(path) and _same(os.path.dirname(os.path.abspath(path)), source)):
+                yield "--{} {}: would overwrite the source; choose another place".format(name, path)
+            elif self.zones and _same(path, self.zones):
+                yield "--{} {}: would overwrite the zone file; choose another place".format(name, path)
 
     def compute_threads(self):
         """Threads of the inference: as asked, or all cores that may be used but one."""
         return self.threads or max(1, core_count() - 1)
+
+
+def _is_image(path):
+    return os.path.exists(path) and path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _same(path, other):
+    """Whether both are there, and are the same file or folder."""
+    return os.path.exists(path) and os.path.exists(str(other)) and os.path.samefile(path, str(other))
 
 
 def core_count():

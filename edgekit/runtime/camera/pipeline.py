@@ -37,10 +37,13 @@ class Pipeline(object):
     """Runs ``capture`` through ``runner`` into ``sinks`` (SinkThread) until the source ends or ``stop`` is set.
 
     tracker, counters: None and () for none. on_tick: called some times a second from the thread that runs ``run``;
-    False ends the run. A mistake in any stage ends the run and is raised by ``run``.
+    False ends the run. most: results, after which there are no more. A mistake in any stage ends the run and is raised
+    by ``run``.
     """
 
-    def __init__(self, runner, capture, sinks, stats, stop, tracker=None, counters=(), overlap=True, lossless=False):
+    def __init__(
+        self, runner, capture, sinks, stats, stop, tracker=None, counters=(), overlap=True, lossless=False, most=None
+    ):
         self._runner = runner
         self._capture = capture
         self._sinks = sinks
@@ -48,6 +51,7 @@ class Pipeline(object):
         self._stop = stop
         self._tracker = tracker
         self._counters = counters
+        self._most = most
         self._errors = []  # type: list[BaseException]
         self._raw, self._ready, self._done = Mailbox(lossless), Mailbox(lossless), Mailbox(True)
         # a session that prepares on its own device has one place for it there, which inference reads
@@ -150,6 +154,8 @@ class Pipeline(object):
         return job
 
     def _finish(self, job):
+        if self._most is not None and self._stats.results >= self._most:
+            return None
         begun = clock()
         detections = self._runner.postprocess(job.outputs[0], job.outputs[1], job.placement)
         job.spans["postprocess"] = clock() - begun

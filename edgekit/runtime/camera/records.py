@@ -93,6 +93,8 @@ class CocoJson(Sink):
         self._image_count = self._box_count = 0
 
     def open(self):
+        if os.path.exists(str(self.path)) and not os.path.isfile(str(self.path)):  # a device would be replaced
+            raise BadInput("{}: is no file, and cannot become one. Choose another place.".format(self.path))
         try:
             self._context = new_file(self.path)
             self._file = self._context.__enter__()

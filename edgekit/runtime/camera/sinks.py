@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 
-from ..errors import EdgeKitError
+from ..errors import BadInput, EdgeKitError
 from .mailbox import Mailbox, Queue
 from .video import best_encoder, create, open_video
 
@@ -151,7 +151,13 @@ class SinkThread(object):
         self._thread = threading.Thread(target=self._run, name=sink.name, daemon=True)
 
     def start(self):
-        self.sink.open()
+        """Open the sink and begin. BadInput when what it needs is not to be had: a place, room on the disk."""
+        try:
+            self.sink.open()
+        except OSError as error:
+            raise BadInput(
+                "{}: cannot be written ({}).".format(getattr(self.sink, "path", self.sink.name), _system_words(error))
+            ) from error
         self.state = "running"
         self._thread.start()
 
@@ -220,3 +226,7 @@ def explain(error):
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return "the disk is full; what was written until now can be used"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _system_words(error):
+    return (error.strerror or str(error)).lower()

@@ -16,8 +16,8 @@ from ..errors import BadInput
 from ..images import read_image
 from . import strings
 from .mjpeg import MjpegStream, is_mjpeg, open_url
+from .options import IMAGE_SUFFIXES as SUFFIXES
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 FOLDER_FPS = 5.0  # of images that carry no times
 FILE_FPS = 25.0  # of video files that do not tell theirs
 MOST_FPS = 240.0  # above it a file's word is a time base

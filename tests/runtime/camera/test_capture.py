@@ -1,5 +1,6 @@
 """The capture thread: pace, cameras that go and come, hang, or give nonsense."""
 
+import shutil
 import threading
 import time
 
@@ -98,6 +99,30 @@ def test_a_camera_that_breaks_off_is_opened_again(captured):
     assert "broke off" in events(stats)
     assert "is back" in events(stats)
     assert stats.reconnects == 2
+
+
+def test_a_looping_file_that_is_taken_away_is_told_once_and_waited_for(clip, captured, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY_FIRST", 0.1)
+    monkeypatch.setattr(module, "RETRY_MOST", 0.1)
+    place = tmp_path / "clip.avi"
+    shutil.copy(clip, place)
+    opened = []
+
+    def make():
+        opened.append(time.monotonic())
+        return open_source(place, Options(fps=200))
+
+    capture, frames, stats = captured(make, loop=True)
+    wait_for(lambda: frames)
+    place.rename(tmp_path / "away.avi")
+    wait_for(lambda: capture.state == "lost")
+    before, begun = len(opened), time.monotonic()
+    time.sleep(0.5)
+    assert len(opened) - before <= (time.monotonic() - begun) / 0.1 + 1  # it waits between two attempts
+    assert events(stats).count("cannot be opened again") == 1
+    (tmp_path / "away.avi").rename(place)
+    wait_for(lambda: capture.state == "live")
+    assert "is back" in events(stats)
 
 
 def test_a_camera_that_hangs_is_given_up_and_opened_again(captured):

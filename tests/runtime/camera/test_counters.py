@@ -79,7 +79,9 @@ def test_segments_cross(segment, expected):
     assert cross(*segment, (0, 10), (10, 0)) is expected
 
 
-@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,1,1,1", "-1,0,5,5", "nan,0,1,1", "0,0,inf,1"])
+@pytest.mark.parametrize(
+    "text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,1,1,1", "0.1,0.5,300,0.5", "-1,0,5,5", "nan,0,1,1", "0,0,inf,1"]
+)
 def test_a_wrong_line_is_told(text):
     with pytest.raises(BadConfig, match=r"count.line"):
         parse_line(text, "line 1")
@@ -88,7 +90,9 @@ def test_a_wrong_line_is_told(text):
 def test_zones_are_read(tmp_path):
     path = tmp_path / "zones.json"
     path.write_text(
-        json.dumps({"zones": [{"polygon": [[0, 0], [1, 0], [1, 1]]}, {"name": "b", "polygon": [[0, 0]] * 3}]})
+        json.dumps(
+            {"zones": [{"polygon": [[0, 0], [1, 0], [1, 1]]}, {"name": "b", "polygon": [[5, 5], [9, 5], [9, 9]]}]}
+        )
     )
     assert [z.name for z in read_zones(path)] == ["zone 1", "b"]
 
@@ -97,7 +101,11 @@ def test_zones_are_read(tmp_path):
     "text",
     ["", "{", "[]", "{}", '{"zones": []}', '{"zones": [{}]}', '{"zones": [{"polygon": [[0, 0], [1, 1]]}]}',
      '{"zones": [{"polygon": [[0, 0], [1], [2, 2]]}]}', '{"zones": [{"polygon": [[0, -1], [1, 1], [2, 2]]}]}',
-     '{"zones": [3]}'],
+     '{"zones": [3]}', '{"zones": [{"polygon": [[0, 0], [0.5, 0.5], [1, 1]]}]}',
+     '{"zones": [{"polygon": [[0.1, 0.5], [400, 0.5], [0.4, 1]]}]}',
+     '{"zones": [{"name": "a", "polygon": [[0, 0], [1, 0], [1, 1]], "colour": 1}]}',
+     '{"zones":[{"name": "a", "polygon": [[0, 0], [1, 0], [1, 1]]}, {"name": "a", "polygon": [[0, 0], [1, 0], [5, 1]]}]}',
+     ],
 )  # fmt: skip
 def test_a_wrong_zone_file_is_told(tmp_path, text):
     path = tmp_path / "zones.json"

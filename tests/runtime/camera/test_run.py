@@ -128,6 +128,15 @@ def test_a_folder_with_a_damaged_image(artifact, folder, tmp_path, capsys):
         (["--source", "{clip}", "--web", "99999"], "0..65535"),
         (["--source", "{clip}", "--bind", "203.0.113.9"], "cannot be used"),
         (["--source", "{clip}", "--threads", "0"], "--threads"),
+        (["--source", "{clip}", "--threads", "99999"], "--threads: expected 1..256"),
+        (["--source", " "], "--source is missing"),
+        (["--source", "{clip}", "--mp4", ""], "--mp4: the name of a file is missing"),
+        (["--source", "{clip}", "--mp4", "a/x", "--jsonl", "a/../a/x"], "the same file"),
+        (["--source", "{clip}", "--mp4", "{clip}"], "would overwrite the source"),
+        (["--source", "file://{clip}", "--jsonl", "{clip}"], "would overwrite the source"),
+        (["--source", "{clip}", "--jsonl", "/dev/full"], "no space left"),
+        (["--source", "{clip}", "--coco", "/dev/full"], "is no file"),
+        (["--source", "{clip}", "--coco", "/"], "is no file"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(artifact, clip, capsys, arguments, words):
@@ -136,6 +145,24 @@ def test_mistakes_are_told_in_one_sentence(artifact, clip, capsys, arguments, wo
     assert code == 2
     assert re.search(words, said), said
     assert "Traceback" not in said
+
+
+def test_no_record_takes_the_place_of_what_is_read(artifact, folder, tmp_path, capsys):
+    zones = tmp_path / "zones.json"
+    zones.write_text('{"zones": [{"polygon": [[0, 0], [1, 0], [1, 1]]}]}')
+    before = {p: p.read_bytes() for p in (zones, folder / "0.jpg")}
+    for place in before:
+        assert main([str(artifact), "--source", str(folder), "--zone", str(zones), "--coco", str(place)]) == 2
+        assert "would overwrite" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_so_many_results_and_no_more(artifact, clip, tmp_path, capsys):
+    path = tmp_path / "l.jsonl"
+    assert main([str(artifact), "--source", str(clip), "--frames", "3", "--jsonl", str(path), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["results"], summary["ended"]) == (3, "limit")
+    assert len([r for r in records(path) if r["type"] == "frame"]) == 3
 
 
 @pytest.mark.parametrize("place", ["nowhere", "{folder}"])
