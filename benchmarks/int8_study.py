@@ -253,6 +253,7 @@ def quantized(study: Study, ranges: Ranges, flavour: str, out: Path) -> Artifact
             "ranges": ranges,
             "flavour": flavour,
             "float_nodes": float_nodes(source),
+            "float_modules": list(source.manifest.get("float_modules", ())),
             "reduce_range": False,
         }
         run_in_child("edgekit.conversion.qdq:quantize_file", request, "quantize", source.path)
@@ -336,6 +337,8 @@ def markdown(study: Study, state: State) -> str:
     )
     text += "; sets 1 and 2 are others of the smallest size. Below zero INT8 is better.\n\n"
     text += grid(HEADS, rows)
+    if not state.layers:
+        return text
     top = state.layers[:12]
     text += (
         "\n## The most sensitive layers\nSquared error at the ends of the head, relative to their variance, with one"
@@ -366,8 +369,8 @@ DASHES = {"x86": "", "trt": "6 4"}
 
 def picture(state: State) -> str:
     """An SVG of the points of mAP@0.5 lost over the number of calibration images; dots alone are other sets."""
-    rows = [row for row in rows_of(state) if row["flavour"] and row["runtime"] == "onnxruntime"]
-    sizes = sorted({row["size"] for row in rows})
+    rows = [row for row in rows_of(state) if row["runtime"] == "onnxruntime" and row["flavour"]]
+    sizes = sorted({row["size"] for row in rows}) or [0]
     values = [row["lost_map50"] for row in rows] + [0.0]
     low, high = min(values) - 0.1, max(values) + 0.1
     step = (WIDTH - LEFT - 130) / max(1, len(sizes) - 1)
@@ -446,18 +449,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         study = study_of(options)
         file = study.work / "state.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (file.parent, options.out.parent):
+            folder.mkdir(parents=True, exist_ok=True)
         for state in run(study, file):
             with new_file(file) as handle:
                 json.dump(asdict(state), handle)
+            if len(state.cells) > 1:  # an unfinished table is worth reading
+                write(study, state, options.out)
     except EdgeKitError as error:
         print(f"int8_study: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("int8_study: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write(study, state, options.out)
     print(markdown(study, state))
     return 0
 
