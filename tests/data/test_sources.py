@@ -1,0 +1,288 @@
+"""Recipes with several sources: what is labelled where, what an epoch sees, and mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit import pipeline
+from edgekit.data.augment import Augment
+from edgekit.data.coco import read_coco
+from edgekit.data.dataset import DetectionDataset, EpochSampler, MixedDataset
+from edgekit.data.sources import (
+    Mixture,
+    Source,
+    evaluated_classes,
+    read_sources,
+    recipe_sources,
+    source_notes,
+    validation_set,
+    widened,
+)
+from edgekit.recipe import Recipe, load_recipe
+from edgekit.runtime.errors import BadConfig, BadInput, EdgeKitError
+from edgekit.runtime.preprocess import Preprocess
+
+SAMPLE = Path(__file__).resolve().parents[2] / "calibration" / "dhaka-calib"
+CLASSES = ("pedestrian", "vehicle", "scooter")
+MAP = "classes: {pedestrian: [person], vehicle: [car, bus]}\ndrop: [sign]\n"
+
+RECIPE = f"""
+name: mixed
+classes: [pedestrian, vehicle, scooter]
+model: {{name: mobile-centernet}}
+preprocess: {{size: [96, 64]}}
+data:
+  root: .
+  sources:
+    roads: {{images: {SAMPLE / "images"}, train: roads.json, val: roads.json, labelled: [scooter, vehicle]}}
+    town: {{root: town, images: {SAMPLE / "images"}, train: t.json, val: t.json, class_map: map.yaml, repeat: 1.5}}
+"""
+
+
+def content_of(images: slice, categories: list[str], boxes: list[str]) -> dict[str, Any]:
+    """Some of the sample's images, each with one box of every class of ``boxes``."""
+    records = json.loads((SAMPLE / "annotations.json").read_text(encoding="utf-8"))["images"][images]
+    table = [{"id": i, "name": name} for i, name in enumerate(categories, 7)]
+    found = [
+        {"id": 100 * n + k, "image_id": r["id"], "category_id": 7 + categories.index(name), "bbox": [9 * k, 9, 20, 30]}
+        for n, r in enumerate(records)
+        for k, name in enumerate(boxes)
+    ]
+    return {"images": records, "annotations": found, "categories": table}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Three images of roads, where nobody looked for pedestrians, and four of a town under other names."""
+    (tmp_path / "town").mkdir()
+    roads = content_of(slice(0, 3), ["vehicle", "scooter"], ["vehicle", "scooter", "scooter"])
+    town = content_of(slice(3, 7), ["sign", "bus", "person", "car"], ["person", "car", "bus", "sign"])
+    (tmp_path / "roads.json").write_text(json.dumps(roads), encoding="utf-8")
+    (tmp_path / "town" / "t.json").write_text(json.dumps(town), encoding="utf-8")
+    (tmp_path / "map.yaml").write_text(MAP, encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    return tmp_path / "recipe.yaml"
+
+
+def mixture(file: Path, *overrides: str) -> Mixture:
+    recipe = load_recipe(file, list(overrides))
+    return Mixture(read_sources(recipe), recipe.classes)
+
+
+# -- what is read -----------------------------------------------------------------------------------------------------
+def test_each_source_has_the_detectors_classes_and_says_which_are_labelled(file: Path) -> None:
+    roads, town = read_sources(load_recipe(file))
+    assert roads.labelled == ("vehicle", "scooter")
+    assert town.labelled == ("pedestrian", "vehicle")  # without being told: what the map makes of its classes
+    for source, counts in ((roads, [0, 3, 6]), (town, [4, 8, 0])):
+        for coco in (source.train, source.val):
+            assert coco is not None
+            assert coco.classes == CLASSES
+            assert coco.category_ids == (1, 2, 3)
+            assert coco.class_counts().tolist() == counts
+
+
+def test_boxes_of_classes_that_are_not_labelled_are_left_out_and_counted(file: Path) -> None:
+    """Where only some objects of a class were labelled, none of them may be taken for all."""
+    sources = read_sources(load_recipe(file, ["data.sources.town.labelled=[pedestrian]"]))
+    assert sources[1].train is not None
+    assert sources[1].train.class_counts().tolist() == [4, 0, 0]
+    notes = source_notes(sources, CLASSES)
+    assert "source roads: pedestrian not labelled; no loss there, and in no mean" in notes
+    assert "source town, train: 8 boxes of class 'vehicle' left out: not asked for" in notes
+    assert "source town, val: 4 of 4 images are trained on too" in notes
+
+
+def test_a_recipe_of_one_set_is_one_source(file: Path) -> None:
+    whole = ["classes=[vehicle, scooter]", f"data={{root: ., images: {SAMPLE / 'images'}, train: roads.json}}"]
+    (source,) = recipe_sources(load_recipe(file, whole))
+    assert (source.name, source.labelled, source.val) == ("", ("vehicle", "scooter"), None)
+    assert source.train is not None
+    mix = Mixture.of(source.train)
+    assert mix.labelled(mix.sources[0]) is None
+    assert mix.draw(0, 3).tolist() == [0, 1, 2]
+
+
+def test_one_sources_validation_set(file: Path) -> None:
+    assert validation_set(load_recipe(file), "town").class_counts().tolist() == [4, 8, 0]
+    with pytest.raises(BadConfig, match="toun"):
+        validation_set(load_recipe(file), "toun")
+
+
+def test_a_set_of_some_classes_measures_these(file: Path) -> None:
+    """A set whose classes are all the detector's lacks the others; one with foreign classes is a mistake."""
+    roads = file.with_name("roads.json")
+    assert evaluated_classes(roads, CLASSES) == ["vehicle", "scooter"]
+    assert evaluated_classes(roads, ("vehicle", "scoter")) == ["vehicle", "scoter"]
+    assert evaluated_classes(roads, ("scooter", "vehicle")) == ["scooter", "vehicle"]
+    coco = read_coco(roads, SAMPLE / "images", ["scooter"])
+    wide = widened(coco, CLASSES)
+    assert wide.class_counts().tolist() == [0, 0, 6]
+    assert set(wide.samples[0].labels.tolist()) == {2}
+
+
+# -- what an epoch sees -----------------------------------------------------------------------------------------------
+def test_an_epoch_sees_each_source_as_often_as_it_says(file: Path) -> None:
+    mix = mixture(file)
+    assert len(mix) == 3 + 6
+    assert list(mix.starts()) == [0, 3]
+    first, second = mix.draw(0, 0), mix.draw(0, 1)
+    for drawn in (first, second):
+        assert drawn[:7].tolist() == [0, 1, 2, 3, 4, 5, 6]
+        assert len(set(drawn.tolist())) == len(drawn) == 9
+        assert set(drawn[7:].tolist()) <= {7, 8, 9, 10}
+    assert any(mix.draw(0, epoch).tolist() != first.tolist() for epoch in range(1, 6))
+    assert mix.draw(0, 1).tolist() == second.tolist()
+    assert mix.class_counts().tolist() == [6, 3 + 12, 6]
+
+
+def test_two_processes_share_an_epoch(file: Path) -> None:
+    mix = mixture(file)
+    parts = []
+    for rank in range(2):
+        sampler = EpochSampler(len(mix), True, 5, rank, 2, 2, lambda epoch: mix.draw(5, epoch))
+        sampler.set_epoch(2)
+        parts.append([index for _, index in sampler])
+    assert [len(part) for part in parts] == [4, 4]
+    assert not set(parts[0]) & set(parts[1])
+    assert set(parts[0] + parts[1]) <= set(mix.draw(5, 2).tolist())
+
+
+def datasets(mix: Mixture, mosaic: float = 0.0) -> MixedDataset:
+    preprocess = Preprocess((96, 64))
+    return MixedDataset(
+        [
+            DetectionDataset(coco, preprocess, Augment(), 0, mosaic, mix.labelled(source), start)
+            for coco, source, start in zip(mix.sets, mix.sources, mix.starts(), strict=True)
+        ]
+    )
+
+
+def test_items_know_what_is_labelled_and_repeats_differ(file: Path) -> None:
+    mix = mixture(file)
+    items = datasets(mix)
+    for index, labelled in ((0, [False, True, True]), (2, [False, True, True]), (3, [True, True, False])):
+        mask = items[0, index].labelled
+        assert mask is not None
+        assert mask.tolist() == labelled
+    again = items[0, 3 + 4]  # the town's first image a second time
+    assert again.image_id == items[0, 3].image_id
+    assert (again.canvas != items[0, 3].canvas).any()
+    np.testing.assert_array_equal(items[0, 7].canvas, again.canvas)
+
+
+def test_a_mosaic_is_of_one_source(file: Path) -> None:
+    """Labels of a canvas are those of the image that it began with, so all four must have the same."""
+    items = datasets(mixture(file), mosaic=1.0)
+    for epoch in range(4):
+        assert set(items[epoch, 0].boxes.labels.tolist()) <= {1, 2}
+        assert set(items[epoch, 4].boxes.labels.tolist()) <= {0, 1}
+
+
+def test_a_source_alone_is_the_dataset_that_it_was(file: Path) -> None:
+    coco = read_coco(file.with_name("roads.json"), SAMPLE / "images")
+    mix = Mixture.of(coco)
+    alone = DetectionDataset(coco, Preprocess((96, 64)), Augment(), 0)
+    for index in range(3):
+        np.testing.assert_array_equal(datasets(mix)[1, index].canvas, alone[1, index].canvas)
+    assert EpochSampler(3, True, 4, draw=lambda e: mix.draw(4, e)).__iter__().__next__() == next(
+        iter(EpochSampler(3, True, 4))
+    )
+
+
+# -- data check -------------------------------------------------------------------------------------------------------
+def test_data_check_of_a_recipe(file: Path) -> None:
+    found = pipeline.data_recipe(file)
+    assert found["images_per_epoch"] == 9
+    assert [(s["source"], s["split"], s["images"]) for s in found["sources"]] == [
+        ("roads", "train", 3),
+        ("roads", "val", 3),
+        ("town", "train", 4),
+        ("town", "val", 4),
+    ]
+    assert found["sources"][2]["labelled"] == ["pedestrian", "vehicle"]
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.sources.town.labelled=[pedestrain]"], ["data.sources.town.labelled", "did you mean pedestrian"]),
+        (["data.sources.town.labelled=[vehicle, vehicle]"], ["appears twice"]),
+        (["data.sources.town.labelled=[]"], ["data.sources.town.labelled"]),
+        (["data.sources.town.labelled=[scooter, vehicle]"], ["no class scooter", "it has: pedestrian, vehicle"]),
+        (["data.sources.town.rot=x"], ["data.sources.town.rot", "did you mean root"]),
+        (["data.sources.town.repeat=0"], ["data.sources.town.repeat", "greater than 0"]),
+        (["data.sources.town.train=gone.json"], ["gone.json", "no such annotation file"]),
+        (["data.sources.town.class_map=gone.yaml"], ["gone.yaml"]),
+        (["data.sources.town.root=gone"], ["gone", "no such folder", "data.root=FOLDER"]),
+        (["data.sources.town.class_map=null"], ["town", "no class of the recipe's", "sign, bus, person, car"]),
+        (["data.sources.town={root: town}"], ["data.sources.town", "neither train nor val"]),
+        (["data.train=roads.json"], ["train beside sources"]),
+        (["data.sources={a-b: {train: x}}"], ["a-b"]),
+        (
+            ["data.sources.town.train=null", "data.sources.town.val=null"],
+            ["data.sources.town", "neither train nor val"],
+        ),
+        (["data.sources.town.labelled=[vehicle]"], ["pedestrian", "labelled in no training source"]),
+        (["data.sources.town.train=null"], ["pedestrian", "labelled in no training source"]),
+    ],
+)
+def test_mistakes_are_named(file: Path, overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(EdgeKitError) as error:
+        read_sources(load_recipe(file, overrides))
+    for word in words:
+        assert word in str(error.value)
+
+
+def changed(file: Path, name: str, **values: Any) -> Recipe:
+    path = file.parent / name
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+    return load_recipe(file)
+
+
+def test_a_class_that_is_listed_and_never_labelled_must_be_explained(file: Path) -> None:
+    """CamVid's scooters: the category is there and no box, though scooters are in the pictures."""
+    (file.parent / "map.yaml").write_text(MAP.replace("classes: {", "classes: {scooter: [moped], "), encoding="utf-8")
+    with pytest.raises(BadInput, match=r"lists scooter and has no box of it.*labelled=\[pedestrian, vehicle\]"):
+        read_sources(load_recipe(file))
+    told = ["data.sources.town.labelled=[pedestrian, vehicle, scooter]"]
+    assert read_sources(load_recipe(file, told))[1].labelled == CLASSES
+
+
+def test_sources_without_images_or_boxes(file: Path) -> None:
+    with pytest.raises(BadInput, match=r"t\.json.*\n.*images: the list is empty"):
+        read_sources(changed(file, "town/t.json", images=[], annotations=[]))
+    recipe = changed(file, "roads.json", annotations=[])
+    with pytest.raises(BadInput, match=r"roads\.json: no box of vehicle, scooter"):
+        read_sources(recipe)
+
+
+def test_a_class_with_labels_and_no_box_anywhere(file: Path) -> None:
+    boxes = content_of(slice(0, 3), ["vehicle", "scooter"], ["vehicle"])["annotations"]
+    with pytest.raises(BadInput, match="no box of class scooter in roads"):
+        read_sources(changed(file, "roads.json", annotations=boxes))
+
+
+def test_a_map_that_names_a_class_twice_or_forgets_one(file: Path) -> None:
+    (file.parent / "map.yaml").write_text("classes: {vehicle: [car], pedestrian: [car, person]}", encoding="utf-8")
+    with pytest.raises(BadConfig, match="named more than once: car"):
+        read_sources(load_recipe(file))
+    (file.parent / "map.yaml").write_text("classes: {vehicle: [car], pedestrian: [person]}", encoding="utf-8")
+    with pytest.raises(BadInput, match="says nothing about bus, sign"):
+        read_sources(load_recipe(file))
+
+
+def test_identity_depends_on_what_is_labelled_and_how_often_it_is_seen(file: Path) -> None:
+    digests = {
+        mixture(file, *more).digest()
+        for more in ((), ("data.sources.town.repeat=2",), ("data.sources.roads.labelled=[vehicle, scooter]",))
+    }
+    assert len(digests) == 2
+    source = read_sources(load_recipe(file))[0]
+    assert Mixture((Source("x", source.train, None, source.labelled),), CLASSES).digest() not in digests
