@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from edgekit.conversion.qdq import quantize_file
 from edgekit.models.zoo import build
 from edgekit.recipe import load_recipe
 from edgekit.runtime.errors import BadConfig
+from edgekit.training.fit import fit
 from edgekit.training.qat import Plan, Rounding, Step, round_activation, round_weight, scale_of
 
 FLAVOURS = ["x86", "trt"]
@@ -233,6 +235,20 @@ def test_networks_of_the_zoo_can_be_watched(name: str) -> None:
         out = model(torch.randn(1, 3, 320, 320))
     assert rounding.plan.slots > 20
     assert out is not None
+
+
+def test_what_is_saved_is_an_ordinary_checkpoint(tiny: Path, trained: Path, tmp_path: Path) -> None:
+    """The names of the weights it began with, other values, and the same statistics of the norms; it can be resumed."""
+    wishes = [f"train.init={trained}", "quantization_aware={images: 4}", "train.ema=0"]
+    before = safetensors.torch.load_file(trained)
+    fit(load_recipe(tiny, [*wishes, "train.epochs=1"]), tmp_path / "run")
+    artifact = fit(load_recipe(tiny, [*wishes, "train.epochs=2"]), tmp_path / "run", resume=True)
+    after = safetensors.torch.load_file(artifact.file("weights.safetensors"))
+    assert after.keys() == before.keys()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert "head.heatmap.0.weight" in changed
+    assert not [name for name in changed if "running" in name]
+    assert artifact.manifest["metrics"]["steps"] == 4
 
 
 # -- recipes ----------------------------------------------------------------------------------------------------------
