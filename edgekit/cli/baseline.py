@@ -39,5 +39,10 @@ def baseline(
         print_json(records)
         return
     show_records(records)
+    if any(record.get("undisturbed") == 0 for record in records):
+        print(
+            "Warning: a row without an undisturbed run cannot be gated on time: latency would be 'not comparable'. "
+            "Measure again when nothing else runs here, or gate without it: --max mAP=-0.5pt,size=+1%,gops=+0%"
+        )
     if out:
         print(f"Next: edgekit gate {out} REPORT...")

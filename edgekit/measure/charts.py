@@ -100,9 +100,13 @@ def scatter(points: Sequence[Point], y_digits: int = 0) -> Markup:
 
     parts = [*_grid(x_axis, y_axis, y_digits), *_staircase([place(p.x, p.y) for p in front])]
     taken: list[tuple[float, float]] = []
+    chips = []
     for point in points:
         x, y = place(point.x, point.y)
-        parts.append(_chip(point, x, y, _free_offset(x, y, taken), point in front))
+        offset = _free_offset(x, y, taken)
+        parts += _anchor(point, x, y, offset)  # below every chip, so that none of them is covered
+        chips.append(_chip(point, x, y, offset, point in front))
+    parts += chips
     return _svg(PLOT_HEIGHT, "accuracy over latency: " + "; ".join(p.title for p in points), parts, "plot")
 
 
@@ -147,15 +151,25 @@ def _free_offset(
 _ANGLES = (-0.5, 0.5, -0.25, -0.75, 0.25, 0.75, 0.0, 1.0)  # of pi, clockwise from the right; first above, then below
 
 
+def _anchor(point: Point, x: float, y: float, offset: tuple[float, float]) -> list[Markup]:
+    """Where a chip that moved belongs: a dot, and a line to the chip."""
+    if not any(offset):
+        return []
+    return [
+        Markup(
+            '<svg x="{:.3f}%" y="{:.1f}" overflow="visible"><line class="leader" x1="0" y1="0" x2="{:.1f}" '
+            'y2="{:.1f}"/><circle class="{} anchor" r="4"/></svg>'
+        ).format(x, y, *offset, point.style)
+    ]
+
+
 def _chip(point: Point, x: float, y: float, offset: tuple[float, float], on_front: bool) -> Markup:
     dx, dy = offset
     kind = "point" if on_front else "point behind"
-    leader = Markup('<line class="leader" x1="0" y1="0" x2="{:.1f}" y2="{:.1f}"/>').format(dx, dy) if dx or dy else ""
-    dot = Markup('<circle class="{} dot" r="4"/>').format(point.style) if dx or dy else ""
     return Markup(
-        '<svg x="{:.3f}%" y="{:.1f}" overflow="visible"><g class="{}"><title>{}</title>{}{}'
+        '<svg x="{:.3f}%" y="{:.1f}" overflow="visible"><g class="{}"><title>{}</title>'
         '<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"/><text class="on" x="{:.1f}" y="{:.1f}">{}</text></g></svg>'
-    ).format(x, y, kind, point.title, leader, dot, point.style, dx, dy, CHIP, dx, dy + 4, point.number)
+    ).format(x, y, kind, point.title, point.style, dx, dy, CHIP, dx, dy + 4, point.number)
 
 
 def timeline(samples: Sequence[float], p50: float) -> Markup:

@@ -120,10 +120,15 @@ def _against_fp32(row: Row, timed: Sequence[Row], several: bool) -> str | None:
     base = same[0]
     parts = [f"{base.latency.p50 / row.latency.p50:.2f} x as fast" if base.latency else ""]
     if row.accuracy and base.accuracy:
-        parts.append(f"mAP@0.5 {100 * (row.accuracy.map50 - base.accuracy.map50):+.1f} points".replace("-", "\u2212"))
+        parts.append(f"mAP@0.5 {points(row.accuracy.map50 - base.accuracy.map50, '+')} points")
     parts.append(f"file {row.model_file.bytes / base.model_file.bytes:.2f} x the size")
     where = f"{row.runtime} ({row.recipe} on {row.board})" if several else row.runtime
     return f"{row.precision.upper()} against FP32 in {where}: {', '.join(parts)}{_caution(row, base)}."
+
+
+def points(share: float, sign: str = "-") -> str:
+    """Percentage points of a difference of shares, with one digit; what rounds to nothing has no minus."""
+    return f"{round(100 * share, 1) + 0.0:{sign}.1f}".replace("-", "\u2212")
 
 
 def verdict_text(row: Row) -> str:
@@ -184,7 +189,7 @@ def _latency_facts(row: Row) -> list[tuple[str, str]]:
         ("p99", f"n < {P99_NEEDS}" if latency.p99 is None else f"{latency.p99:.2f} ms"),
         ("max", f"{latency.max:.2f} ms"),
         ("p90, 99 % sure", _show(latency.p90_estimate, "{:.2f} ms")),
-        ("p99, 99 % sure", _show(latency.p99_estimate, "{:.2f} ms")),
+        ("p99, 99 % sure", f"n < {P99_NEEDS}" if latency.p99 is None else _show(latency.p99_estimate, "{:.2f} ms")),
     ]
 
 
@@ -199,8 +204,14 @@ def _process_facts(row: Row) -> list[tuple[str, str]]:
         ("last third / first third", _show(row.sustained.ratio if row.sustained else None, "{:.3f} x")),
         ("energy per frame", _energy(row)),
         ("offline throughput", _offline(row)),
-        ("mAP@0.5 lost to FP32", _show(100 * row.drop.map50 if row.drop else None, "{:.1f} points")),
+        ("mAP@0.5 lost to FP32", _lost(row)),
     ]
+
+
+def _lost(row: Row) -> str:
+    if row.drop is not None:
+        return f"{points(row.drop.map50)} points"
+    return "it is FP32" if row.precision == "fp32" and row.accuracy else NOT_MEASURED
 
 
 def _energy(row: Row) -> str:

@@ -89,3 +89,12 @@ def test_baseline_save_and_show(reports, capsys):
     (record,) = json.loads(capsys.readouterr().out)
     assert (record["runs"], record["p50_ms"]) == (3, pytest.approx(10.0))
     assert main(["baseline", "save", out]) == 2
+
+
+def test_a_baseline_that_cannot_be_gated_on_time_says_so(pipeline, capsys):
+    pipeline.results["baseline"] = [{"row": "quiet", "runs": 3, "undisturbed": 2}]
+    assert main(["baseline", "show", "b.json"]) == 0
+    assert "Warning" not in capsys.readouterr().out
+    pipeline.results["baseline"] += [{"row": "disturbed", "runs": 3, "undisturbed": 0}]
+    assert main(["baseline", "show", "b.json"]) == 0
+    assert "cannot be gated on time" in capsys.readouterr().out

@@ -22,7 +22,7 @@ from edgekit.measure.report import (
     write_report,
 )
 from edgekit.measure.row import Latency
-from edgekit.measure.words import file_facts, findings, labels, machines
+from edgekit.measure.words import file_facts, findings, labels, machines, points, run_facts
 from edgekit.runtime.errors import BadInput
 
 from .test_row import HEADERS, make_row
@@ -368,6 +368,26 @@ def test_points_that_coincide_have_chips_that_do_not():
     assert len(centres) == 6
     assert min(math.dist(a, b) for i, a in enumerate(centres) for b in centres[:i]) >= 20
     assert page.faults == []
+
+
+def test_a_moved_chips_own_place_covers_no_other_chip():
+    html = scatter([point(50, 44, n) for n in range(1, 7)])
+    assert html.rindex(' anchor"') < html.index('<text class="on"')
+
+
+def test_the_fp32_file_is_its_own_reference_and_few_frames_tell_no_p99():
+    fp32, int8 = (dict(run_facts(timed(5.0, precision=precision, drop=None))) for precision in ("fp32", "int8"))
+    assert fp32["mAP@0.5 lost to FP32"] == "it is FP32"
+    assert int8["mAP@0.5 lost to FP32"] == "not measured"
+    assert fp32["p99, 99 % sure"] == "n < 662"
+
+
+@pytest.mark.parametrize(
+    ("share", "sign", "text"),
+    [(-0.0004, "+", "+0.0"), (0.0012, "+", "+0.1"), (-0.0012, "-", "\u22120.1"), (0.0, "-", "0.0")],
+)
+def test_points_that_round_to_nothing_have_no_minus(share, sign, text):
+    assert points(share, sign) == text
 
 
 def _elements(html, wanted):
