@@ -114,9 +114,7 @@ class Capture(object):
                 if not self.connected:
                     self._error = error
                     return
-                if not isinstance(error, EdgeKitError):
-                    error = " ".join(str(error).split())
-                self._lost("cannot be opened again ({})".format(str(error).rstrip(".")))
+                self._lost("cannot be opened again ({})".format(" ".join(str(error).split()).rstrip(".")))
                 wait = min(2 * wait, RETRY_MOST)
             self._heard = clock()
             if self.state == "lost" and self._stop.wait(wait):

@@ -5,6 +5,7 @@ address, then as a cookie. On 127.0.0.1 a Host header of another name is refused
 by a name that it points here; and a WebSocket must come from the page itself.
 """
 
+import errno
 import hmac
 import http.cookies
 import http.server
@@ -77,6 +78,11 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
                 super(Server, self).__init__((host, number), Handler)
                 return
             except (OSError, OverflowError) as error:
+                if getattr(error, "errno", None) == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+                    raise BadConfig(
+                        "--bind {}: cannot be used, it is no address of this machine ({}). All of its addresses: "
+                        "--bind 0.0.0.0".format(host, getattr(error, "strerror", error))
+                    ) from error
                 if i + 1 == len(wanted):
                     raise BadConfig(
                         "--web: {}:{} cannot be used ({}). Choose another port, or leave it out.".format(

@@ -104,7 +104,8 @@ def test_zones_are_read(tmp_path):
      '{"zones": [3]}', '{"zones": [{"polygon": [[0, 0], [0.5, 0.5], [1, 1]]}]}',
      '{"zones": [{"polygon": [[0.1, 0.5], [400, 0.5], [0.4, 1]]}]}',
      '{"zones": [{"name": "a", "polygon": [[0, 0], [1, 0], [1, 1]], "colour": 1}]}',
-     '{"zones":[{"name": "a", "polygon": [[0, 0], [1, 0], [1, 1]]}, {"name": "a", "polygon": [[0, 0], [1, 0], [5, 1]]}]}',
+     '{"zones": [{"name": "a", "polygon": [[0, 0], [1, 0], [1, 1]]}, '
+     '{"name": "a", "polygon": [[0, 0], [1, 0], [5, 1]]}]}',
      ],
 )  # fmt: skip
 def test_a_wrong_zone_file_is_told(tmp_path, text):
