@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from .backbones.hrnet import HRNET_W16, HRNET_W32, HRNet, HRNetConfig
+from .backbones.hrnet import HRNET_W16, HRNET_W16_SLIM, HRNET_W32, HRNet, HRNetConfig
 from .centernet import CenterNet
 
-BACKBONES: dict[str, HRNetConfig] = {"hrnet-w16": HRNET_W16, "hrnet-w32": HRNET_W32}
+BACKBONES: dict[str, HRNetConfig] = {
+    "hrnet-w16": HRNET_W16,
+    "hrnet-w32": HRNET_W32,
+    "hrnet-w16-slim": HRNET_W16_SLIM,
+}
 
 
 class MobileCenterNet(CenterNet):
-    """backbone: "hrnet-w16" (student) or "hrnet-w32" (teacher); head_filters: 32 or 64 in the paper."""
+    """backbone: "hrnet-w16" (student), "hrnet-w32" (teacher) or our "hrnet-w16-slim"; head_filters: 32 or 64."""
 
     def __init__(self, classes: int, backbone: str = "hrnet-w16", head_filters: int = 32) -> None:
         if backbone not in BACKBONES:

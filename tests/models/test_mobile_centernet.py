@@ -13,6 +13,7 @@ from edgekit.models.zoo import DETECTORS, build
 from edgekit.runtime.errors import BadConfig
 
 TEACHER = {"backbone": "hrnet-w32", "head_filters": 64}
+SLIM = {"backbone": "hrnet-w16-slim"}
 
 
 def parameters(*modules: nn.Module) -> int:
@@ -21,7 +22,7 @@ def parameters(*modules: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     ("classes", "options", "count"),
-    [(10, {}, 1_616_366), (4, {}, 1_616_168), (3, {}, 1_616_135), (10, TEACHER, 28_591_950)],
+    [(10, {}, 1_616_366), (4, {}, 1_616_168), (3, {}, 1_616_135), (10, TEACHER, 28_591_950), (3, SLIM, 1_241_639)],
 )
 def test_parameters(classes: int, options: dict[str, object], count: int) -> None:
     with torch.device("meta"):
@@ -53,7 +54,7 @@ def test_parameters_of_each_part() -> None:
     assert sum(parts.values()) == parameters(model)
 
 
-@pytest.mark.parametrize(("options", "gigamacs"), [({}, 5.604), (TEACHER, 29.310)])
+@pytest.mark.parametrize(("options", "gigamacs"), [({}, 5.604), (TEACHER, 29.310), (SLIM, 1.855)])
 def test_multiply_accumulates_at_576x320(options: dict[str, object], gigamacs: float) -> None:
     with torch.device("meta"):
         model = build("mobile-centernet", 10, options).eval()

@@ -18,15 +18,19 @@ from ..blocks import BasicBlock, Bottleneck, conv_bn
 class HRNetConfig:
     """width: channels of the highest-resolution branch; each lower branch doubles them.
     modules: exchange modules in stages 2, 3 and 4.  blocks: basic blocks per branch and module.
+    slim: the width of a stem and a first stage of two basic blocks, in the place of HRNet's 64 and four bottlenecks
     """
 
     width: int
     modules: tuple[int, int, int]
     blocks: int
+    slim: int | None = None
 
 
 HRNET_W16 = HRNetConfig(width=16, modules=(1, 1, 1), blocks=2)  # the student
 HRNET_W32 = HRNetConfig(width=32, modules=(1, 4, 3), blocks=4)  # the teacher
+# Ours: the four bottlenecks of the first stage, at stride 4 and 256 channels wide, are 58 % of the student's arithmetic.
+HRNET_W16_SLIM = HRNetConfig(width=16, modules=(1, 1, 1), blocks=2, slim=32)
 
 
 class Exchange(nn.Module):
@@ -76,9 +80,10 @@ class HRNet(nn.Module):
         super().__init__()
         c = config.width
         self.out_channels = c
-        self.stem = nn.Sequential(conv_bn(3, 64, 3, stride=2), conv_bn(64, 64, 3, stride=2))
-        self.stage1 = nn.Sequential(Bottleneck(64, 64, 256), *(Bottleneck(256, 64, 256) for _ in range(3)))
-        self.transition1 = nn.ModuleList([conv_bn(256, c, 3), conv_bn(256, 2 * c, 3, stride=2)])
+        stem = config.slim or 64
+        self.stem = nn.Sequential(conv_bn(3, stem, 3, stride=2), conv_bn(stem, stem, 3, stride=2))
+        self.stage1, first = _first_stage(config.slim)
+        self.transition1 = nn.ModuleList([conv_bn(first, c, 3), conv_bn(first, 2 * c, 3, stride=2)])
         self.stage2 = _stage([c, 2 * c], config.modules[0], config.blocks)
         self.transition2 = conv_bn(2 * c, 4 * c, 3, stride=2)
         self.stage3 = _stage([c, 2 * c, 4 * c], config.modules[1], config.blocks)
@@ -91,6 +96,13 @@ class HRNet(nn.Module):
         maps = _run(self.stage3, [*maps, self.transition2(maps[-1])])
         maps = _run(self.stage4, [*maps, self.transition3(maps[-1])])
         return maps[0]
+
+
+def _first_stage(slim: int | None) -> tuple[nn.Sequential, int]:
+    """The stage at one resolution, and its channels."""
+    if slim:
+        return nn.Sequential(BasicBlock(slim), BasicBlock(slim)), slim
+    return nn.Sequential(Bottleneck(64, 64, 256), *(Bottleneck(256, 64, 256) for _ in range(3))), 256
 
 
 def _stage(widths: Sequence[int], modules: int, blocks: int, last_rows: int | None = None) -> nn.ModuleList:
