@@ -12,8 +12,8 @@ from .output import show_artifact
 from .progress import work
 
 EXAMPLE = """
-edgekit build runs/demo/onnx --board desktop-gpu --precision fp16 --out runs/demo/engine
-edgekit build runs/demo/onnx --board desktop-gpu --pin head.size --nms graph
+edgekit build runs/gpu/onnx --board desktop-gpu --precision fp16 --out runs/gpu/engine
+edgekit build runs/gpu/onnx --board desktop-gpu --pin head.size --nms graph
 """
 
 
@@ -53,6 +53,8 @@ def build(
 
     An engine works only with the TensorRT and the kind of GPU that built it. For a board that is another machine, use
     edgekit flash or edgekit bundle: the board builds its own. What the board cannot do is refused before any work.
+
+    The artifact is one with float input: edgekit export RECIPE --board desktop-gpu --out runs/gpu/onnx
     """
     import edgekit
     from edgekit.conversion.engine import EngineOptions

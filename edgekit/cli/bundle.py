@@ -12,8 +12,8 @@ from .output import print_json, show_values
 from .progress import work
 
 EXAMPLE = """
-edgekit bundle runs/demo/onnx-tx2 --board jetson-tx2 --out blocks.tar.gz
-edgekit bundle runs/demo/onnx-tx2 --board jetson-tx2 --sign edgekit-key
+edgekit bundle runs/tx2/onnx --board jetson-tx2 --out blocks.tar.gz
+edgekit bundle runs/tx2/onnx --board jetson-tx2 --sign edgekit-key
 edgekit bundle blocks.tar.gz --trust edgekit-key.pub
 """
 
@@ -60,6 +60,8 @@ def bundle(
 
     Model, expected boxes on golden images, evaluation images and the program for the board's own Python 3.6. What the
     board cannot do is refused before any work. The same inputs give the same bytes.
+
+    The artifact is one for the board: edgekit export RECIPE --board jetson-tx2 --out runs/tx2/onnx
     """
     import edgekit
     from edgekit.deploy.bundling import BundleOptions

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..deploy.flashing import Flashed
 
 EXAMPLE = """
-edgekit flash runs/demo/onnx-tx2 --board jetson-tx2 --host nvidia@tx2 --out rows.json
+edgekit flash runs/tx2/onnx --board jetson-tx2 --host nvidia@tx2 --out rows.json
 edgekit flash blocks.tar.gz --host nvidia@tx2-a --host nvidia@tx2-b --trust edgekit-key.pub
 edgekit flash --rollback --host nvidia@tx2
 """
@@ -60,6 +60,8 @@ def flash(
 
     The version before stays current until the new one's boxes are verified. Boards are worked on at the same time; one
     that fails is told and does not stop the others. The same command goes on where an earlier one stopped.
+
+    The artifact is one for the board: edgekit export RECIPE --board jetson-tx2 --out runs/tx2/onnx
     """
     import edgekit
     from edgekit.deploy.bundling import BundleOptions

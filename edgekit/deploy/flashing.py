@@ -142,7 +142,9 @@ def _bundle_file(source: str | Path | None, board: str | None, contents: BundleO
     if path.is_file():
         return path
     if not path.exists():
-        raise BadInput(f"{path}: no such bundle or artifact folder. Make a bundle: edgekit bundle ARTIFACT --board BOARD")
+        raise BadInput(
+            f"{path}: no such bundle or artifact folder. Make a bundle: edgekit bundle ARTIFACT --board BOARD"
+        )
     if board is None:
         raise BadConfig(f"{path}: an artifact is bundled for a board; name it: --board jetson-tx2")
     made = bundle(path, board=board, options=contents, progress=lambda phase, done, all_: show("", phase, done, all_))

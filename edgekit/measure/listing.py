@@ -247,8 +247,12 @@ def read_latency() -> dict[str, dict[str, Any]]:
 
 
 def _use(recipe: Recipe) -> str:
-    first = "edgekit run" if recipe.weights else "edgekit train"
-    return f"## Use\n\n```\n{first} {recipe.name}\nedgekit lint runs/{recipe.name}/onnx --board jetson-tx2\n```"
+    lines = [
+        f"edgekit run {recipe.name}" if recipe.weights else f"edgekit train {recipe.name} data.root=FOLDER",
+        f"edgekit export {recipe.name} --board jetson-tx2 --out runs/{recipe.name}/onnx-tx2",
+        f"edgekit lint runs/{recipe.name}/onnx-tx2 --board jetson-tx2",
+    ]
+    return "\n".join(["## Use", "", "```", *lines, "```"])
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:

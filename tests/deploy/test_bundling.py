@@ -136,7 +136,7 @@ def test_golden_images_alone(model, pictures, tmp_path):
 
 def test_a_key_that_cannot_sign_is_found_before_any_work(model, options, tmp_path, monkeypatch):
     monkeypatch.setattr(bundling, "_fill", lambda *_: pytest.fail("worked for minutes first"))
-    with pytest.raises(BadInput, match="cannot be read.*ssh-keygen"):
+    with pytest.raises(BadInput, match=r"cannot be read.*ssh-keygen"):
         bundle(model.path, board="jetson-tx2", options=options, out=tmp_path / "s.tar.gz", sign=tmp_path / "nowhere")
 
 

@@ -66,7 +66,8 @@ def test_a_card_has_structure_figures_claims_and_use():
         "Nothing yet: `python benchmarks/zoo_latency.py`"
         if "refinedetlite" not in listing.read_latency()
         else "p50 ms",
-        "edgekit train refinedetlite",
+        "edgekit train refinedetlite data.root=FOLDER\nedgekit export refinedetlite --board jetson-tx2 --out "
+        "runs/refinedetlite/onnx-tx2\nedgekit lint runs/refinedetlite/onnx-tx2 --board jetson-tx2\n",
     ):
         assert words in text
     assert "24.3" not in text  # RefineDet on MobileNet is another network

@@ -187,7 +187,7 @@ def test_reading_tells_what_is_wrong_and_where(case, tmp_path):
 
 
 def test_another_kind_and_another_payload(tmp_path):
-    with pytest.raises(ArtifactError, match="kind 'checkpoint', needed 'onnx' or 'onnx-int8'. Make .*: edgekit export"):
+    with pytest.raises(ArtifactError, match=r"'checkpoint', needed 'onnx' or 'onnx-int8'\. .*: edgekit export"):
         read_artifact(make(tmp_path / "a"), kinds=("onnx", "onnx-int8"))
     with pytest.raises(ArtifactError, match=r"no payload 'model.onnx' \(it has: weights.bin\)"):
         read_artifact(tmp_path / "a").file("model.onnx")
