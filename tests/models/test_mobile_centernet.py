@@ -54,7 +54,7 @@ def test_parameters_of_each_part() -> None:
     assert sum(parts.values()) == parameters(model)
 
 
-@pytest.mark.parametrize(("options", "gigamacs"), [({}, 5.604), (TEACHER, 29.310), (SLIM, 1.855)])
+@pytest.mark.parametrize(("options", "gigamacs"), [({}, 5.604), (TEACHER, 29.310), (SLIM, 1.858)])
 def test_multiply_accumulates_at_576x320(options: dict[str, object], gigamacs: float) -> None:
     with torch.device("meta"):
         model = build("mobile-centernet", 10, options).eval()

@@ -29,7 +29,7 @@ class HRNetConfig:
 
 HRNET_W16 = HRNetConfig(width=16, modules=(1, 1, 1), blocks=2)  # the student
 HRNET_W32 = HRNetConfig(width=32, modules=(1, 4, 3), blocks=4)  # the teacher
-# Ours: the four bottlenecks of the first stage, at stride 4 and 256 channels wide, are 58 % of the student's arithmetic.
+# Ours: the first stage, four bottlenecks of 256 channels at stride 4, has 58 % of the student's arithmetic.
 HRNET_W16_SLIM = HRNetConfig(width=16, modules=(1, 1, 1), blocks=2, slim=32)
 
 
