@@ -598,6 +598,7 @@ def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
         )
     if name in sources:
         folder = share("recipes") / recipe["name"]
+        folder = folder if folder.is_dir() else Path()  # of one's own recipe: the paths that it names, from here
         return validation_set(Recipe.model_validate({**recipe, "folder": folder}), name)
     if not str(name).endswith(".json"):
         found = load_set(name)
