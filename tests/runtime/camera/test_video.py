@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.runtime.camera import video as module
 from edgekit.runtime.camera.fmp4 import Fragments
 from edgekit.runtime.camera.sinks import Mp4, SinkThread
 from edgekit.runtime.camera.stats import Stats
@@ -114,6 +115,13 @@ def test_real_time_is_kept_when_pictures_come_unevenly(tmp_path):
     while capture.read()[0]:
         times.append(round(capture.get(cv2.CAP_PROP_POS_MSEC)))
     assert times == pytest.approx([0, 100, 500, 2000, 2100], abs=2)
+
+
+@pytest.mark.parametrize(("cores", "preset"), [(1, "ultrafast"), (2, "veryfast")])
+def test_one_core_gets_the_cheapest_encoder(monkeypatch, cores, preset):
+    monkeypatch.setattr(module, "core_count", lambda: cores)
+    command = module._command((64, 48), None)
+    assert command[command.index("-preset") + 1] == preset
 
 
 def test_the_boxes_of_the_file_format():
