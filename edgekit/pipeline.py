@@ -228,7 +228,9 @@ def data_check(
     from .data.formats import read_set
 
     if layout == "coco" and Path(annotations).suffix.lower() != ".json":
-        raise BadInput(f"{annotations}: not a COCO file (.json). For another layout say which: --layout voc or yolo")
+        raise BadInput(
+            f"{annotations}: neither a COCO file (.json) nor a recipe. Another layout must be named: --layout voc, yolo"
+        )
 
     def looked_at(done: int, total: int) -> None:
         _tell(progress, "images", done, total)
