@@ -1,0 +1,145 @@
+"""Weights of other classes: what of them is kept, for every kind of head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from edgekit.models import zoo
+from edgekit.models.checkpoint import save_weights
+from edgekit.models.detector import Detector
+from edgekit.recipe import Recipe
+from edgekit.runtime.errors import BadConfig, BadInput
+from edgekit.training.transfer import class_rows, start_from
+
+OLD = ("car", "bus", "bike")
+
+
+def recipe_of(model: dict[str, Any], classes: tuple[str, ...], **train: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "r",
+            "classes": classes,
+            "model": model,
+            "preprocess": {"size": [128, 128]},
+            "train": {"init": "x", **train} if train else {},
+        }
+    )
+
+
+def network(recipe: Recipe, seed: int) -> Detector:
+    torch.manual_seed(seed)
+    model = zoo.build(recipe.model.name, len(recipe.classes), recipe.model.options, recipe.preprocess.size)
+    state = model.state_dict()
+    for name in class_rows(recipe):  # no class like another, in the bias either
+        state[name].add_(torch.rand_like(state[name]))
+    return model.eval()
+
+
+CENTER: dict[str, Any] = {"name": "mobile-centernet"}
+KINDS: dict[str, dict[str, Any]] = {
+    "center": CENTER,
+    "ssd": {"name": "mobilenet-ssd", "options": {"lite": True}},
+    "refine": {"name": "refinedet-lite", "options": {"res2_mid_ratio": 0.25}},
+    "proposals": {"name": "thundernet"},
+    "yolo": {"name": "yolo", "options": {"backbone": "darknet-tiny", "neck": "yolov3-tiny"}},
+    "depthwise last": {"name": "tiny-dsod"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_classes_in_another_order_see_the_same(kind: str, tmp_path: Path) -> None:
+    """Every class finds what it found before, under its new number."""
+    old, new = recipe_of(KINDS[kind], OLD), recipe_of(KINDS[kind], ("bike", "car", "bus"), lr=1e-3)
+    before, after = network(old, 0), network(new, 1)
+    save_weights(before, tmp_path / "w.safetensors", OLD)
+    (note,) = start_from(after, new, tmp_path / "w.safetensors")
+    assert "loaded bike, car, bus" in note
+    assert "anew" not in note
+    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        boxes, scores = before.detect(image, 50)
+        boxes_after, scores_after = after.detect(image, 50)
+    assert (scores[..., 0] - scores[..., 1]).abs().max() > 1e-3
+    torch.testing.assert_close(boxes_after, boxes)
+    torch.testing.assert_close(scores_after, scores[..., [2, 0, 1]])
+
+
+@pytest.mark.parametrize("name", zoo.DETECTORS)
+def test_the_rows_of_every_detector_are_known(name: str) -> None:
+    """Background or box and objectness first, then the classes; and only the last layers have them."""
+    recipe = recipe_of({"name": name}, OLD)
+    if name in ("refinedet", "mobilenet-fpn", "lightweight-ssd", "pelee", "fpnlite"):
+        recipe = recipe.model_copy(update={"preprocess": recipe.preprocess.model_copy(update={"size": (320, 320)})})
+    found = class_rows(recipe)
+    fixed = {rows.fixed for rows in found.values()}
+    assert len(fixed) == 1
+    assert fixed <= {0, 1, 5}
+    with torch.device("meta"):
+        model = zoo.build(name, 3, {}, recipe.preprocess.size)
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    for key, rows in found.items():
+        assert shapes[key][0] == rows.groups * (rows.fixed + 3), key
+        assert any(word in key for word in ("confidence", "predict", "heatmap")), key
+
+
+def test_a_new_class_starts_as_usual_and_others_by_name_or_by_map(tmp_path: Path) -> None:
+    save_weights(network(recipe_of(CENTER, OLD), 0), tmp_path / "w.safetensors", OLD)
+    classes = ("pedestrian", "vehicle", "van", "bike")
+    recipe = recipe_of(CENTER, classes, init_classes={"vehicle": "car", "van": "car"})
+    model, fresh = network(recipe, 1), network(recipe, 1)
+    (note,) = start_from(model, recipe, tmp_path / "w.safetensors")
+    assert "loaded vehicle from car, van from car, bike" in note
+    assert "anew pedestrian" in note
+    assert "not used bus" in note
+    old = network(recipe_of(CENTER, OLD), 0)
+    for part in ("weight", "bias"):
+        last, was, anew = (m.get_parameter(f"head.heatmap.2.{part}") for m in (model, old, fresh))
+        assert torch.equal(last[1], was[0])
+        assert torch.equal(last[2], was[0])
+        assert torch.equal(last[3], was[2])
+        assert torch.equal(last[0], anew[0])
+    for name, value in old.state_dict().items():
+        if "head.heatmap.2" not in name:
+            assert torch.equal(value, model.state_dict()[name])
+
+
+def test_the_same_classes_are_loaded_without_a_word(tmp_path: Path) -> None:
+    recipe = recipe_of(CENTER, OLD)
+    before, after = network(recipe, 0), network(recipe, 1)
+    save_weights(before, tmp_path / "w.safetensors", OLD)
+    assert start_from(after, recipe, tmp_path / "w.safetensors") == []
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name])
+
+
+def test_no_class_in_common_is_said_unless_it_is_meant(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    save_weights(network(recipe_of(CENTER, OLD), 0), file, OLD)
+    cells = ("red", "white")
+    with pytest.raises(BadInput, match=r"car, bus, bike.*none of them.*init_classes=\{red: car\}.*init_classes=\{\}"):
+        start_from(network(recipe_of(CENTER, cells), 1), recipe_of(CENTER, cells), file)
+    meant = recipe_of(CENTER, cells, init_classes={})
+    (note,) = start_from(network(meant, 1), meant, file)
+    assert "loaded none; anew red, white; not used car, bus, bike" in note
+
+
+def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    save_weights(network(recipe_of({**CENTER, "options": {"head_filters": 64}}, OLD), 0), file, OLD)
+    recipe = recipe_of(CENTER, ("car", "bike"), lr=1e-3)
+    before = network(recipe, 1)
+    with pytest.raises(BadInput, match=r"does not fit the network .*head\..*shape"):
+        start_from(before, recipe, file)
+    for name, value in network(recipe, 1).state_dict().items():
+        assert torch.equal(value, before.state_dict()[name])
+    wrong = recipe_of(CENTER, ("car", "bike"), init_classes={"bike": "bicycle"})
+    with pytest.raises(BadConfig, match=r"bike: bicycle.*trained for car, bus, bike"):
+        start_from(before, wrong, file)
+    save_file({"a": torch.zeros(1)}, tmp_path / "nameless.safetensors")
+    with pytest.raises(BadConfig, match="does not say which classes"):
+        start_from(before, recipe_of(CENTER, OLD, init_classes={"car": "bus"}), tmp_path / "nameless.safetensors")
