@@ -11,6 +11,9 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
 from onnx.checker import ValidationError
 
+from ..measure.graph import consumers as consumers  # questions that measuring asks too
+from ..measure.graph import module_of as module_of
+from ..measure.graph import producers as producers
 from ..runtime.errors import BadInput
 
 # Element-wise integer operators. TensorRT 8.2 computes int64 as int32 and refuses several of these on integers.
@@ -67,20 +70,6 @@ def constants(model: ModelProto) -> dict[str, np.ndarray]:
     return found
 
 
-def producers(model: ModelProto) -> dict[str, NodeProto]:
-    """Tensor name -> the node that makes it."""
-    return {output: node for node in model.graph.node for output in node.output}
-
-
-def consumers(model: ModelProto) -> dict[str, list[NodeProto]]:
-    """Tensor name -> the nodes that read it."""
-    table: dict[str, list[NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            table.setdefault(name, []).append(node)
-    return table
-
-
 def int64_arithmetic(model: ModelProto) -> list[str]:
     """Names of the nodes that compute on int64 tensors; TensorRT 8.2 dislikes them. Indexing (Gather, TopK) is fine."""
     types = _element_types(shape_inference.infer_shapes(model))
@@ -96,20 +85,6 @@ def _element_types(model: ModelProto) -> dict[str, int]:
     types = {t.name: int(t.data_type) for t in graph.initializer}
     types.update((v.name, int(v.type.tensor_type.elem_type)) for v in (*graph.input, *graph.output, *graph.value_info))
     return types
-
-
-def module_of(node_name: str, root: str = "detector") -> str:
-    """The PyTorch module a node came from: ``/detector/head/size/size.2/Conv`` -> ``head.size.2``.
-
-    The exporter writes one scope per module and repeats a container's name in its children's.
-    """
-    scopes = [scope for scope in node_name.split("/")[:-1] if scope]
-    path: list[str] = []
-    for scope in scopes[1:] if scopes[:1] == [root] else scopes:
-        if path and scope.startswith(path[-1] + "."):
-            path.pop()
-        path.append(scope)
-    return ".".join(path)
 
 
 # -- edits ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""An ONNX file as a counter sees it: loaded with its shapes, and the multiply-accumulates of its operators."""
+"""An ONNX file as measuring sees it: shapes, who makes and reads a tensor, modules, multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -76,6 +76,34 @@ def value_bytes(model: ModelProto) -> dict[str, int]:
 def node_name(node: NodeProto) -> str:
     """A node's own name, or its first output's where it has none."""
     return node.name or (node.output[0] if node.output else node.op_type)
+
+
+def producers(model: ModelProto) -> dict[str, NodeProto]:
+    """Tensor name -> the node that makes it."""
+    return {output: node for node in model.graph.node for output in node.output}
+
+
+def consumers(model: ModelProto) -> dict[str, list[NodeProto]]:
+    """Tensor name -> the nodes that read it."""
+    table: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            table.setdefault(name, []).append(node)
+    return table
+
+
+def module_of(node_name: str, root: str = "detector") -> str:
+    """The PyTorch module a node came from: ``/detector/head/size/size.2/Conv`` -> ``head.size.2``.
+
+    The exporter writes one scope per module and repeats a container's name in its children's.
+    """
+    scopes = [scope for scope in node_name.split("/")[:-1] if scope]
+    path: list[str] = []
+    for scope in scopes[1:] if scopes[:1] == [root] else scopes:
+        if path and scope.startswith(path[-1] + "."):
+            path.pop()
+        path.append(scope)
+    return ".".join(path)
 
 
 # -- one function per operator ----------------------------------------------------------------------------------------

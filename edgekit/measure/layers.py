@@ -20,10 +20,9 @@ import onnx
 from onnx import ModelProto, NodeProto
 
 from ..board import Board
-from ..conversion.graph import consumers, module_of, producers
 from ..runtime.errors import BadInput
 from .complexity import MODEL_FILE
-from .graph import MACS, load_graph, node_name, tensor_shapes
+from .graph import MACS, consumers, load_graph, module_of, node_name, producers, tensor_shapes
 from .process import Progress, run_worker
 from .row import LayerRun, LayerTime, Peaks, Row
 

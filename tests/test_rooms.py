@@ -1,0 +1,51 @@
+"""Imports point one way, as docs/architecture.md says; those inside functions count too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import edgekit
+
+ROOT = Path(edgekit.__file__).parent
+SHARED = {
+    "__version__",
+    "board",
+    "config",
+    "hardware",
+    "paths",
+    "recipe",
+}  # modules that every room but runtime may read
+LOWER = {"runtime", "data", "models", "evaluation"}
+ROOMS = {
+    "runtime": {"__version__"},
+    "data": SHARED | {"runtime"},
+    "models": SHARED | {"runtime"},
+    "evaluation": SHARED | {"runtime", "data", "models"},
+    "training": SHARED | LOWER,
+    "measure": SHARED | LOWER,
+    "conversion": SHARED | LOWER | {"measure"},
+    "deploy": SHARED | LOWER | {"measure", "conversion", "pipeline"},
+}
+# the verb bench --compare looks up artifacts and runtimes as the verb bench does
+KNOWN = {("measure/compare.py", "pipeline")}
+
+
+def imported(file):
+    """Names at the top of the package that a file imports from."""
+    package = ["edgekit", *file.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("edgekit."))
+        if isinstance(node, ast.ImportFrom):
+            head = package[: len(package) - node.level + 1] if node.level else []
+            path = [*head, *(node.module or "").split(".")] if node.module else head
+            if path[:1] == ["edgekit"]:
+                yield from [path[1]] if len(path) > 1 else [a.name for a in node.names]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_lies_below_it(room):
+    found = {(str(f.relative_to(ROOT)), name) for f in (ROOT / room).rglob("*.py") for name in imported(f)}
+    assert {name for _, name in found} - {room}, "nothing was looked at"
+    assert {(file, name) for file, name in found - KNOWN if name not in ROOMS[room] | {room}} == set()
