@@ -41,9 +41,10 @@ from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import value_sha256
 from edgekit.runtime.errors import BadConfig, EdgeKitError
 from edgekit.training.batches import DetectionData
-from edgekit.training.fit import training_sets
+from edgekit.training.fit import one_cv2_thread, training_sets
 from edgekit.training.module import DetectorModule
 from edgekit.training.tasks import task_of
+from edgekit.training.watch import without_remarks
 
 TABLES = Path(__file__).parent / "ablations"
 # Student's t, two-sided 95 %, by degrees of freedom from 1 on; the last serves for all beyond, and is a little too wide
@@ -176,8 +177,9 @@ def validate(recipe: Recipe, checkpoint: Path) -> dict[str, float]:
     load_weights(model, weights_file(checkpoint), recipe.classes)
     module = DetectorModule(recipe, model, train.class_counts().tolist(), 1, val)
     data = DetectionData(recipe, train, val, task_of(model, recipe.model.name).collate(recipe, model))
-    trainer = Trainer(devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    trainer.validate(module, datamodule=data, verbose=False)
+    with without_remarks(), one_cv2_thread():
+        trainer = Trainer(devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer.validate(module, datamodule=data, verbose=False)
     return {k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items()}
 
 
