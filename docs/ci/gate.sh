@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build, measure several times, and compare with the stored baseline. Plain POSIX shell: works in any CI, or by hand.
 #
-#   docs/ci/gate.sh                 # measure and gate; exit code 0 passed, 1 worse, 2 a mistake
+#   docs/ci/gate.sh                 # measure and gate; exit code 0 passed, 1 worse, 2 a mistake, 70 a bug
 #   docs/ci/gate.sh --save          # measure and write a new baseline (commit it)
 #
 # What it does is set by variables:

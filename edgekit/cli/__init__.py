@@ -15,7 +15,9 @@ _TERMINATED = 128 + signal.SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 a bug, 2 a mistake that the user can mend, 130 interrupted.
+    """Run one command and return its exit code.
+
+    0 done; 1 a finding of lint or a failed gate; 2 a mistake that the user can mend; 70 a bug; 130 interrupted.
 
     This is the only place where an error becomes a message and an exit code.
     """

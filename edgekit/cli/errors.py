@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ..runtime.errors import EdgeKitError
 
-BUG, MISTAKE, INTERRUPTED = 1, 2, 130
+BUG, MISTAKE, INTERRUPTED = 70, 2, 130  # 1 is a finding of lint or a failed gate; 70 is EX_SOFTWARE of sysexits.h
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NO_ROOM_TEXT = ("No space left on device", "Disk quota exceeded")
 

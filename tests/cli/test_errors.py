@@ -38,11 +38,11 @@ CASES = [
     (KeyboardInterrupt(), 130, "interrupted"),
     (
         ZeroDivisionError("division by zero"),
-        1,
+        70,
         "bug in EdgeKit, not a mistake of yours (ZeroDivisionError: division by zero)",
     ),
-    (ValueError("first line\nsecond line"), 1, "(ValueError: first line)"),
-    (OSError("no file at all"), 1, "bug in EdgeKit"),
+    (ValueError("first line\nsecond line"), 70, "(ValueError: first line)"),
+    (OSError("no file at all"), 70, "bug in EdgeKit"),
 ]
 
 
@@ -91,7 +91,7 @@ def test_markup_in_a_message_is_printed_as_it_is(pipeline, capsys):
 
 def test_a_bug_asks_for_a_report():
     code, message = explain(KeyError("x"))
-    assert code == 1
+    assert code == 70  # not 1: a CI job must tell a failed gate from a broken tool
     assert "--debug" in message
     assert "report" in message
 
