@@ -58,3 +58,8 @@ def test_mistakes_of_an_import(options, told, tmp_path, capsys):
     (tmp_path / "m.onnx").write_bytes(b"x")
     assert main(["import-onnx", str(tmp_path / "m.onnx"), "--layout", "yolov8", *options]) == 2
     assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_peaks_have_their_units_behind_them(capsys):
+    assert main(["boards", "show", "jetson-tx2"]) == 0
+    assert "fp32 665.9, fp16 1331.7 GFLOPS, bandwidth 59.7 GB/s" in capsys.readouterr().out
