@@ -37,7 +37,7 @@ def pseudo_label(
         raise BadConfig(f"score {score} and doubt {doubt}: expected 0 <= doubt <= score <= 1")
     paths = sorted(p for p in images.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not paths:
-        raise BadInput(f"{images}: no image in this folder or below it")
+        raise BadInput(f"{images}: no such folder, or no image in it or below it")
     records, annotations = [], []
     with open_runner(artifact.path, runtime, score_threshold=doubt) as runner:
         for number, path in enumerate(paths, 1):
