@@ -333,9 +333,9 @@ def markdown(study: Study, state: State) -> str:
     ]
     text = f"# INT8 of {study.artifact.manifest['recipe'].get('name', study.artifact.path)}\n\n"
     text += (
-        f"mAP in points on {len(study.val)} images of {study.val.annotations.name}. Sizes are contained in one another"
+        f"mAP in points on {len(study.val)} images of {study.val.annotations.name}. Each calibration set is contained"
     )
-    text += "; sets 1 and 2 are others of the smallest size. Below zero INT8 is better.\n\n"
+    text += " in the next larger one; sets 1 and 2 are others of the smallest size. Below zero INT8 is better.\n\n"
     text += grid(HEADS, rows)
     if not state.layers:
         return text
