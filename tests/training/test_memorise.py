@@ -66,7 +66,7 @@ FAMILIES = {
     "yolo-prn-3l": Family(PRN.format(", neck_options: {levels: 3}"), 48, nightly=False),
     # nightly
     # at 192x128 two objects have the same prior at the same cell of stride 16: one can be found, and 0.945 is the most
-    "yolo-prn": Family(PRN.format(""), 60, ("preprocess.size=[224, 128]",)),
+    "yolo-prn": Family(PRN.format(""), 60, ("preprocess.size=[224, 128]",), seconds=18),
     "yolo-efm": Family(EFM, 100, (WHOLE, "yolo_loss={box: ciou, box_weight: 2}")),
     "thundernet": Family("{name: thundernet}", 80),
     "refinedet-lite": Family("{name: refinedet-lite, options: {res2_mid_ratio: 0.25}}", 80, (WHOLE,)),
