@@ -109,6 +109,23 @@ def pipeline(monkeypatch, artifact, row):
             "per_class": {"car": {"boxes": 2}},
             "notes": ["a note"],
         },
+        "data_recipe": {
+            "recipe": "r",
+            "images_per_epoch": 4,
+            "sources": [
+                {
+                    "source": "roads",
+                    "split": "train",
+                    "labelled": ["car"],
+                    "repeat": 2.0,
+                    "images": 2,
+                    "images_without_boxes": 0,
+                    "boxes": 3,
+                    "per_class": {"car": {"boxes": 3}, "person": {"boxes": 0}},
+                }
+            ],
+            "notes": ["a note"],
+        },
         "zoo": [{"name": "one", "params": 1616168, "map50": None}, {"name": "two", "map50": 0.5}],
         "boards": [{"name": "x86-1t", "runtimes": ["onnxruntime"], "threads": 1}],
         "doctor": {
