@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from ..runtime.errors import MissingDependency
 
 
-def compile_network(model: nn.Module, backend: str = "inductor") -> None:
+def compile_network(model: nn.Module, backend: Any = "inductor") -> None:
     """Let ``model`` compile its forward pass at the first batch of each shape, in place.
 
     Parameters, state dict and copies stay as they were: the compiled code is no part of them.
+    backend: a name that torch.compile knows, or a function
     Raises MissingDependency when this machine has no working compiler for it (a C++ one, on a GPU Triton too).
     """
     _probe(backend)
     model.compile(backend=backend)
 
 
-def _probe(backend: str) -> None:
+def _probe(backend: Any) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def tiny(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,11 +35,19 @@ def test_names_copies_and_results_stay() -> None:
     names = list(model.state_dict())
     expected = model.eval()(image)
     average = WeightAverage(model, 0.9)
-    compile_network(model, backend="eager")
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compile_network(model, backend)
+    graphs.clear()  # of the probe
     assert list(model.state_dict()) == names
     for network in (model, copy.deepcopy(model)):
         for found, wanted in zip(network(image), expected, strict=True):
             assert torch.allclose(found, wanted, atol=1e-5)
+    assert graphs  # the network's own pass was compiled, not only the probe
     average.update(model)
     assert list(average.model.state_dict()) == names
 
