@@ -5,6 +5,7 @@
 
 import contextlib
 import os
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,7 @@ class Execution(object):
     """
 
     name = ""
+    context: Any = None
 
     def __init__(self, trt, logger, plan, driver):
         self.inputs, self.outputs = {}, {}  # type: dict[str, Port], dict[str, Port]
