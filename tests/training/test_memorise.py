@@ -67,7 +67,7 @@ FAMILIES = {
     # nightly
     # at 192x128 two objects have the same prior at the same cell of stride 16: one can be found, and 0.945 is the most
     "yolo-prn": Family(PRN.format(""), 60, ("preprocess.size=[224, 128]",), seconds=18),
-    "yolo-efm": Family(EFM, 100, (WHOLE, "yolo_loss={box: ciou, box_weight: 2}")),
+    "yolo-efm": Family(EFM, 100, (WHOLE, "yolo_loss={box: ciou, box_weight: 2}"), seconds=38),
     "thundernet": Family("{name: thundernet}", 80),
     "refinedet-lite": Family("{name: refinedet-lite, options: {res2_mid_ratio: 0.25}}", 80, (WHOLE,)),
     "refinedet-lite-advanced": Family(
@@ -80,7 +80,7 @@ FAMILIES = {
     "fpnlite": Family("{name: fpnlite, options: {width: 64}}", 80, (WHOLE, FOCAL)),
     "lightweight-ssd": Family("{name: lightweight-ssd}", 120, (WHOLE, "anchor_loss={classification: focal, box: bll}")),
     # its coarsest maps need 264 pixels
-    "pelee": Family("{name: pelee}", 80, (WHOLE, "preprocess.size=[304, 304]")),
+    "pelee": Family("{name: pelee}", 80, (WHOLE, "preprocess.size=[304, 304]"), seconds=101),
     "tiny-dsod": Family("{name: tiny-dsod}", 80, (WHOLE,), seconds=35),
     "centernet-resnet": Family("{name: centernet, options: {backbone: resnet-18, deformable: false}}", 80, (WHOLE,)),
     "centernet-deformable": Family("{name: centernet, options: {backbone: resnet-18}}", 80, (WHOLE,), seconds=84),
