@@ -14,7 +14,7 @@ VERBS = {
     "export": "pipeline",
     "quantize": "pipeline",
     "bench": "pipeline",
-    "bench_compare": "measure.compare",
+    "bench_compare": "pipeline",
     "report": "pipeline",
     "run": "pipeline",
     "predict": "pipeline",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .evaluation.coco import Metrics
     from .evaluation.voc import VocMetrics
     from .measure.bench import Measurement, Target
+    from .measure.compare import Comparison
     from .measure.report import Picture
     from .measure.row import Row
     from .runtime.detections import Detections
@@ -149,6 +150,35 @@ def bench(
         with new_file(out) as handle:
             handle.write(report_json(rows))
     return rows
+
+
+def bench_compare(
+    a: str | Path,
+    b: str | Path,
+    *,
+    board: str = "x86-1t",
+    runtime: str | None = None,
+    data: str | None = None,
+    seconds: float | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare two artifacts, or recipes, in turns. ``ARTIFACT@RUNTIME`` chooses a runtime for one of them.
+
+    seconds: how long the turns of each are measured, together twice that; None: the board's
+    """
+    from .measure.bench import BenchOptions
+    from .measure.compare import compare
+
+    profile = load_board(board)
+    first, second = (_compared(str(source), profile, runtime) for source in (a, b))
+    own_set = first.artifact.manifest.get("recipe", {}).get("evaluation")
+    options = BenchOptions(min_seconds=seconds, set_name=data or own_set)
+    found = compare(first, second, profile, evaluation_set(first.artifact, data), options, progress)
+    if out is not None:
+        with new_file(out) as handle:
+            handle.write(found.model_dump_json(indent=1) + "\n")
+    return found
 
 
 def report(
@@ -487,6 +517,23 @@ def _targets(artifacts: Sequence[Artifact], board: Board, runtime: str | None) -
 
     shipped = next((a for a in artifacts if a.kind == "onnx"), None)
     return [Target(a, name, shipped) for a in artifacts for name in _runtimes(a, board, runtime)]
+
+
+def _compared(source: str, board: Board, runtime: str | None) -> Target:
+    """ "FOLDER@RUNTIME" or "FOLDER" with the runtime that was asked for, else the board's first that loads the file."""
+    from .measure.bench import Target
+
+    place, _, named = source.rpartition("@") if "@" in source and not Path(source).exists() else (source, "", "")
+    artifact = _model(place)
+    able = _runtimes(artifact, board, named or runtime)
+    if not able:
+        raise BadConfig(
+            f"{place}: no runtime of board {board.name!r} that is installed loads a {artifact.kind}; "
+            f"it has {', '.join(board.runtimes)}. Files that can be compared: {', '.join(MODEL_KINDS)}"
+        )
+    manifest = artifact.manifest
+    board.require(able[0], manifest.get("precision", "fp32"), manifest.get("input", {}).get("layout"))
+    return Target(artifact, able[0])
 
 
 def _bench(

@@ -16,16 +16,13 @@ import statistics
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from ..board import Board, load_board
+from ..board import Board
 from ..data.coco import CocoSet
-from ..runtime.artifact import Artifact, new_file
-from ..runtime.errors import BadConfig
 from .bench import BenchOptions, Target, measured, worker_job
 from .process import WORKER, OtherLoad, Progress, Worker
 from .row import NonNegative, Record, Row
@@ -78,54 +75,6 @@ class Pair(NamedTuple):
 
     a: float
     b: float
-
-
-def bench_compare(
-    a: str | Path,
-    b: str | Path,
-    *,
-    board: str = "x86-1t",
-    runtime: str | None = None,
-    data: str | None = None,
-    seconds: float | None = None,
-    out: Path | None = None,
-    progress: Progress | None = None,
-) -> Comparison:
-    """Compare two artifacts, or recipes, in turns. ``ARTIFACT@RUNTIME`` chooses a runtime for one of them.
-
-    seconds: how long the turns of each are measured, together twice that; None: the board's
-    """
-    from ..pipeline import evaluation_set
-
-    profile = load_board(board)
-    first, second = (chosen_target(str(source), profile, runtime) for source in (a, b))
-    options = BenchOptions(min_seconds=seconds, set_name=data or _set_name(first.artifact))
-    found = compare(first, second, profile, evaluation_set(first.artifact, data), options, progress)
-    if out is not None:
-        with new_file(out) as handle:
-            handle.write(found.model_dump_json(indent=1) + "\n")
-    return found
-
-
-def _set_name(artifact: Artifact) -> str | None:
-    return artifact.manifest.get("recipe", {}).get("evaluation")
-
-
-def chosen_target(source: str, board: Board, runtime: str | None) -> Target:
-    """ "FOLDER@RUNTIME" or "FOLDER" with the runtime that was asked for, else the board's first that loads the file."""
-    from ..pipeline import MODEL_KINDS, _model, _runtimes
-
-    place, _, named = source.rpartition("@") if "@" in source and not Path(source).exists() else (source, "", "")
-    artifact = _model(place)
-    able = _runtimes(artifact, board, named or runtime)
-    if not able:
-        raise BadConfig(
-            f"{place}: no runtime of board {board.name!r} that is installed loads a {artifact.kind}; "
-            f"it has {', '.join(board.runtimes)}. Files that can be compared: {', '.join(MODEL_KINDS)}"
-        )
-    manifest = artifact.manifest
-    board.require(able[0], manifest.get("precision", "fp32"), manifest.get("input", {}).get("layout"))
-    return Target(artifact, able[0])
 
 
 def compare(

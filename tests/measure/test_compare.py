@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit import pipeline
 from edgekit.measure import compare as module
 from edgekit.measure.bench import BenchOptions, Target
-from edgekit.measure.compare import FRAMES, LEAST_PAIRS, Comparison, bench_compare, compare, ratio
+from edgekit.measure.compare import FRAMES, LEAST_PAIRS, Comparison, compare, ratio
 from edgekit.runtime.errors import BadConfig, BoardLacks, ChildDied, MissingDependency
 
 from .conftest import scripted_result
@@ -169,11 +170,11 @@ def test_findings(value, low, high, said):
 )
 def test_a_wrong_side_is_named(source, error, told, artifact, eval_set):
     with pytest.raises(error, match=told):
-        bench_compare(source.format(artifact=artifact.path), artifact.path, data=str(eval_set.annotations))
+        pipeline.bench_compare(source.format(artifact=artifact.path), artifact.path, data=str(eval_set.annotations))
 
 
 def test_a_side_chooses_its_runtime(artifact):
-    chosen = module.chosen_target(f"{artifact.path}@openvino", BOARD, "onnxruntime")
+    chosen = pipeline._compared(f"{artifact.path}@openvino", BOARD, "onnxruntime")
     assert (chosen.artifact.digest, chosen.runtime) == (artifact.digest, "openvino")
-    assert module.chosen_target(artifact.path, BOARD, None).runtime == "onnxruntime"
-    assert module.chosen_target(artifact.path, BOARD, "openvino").runtime == "openvino"
+    assert pipeline._compared(artifact.path, BOARD, None).runtime == "onnxruntime"
+    assert pipeline._compared(artifact.path, BOARD, "openvino").runtime == "openvino"
