@@ -13,6 +13,7 @@ differences seed by seed) and ``curves.svg`` (mAP@0.5 on the validation set by e
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -107,19 +108,24 @@ def summary(results: Sequence[Result], teacher: Artifact) -> str:
 
 
 # -- curves -----------------------------------------------------------------------------------------------------------
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 360, 48, 40  # of the picture, and of its margins for the axes, in pixels
+WIDTH, HEIGHT = 640, 360  # of the picture, in pixels
+LEFT, TOP, BOTTOM = 48, 26, 40  # its margins, for the axes
+TICK = 0.1  # of mAP@0.5
 
 
 def curves(results: Iterable[Result], out: Path) -> str:
     """An SVG of mAP@0.5 by epoch, one line per training."""
     lines = {(r.kind, r.seed): curve(out / f"{r.kind}-{r.seed}") for r in results}
     last = max((x for points in lines.values() for x, _ in points), default=1)
-    top = max((y for points in lines.values() for _, y in points), default=1) or 1
+    seen = [y for points in lines.values() for _, y in points] or [1.0]
+    ticks = range(math.floor(min(seen) / TICK), math.ceil(max(seen) / TICK) + 1)
+    low, high = TICK * ticks[0], TICK * ticks[-1]
 
     def place(x: float, y: float) -> str:
-        return f"{LEFT + x / last * (WIDTH - LEFT - 12):.1f},{(1 - y / top) * (HEIGHT - BOTTOM - 12) + 12:.1f}"
+        down = (high - y) / (high - low) * (HEIGHT - BOTTOM - TOP) + TOP
+        return f"{LEFT + x / last * (WIDTH - LEFT - 12):.1f},{down:.1f}"
 
-    parts = [axis_x(place, last), *(axis_y(place, top * k / 4, last) for k in range(5))]
+    parts = [axis_x(place, last, low), *(axis_y(place, TICK * k, last) for k in ticks)]
     for (kind, seed), points in lines.items():
         path, title = " ".join(place(x, y) for x, y in points), f"<title>{kind}, seed {seed}</title>"
         parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[kind]}">{title}</polyline>')
@@ -139,12 +145,12 @@ def curve(folder: Path) -> list[tuple[float, float]]:
     return [((1 + int(r["step"])) / per_epoch, float(r["val/map50"])) for r in rows if r.get("val/map50")]
 
 
-def axis_x(place: Any, last: float) -> str:
+def axis_x(place: Any, last: float, low: float) -> str:
     y = HEIGHT - BOTTOM + 18
-    right = place(last, 0).split(",")[0]
+    right = place(last, low).split(",")[0]
     return (
         f'<text x="{LEFT}" y="{y}">0</text><text x="{right}" y="{y}" text-anchor="end">{last:.0f} epochs</text>'
-        f'<text x="4" y="10">mAP@0.5</text>'
+        f'<text x="4" y="14">mAP@0.5 on the validation set, each line a seed</text>'
     )
 
 
@@ -153,7 +159,7 @@ def axis_y(place: Any, value: float, last: float) -> str:
     right = place(last, value).split(",")[0]
     return (
         f'<line x1="{left}" x2="{right}" y1="{y}" y2="{y}" stroke="#ddd"/>'
-        f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{value:.2f}</text>'
+        f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{value:.1f}</text>'
     )
 
 

@@ -373,7 +373,7 @@ def picture(state: State) -> str:
     sizes = sorted({row["size"] for row in rows}) or [0]
     values = [row["lost_map50"] for row in rows] + [0.0]
     low, high = min(values) - 0.1, max(values) + 0.1
-    step = (WIDTH - LEFT - 130) / max(1, len(sizes) - 1)
+    step = (WIDTH - LEFT - 156) / max(1, len(sizes) - 1)
 
     def place(row: Mapping[str, Any]) -> tuple[float, float]:
         return LEFT + 20 + step * sizes.index(row["size"]), y_of(row["lost_map50"])
