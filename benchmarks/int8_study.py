@@ -145,7 +145,9 @@ def training_sets(artifact: Artifact, root: Path) -> tuple[Sequence[Any], CocoSe
     if recipe.data is None:
         raise BadConfig(f"{artifact.path}: its recipe names no training data; leave --data out for its shipped sets")
     train, val = read(recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": str(root.resolve())})}))
-    if val is None:
+    if not isinstance(train, CocoSet):
+        raise BadConfig(f"{artifact.path}: its recipe has several sources; the study takes a recipe of one set")
+    if not isinstance(val, CocoSet):
         raise BadConfig(f"{artifact.path}: its recipe has no data.val to measure on")
     return train.samples, val
 
