@@ -17,7 +17,7 @@ from ..models.sizes import divisor
 from ..runtime.artifact import Artifact
 from ..runtime.detections import Detections
 from ..runtime.errors import BadConfig
-from ..runtime.postprocess import Postprocess, classwise_nms, iou_one_to_many, soft_nms
+from ..runtime.postprocess import Postprocess, box_iou, classwise_nms, soft_nms
 from ..runtime.runner import Runner, open_runner
 from ..runtime.sessions import open_session
 
@@ -78,7 +78,7 @@ def by_vote(found: Detections, options: TestTime) -> Detections:
     keep = classwise_nms(found.boxes, found.class_ids, options.iou, options.top_k)
     boxes = np.empty((len(keep), 4), np.float32)
     for i, k in enumerate(keep):
-        near = (found.class_ids == found.class_ids[k]) & (iou_one_to_many(found.boxes[k], found.boxes) >= options.iou)
+        near = (found.class_ids == found.class_ids[k]) & (box_iou(found.boxes[k], found.boxes) >= options.iou)
         near[k] = True  # a box without area overlaps nothing, not even itself
         boxes[i] = np.average(found.boxes[near], axis=0, weights=np.maximum(found.scores[near], 1e-12))
     return Detections(boxes, found.scores[keep], found.class_ids[keep])

@@ -16,7 +16,7 @@ import numpy as np
 from ..data.coco import CocoSet, Sample
 from ..runtime.detections import Detections
 from ..runtime.errors import BadInput
-from ..runtime.postprocess import iou_one_to_many
+from ..runtime.postprocess import box_iou
 
 Average = Literal["voc2007", "area"]
 
@@ -90,7 +90,7 @@ def _match(sample: Sample, label: int, boxes: np.ndarray, min_iou: float) -> lis
     taken = np.zeros(len(objects), bool)
     results: list[bool | None] = []
     for box in boxes:
-        overlaps = iou_one_to_many(box, objects)
+        overlaps = box_iou(box, objects)
         best = int(overlaps.argmax()) if len(overlaps) else -1
         if best < 0 or overlaps[best] < min_iou:
             results.append(False)

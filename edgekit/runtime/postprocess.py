@@ -6,6 +6,7 @@ from .detections import Detections
 
 SUPPRESSIONS = ("none", "classwise", "soft")
 DECAYS = ("linear", "gaussian")
+NMS_BLOCK = 128
 
 
 class Postprocess(object):
@@ -116,28 +117,37 @@ def best_pairs(scores, threshold, limit):
     return index[order], values[order]
 
 
-def iou_one_to_many(box, boxes):
-    """Intersection over union of a box [4] with boxes [n, 4] (xyxy, continuous coordinates); 0 where both are empty."""
-    width = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
-    height = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
+def box_iou(a, b):
+    """Intersection over union of boxes [..., 4] that broadcast (xyxy, continuous); 0 where both are empty."""
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
     overlap = np.maximum(width, 0) * np.maximum(height, 0)
-    area = max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
-    areas = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
-    return overlap / np.maximum(area + areas - overlap, np.finfo(np.float32).tiny)
+    return overlap / np.maximum(_area(a) + _area(b) - overlap, np.finfo(np.float32).tiny)
+
+
+def _area(boxes):
+    return np.maximum(boxes[..., 2] - boxes[..., 0], 0) * np.maximum(boxes[..., 3] - boxes[..., 1], 0)
 
 
 def classwise_nms(boxes, classes, iou_threshold, top_k):
-    """Greedy NMS within each class. boxes [n, 4] best first -> indices of the kept, best first, at most ``top_k``."""
+    """Greedy NMS within each class. boxes [n, 4] best first -> indices of the kept, best first, at most ``top_k``.
+
+    Overlaps are worked out for NMS_BLOCK boxes at once: one call for each box would cost more than the arithmetic.
+    """
     alive = np.ones(len(boxes), bool)
     kept = []  # type: list[int]
-    for i in range(len(boxes)):
-        if not alive[i]:
-            continue
-        kept.append(i)
-        if len(kept) == top_k:
-            break
-        later = slice(i + 1, None)
-        alive[later] &= (classes[later] != classes[i]) | (iou_one_to_many(boxes[i], boxes[later]) <= iou_threshold)
+    for start in range(0, len(boxes), NMS_BLOCK):
+        block = (start + np.flatnonzero(alive[start : start + NMS_BLOCK])).tolist()
+        rest = alive[start:]  # a view
+        spared = box_iou(boxes[block, None], boxes[None, start:]) <= iou_threshold
+        spared |= classes[block, None] != classes[None, start:]
+        for i, row in zip(block, spared):  # noqa: B905 - Python 3.6
+            if not alive[i]:
+                continue
+            kept.append(i)
+            if len(kept) == top_k:
+                return np.array(kept, np.int64)
+            rest &= row
     return np.array(kept, np.int64)
 
 
@@ -155,7 +165,7 @@ def soft_nms(boxes, scores, classes, options):
             break
         kept.append(best)
         final.append(scores[best])
-        iou = iou_one_to_many(boxes[best], boxes)
+        iou = box_iou(boxes[best], boxes)
         if options.decay == "linear":
             factor = np.where(iou >= options.iou_threshold, 1 - iou, 1)
         else:

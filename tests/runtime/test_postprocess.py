@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.runtime.postprocess import Postprocess, best_pairs, iou_one_to_many
+from edgekit.runtime.postprocess import Postprocess, best_pairs, box_iou
 from edgekit.runtime.preprocess import Placement
 
 SAME = Placement(1, 1, 0, 0, 1000, 1000)
@@ -172,7 +172,7 @@ def test_the_inputs_are_left_alone():
     ],
 )
 def test_iou(a, b, iou):
-    assert iou_one_to_many(np.float32(a), np.float32([b]))[0] == pytest.approx(iou)
+    assert box_iou(np.float32(a), np.float32([b]))[0] == pytest.approx(iou)
 
 
 # -- the value --------------------------------------------------------------------------------------------------------
@@ -195,3 +195,18 @@ def test_all_problems_at_once():
         Postprocess(nms="hard", score_threshold=2, top_k=0, iou_threshold=-1, decay="x", sigma=0)
     for name in ("nms", "score_threshold", "top_k", "iou_threshold", "decay", "sigma"):
         assert f"{name}: expected" in str(caught.value)
+
+
+@pytest.mark.parametrize("top_k", [40, 1000])
+def test_more_boxes_than_one_block_holds(top_k):
+    """400 boxes that crowd each other: what an early block keeps suppresses boxes of later ones."""
+    chance = np.random.default_rng(5)
+    corner = chance.random((400, 2)).astype(np.float32) * 150
+    boxes = np.concatenate([corner, corner + 10 + 30 * chance.random((400, 2)).astype(np.float32)], 1)
+    scores = chance.random((400, 2)).astype(np.float32)
+    p = Postprocess(nms="classwise", top_k=top_k)
+    found = p(boxes, scores, SAME)
+    expected = naive_classwise(boxes, scores, p)
+    assert 40 <= len(found) < 800
+    assert len(found) == len(expected)
+    np.testing.assert_array_equal(found.scores, np.float32([score for score, *_ in expected]))

@@ -10,7 +10,7 @@ import torch
 
 from edgekit.models.anchors import AnchorMaps, grid_anchors
 from edgekit.models.heads.proposals import pairwise_iou, position_sensitive_align, propose, suppress
-from edgekit.runtime.postprocess import classwise_nms, iou_one_to_many
+from edgekit.runtime.postprocess import box_iou, classwise_nms
 
 
 def some_boxes(count: int, seed: int, side: float = 60.0) -> torch.Tensor:
@@ -23,7 +23,7 @@ def test_pairwise_iou_is_the_boards_iou():
     boxes = some_boxes(12, 0)
     boxes[3, 2:] = boxes[3, :2]  # an empty box
     found = pairwise_iou(boxes.unsqueeze(0))[0].numpy()
-    expected = np.array([iou_one_to_many(box, boxes.numpy()) for box in boxes.numpy()])
+    expected = np.array([box_iou(box, boxes.numpy()) for box in boxes.numpy()])
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
