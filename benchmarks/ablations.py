@@ -157,7 +157,7 @@ def run(table: Table, row: Row, seed: int, overrides: Sequence[str], out: Path) 
         trainings.write_recipe(recipe, folder / "recipe.yaml")
         measured = trainings.trained(recipe, folder, key).manifest["metrics"]
         images, seconds = measured["steps"] * recipe.train.batch_size, trainings.seconds(folder)
-    ap50 = {name: measured[f"ap50/{name}"] for name in recipe.classes if f"ap50/{name}" in measured}
+    ap50 = trainings.by_class(measured, recipe)
     result = Result(row.name, seed, key, measured["map50"], measured["map"], ap50, images, seconds)
     trainings.write_result(result, folder)
     return result

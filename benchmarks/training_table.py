@@ -105,7 +105,7 @@ def _result(recipe: Recipe, key: str, artifact: Artifact, folder: Path) -> Resul
         key=key,
         map50=metrics["map50"],
         map=metrics["map"],
-        ap50={name: metrics[f"ap50/{name}"] for name in recipe.classes if f"ap50/{name}" in metrics},
+        ap50=trainings.by_class(metrics, recipe),
         images=metrics["steps"] * recipe.train.batch_size,
         seconds=trainings.seconds(folder),
     )

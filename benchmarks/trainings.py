@@ -11,7 +11,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +65,11 @@ def curve(folder: Path) -> list[dict[str, str]]:
 def seconds(folder: Path) -> float:
     """What a training took of this machine's time, without what an interruption lost."""
     return sum(float(row["train/seconds"] or 0) for row in curve(folder))
+
+
+def by_class(metrics: Mapping[str, Any], recipe: Recipe) -> dict[str, float]:
+    """AP at IoU 0.5 of each of a recipe's classes that was measured, 0..1."""
+    return {name: metrics[f"ap50/{name}"] for name in recipe.classes if f"ap50/{name}" in metrics}
 
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
