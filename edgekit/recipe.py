@@ -153,6 +153,21 @@ class RegionSection(Section):
     weight: Positive = 3.0
 
 
+class AlignedSection(Section):
+    """Task-aligned learning (TOOD, section 3.2): several pixels of each object learn its class and box together.
+
+    top: pixels an object;  alpha, beta: of t = s^alpha u^beta (eq. 1), by which they are chosen
+    gamma: power of the focal factor; 0 is plain cross-entropy;  box: loss of the decoded box;  weight: its
+    """
+
+    top: Count = 10
+    alpha: NonNegative = 1.0
+    beta: Positive = 6.0
+    gamma: NonNegative = 2.0
+    box: Literal["iou", "giou", "diou", "ciou", "bll"] = "giou"
+    weight: Positive = 2.0
+
+
 class LossSection(Section):
     """Mobile CenterNet eq. 3-7. ``balanced: false`` gives CenterNet's own focal loss (all class weights 1).
 
@@ -160,6 +175,7 @@ class LossSection(Section):
         "objects", N as printed
     radius: of the Gaussians of eq. 2: as CenterNet's code computes it, or by CornerNet's definition; about 3 to 1
     regions: null learns boxes at centres, with ``size`` and ``offset``
+    aligned: null learns the heat map of eq. 2 and 3; else scores and boxes are learnt as ``aligned`` says
     """
 
     alpha: Positive = 2.0
@@ -172,12 +188,16 @@ class LossSection(Section):
     l1_mean: Literal["components", "objects"] = "components"
     radius: Literal["centernet", "cornernet"] = "centernet"
     regions: RegionSection | None = None
+    aligned: AlignedSection | None = None
 
     @model_validator(mode="after")
-    def _one_way_of_boxes(self) -> LossSection:
-        unread = sorted({"size", "offset", "l1_mean"} & self.model_fields_set)
-        if self.regions and any(getattr(self, name) != type(self).model_fields[name].default for name in unread):
-            raise ValueError(f"{', '.join(unread)} beside regions: boxes are learnt in regions, by regions.weight")
+    def _one_way(self) -> LossSection:
+        boxes = {"size", "offset", "l1_mean"}
+        of_heatmap = {*boxes, "alpha", "beta", "radius", "regions"}
+        for chosen, others in (("regions", boxes), ("aligned", of_heatmap)):
+            unread = sorted(name for name in others if getattr(self, name) != type(self).model_fields[name].default)
+            if getattr(self, chosen) is not None and unread:
+                raise ValueError(f"{', '.join(unread)} beside {chosen}, which does not read it")
         return self
 
 

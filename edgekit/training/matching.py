@@ -88,7 +88,7 @@ def match_anchors(
     best, truth = overlap.max(dim=2)
     chosen = best >= positive
     if force:
-        forced = _best_of_each(overlap.transpose(1, 2), int(batch.objects.sum(1).max()))
+        forced = _best_of_each(overlap.transpose(1, 2))
         truth = torch.where(forced >= 0, forced, truth)
         chosen = chosen | (forced >= 0)
         best = overlap.gather(2, truth.unsqueeze(2)).squeeze(2)
@@ -97,19 +97,27 @@ def match_anchors(
     return Matches(label, truth, best)
 
 
-def _best_of_each(overlap: Tensor, objects: int) -> Tensor:
-    """Overlaps [N, G, A] -> the row that each anchor is the best of [N, A], or -1: bipartite, by falling overlap."""
-    n, _, anchors = overlap.shape
-    left = overlap.clone()
+def _best_of_each(overlap: Tensor) -> Tensor:
+    """Overlaps [N, G, A] -> the row that each anchor is the best of [N, A], or -1: bipartite, by falling overlap.
+
+    A round joins each row and anchor that are one another's best among those left, which is what falling overlap comes
+    to: a few rounds instead of one for every row. Of rows that overlap an anchor equally the first has it.
+    """
+    n, rows, anchors = overlap.shape
     forced = torch.full((n, anchors), -1, dtype=torch.int64, device=overlap.device)
-    image = torch.arange(n, device=overlap.device)
-    for _ in range(objects):
-        each, where = left.max(dim=2)  # [N, G]
-        value, row = each.max(dim=1)
-        anchor = where[image, row]
-        forced[image, anchor] = torch.where(value > TOUCHING, row, forced[image, anchor])
-        left[image, row] = -1
-        left[image, :, anchor] = left[image, :, anchor].clamp(max=-1)
+    image, row = (overlap.amax(2) > TOUCHING).nonzero(as_tuple=True)  # padding touches nothing
+    while len(row):
+        left = overlap[image, row].masked_fill(forced[image] >= 0, 0.0)
+        value, anchor = left.max(dim=1)
+        keep = value > TOUCHING
+        image, row, value, anchor, left = (each[keep] for each in (image, row, value, anchor, left))
+        most = left.new_zeros(n, anchors).scatter_reduce(0, image.unsqueeze(1).expand_as(left), left, "amax")
+        wins = value == most[image, anchor]
+        place = image[wins] * anchors + anchor[wins]
+        first = forced.new_full((n * anchors,), rows).scatter_reduce(0, place, row[wins], "amin")
+        wins &= first[image * anchors + anchor] == row
+        forced[image[wins], anchor[wins]] = row[wins]
+        image, row = image[~wins], row[~wins]
     return forced
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from edgekit.data.augment import Boxes
 from edgekit.data.dataset import Item
 from edgekit.runtime.preprocess import Preprocess
-from edgekit.training.matching import IGNORED, PADDING, BoxBatch, box_collate, hardest, match_anchors
+from edgekit.training.matching import IGNORED, PADDING, BoxBatch, _best_of_each, box_collate, hardest, match_anchors
 
 
 def batch_of(*images: list[tuple[float, float, float, float, int]]) -> BoxBatch:
@@ -56,6 +56,20 @@ def test_two_objects_that_want_one_anchor() -> None:
     assert found.truth[0, [1, 4]].tolist() == [1, 0]
     assert found.iou[0, [1, 4]].tolist() == pytest.approx([1.0, 0.3])
     assert found.boxes(batch)[0, 4].tolist() == [10, 0, 20, 6]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_best_anchors_go_by_falling_overlap(seed: int) -> None:
+    """The same as taking the largest overlap that is left, again and again."""
+    torch.manual_seed(seed)
+    overlap = torch.rand(3, 7, 12) * (torch.rand(3, 7, 12) > 0.6)
+    expected = torch.full((3, 12), -1)
+    for image, left in enumerate(overlap.clone()):
+        while left.max() > 0:
+            row, anchor = divmod(int(left.argmax()), 12)
+            expected[image, anchor] = row
+            left[row], left[:, anchor] = 0, 0
+    assert _best_of_each(overlap).tolist() == expected.tolist()
 
 
 def test_an_object_off_the_anchors_is_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,11 +13,16 @@ from ...models.detector import Detector
 from ...models.heads.centernet import CenterMaps
 from ...recipe import Recipe
 from ..losses import CenterBatch, DetectionLoss, class_weights
+from ..matching import box_collate
 from ..regions import Regions, regions
 from ..targets import CenterTargets, Radius, batch_targets, center_targets
+from .aligned import AlignedCriterion
 from .base import Collate, Responses, Share, Task
 
 FIRST_SIZE = 5.0  # units of the stride
+FIRST_SCORE = (
+    0.001  # of every pixel and class: with several objects among ten thousand pixels, nearly all are background
+)
 
 
 class CenterCollate:
@@ -59,15 +65,19 @@ class CenterTask(Task):
     section = "loss"
 
     def collate(self, recipe: Recipe, model: Detector) -> Collate:
+        if recipe.loss.aligned is not None:
+            return box_collate
         loss, stride = recipe.loss, model.backbone.stride
         spread = None if loss.regions is None else loss.regions.spread
         return CenterCollate(len(recipe.classes), stride, loss.radius, spread)  # type: ignore[arg-type]
 
     def criterion(self, recipe: Recipe, model: Detector, counts: Sequence[int]) -> nn.Module:
         loss = recipe.loss
-        weights = class_weights(counts, loss.gamma, loss.max_weight)
+        weights = class_weights(counts, loss.gamma, loss.max_weight) if loss.balanced else torch.ones(len(counts))
+        if loss.aligned is not None:
+            return AlignedCriterion(loss.aligned, weights, model.backbone.stride)  # type: ignore[arg-type]
         return CenterCriterion(
-            weights if loss.balanced else torch.ones_like(weights),
+            weights,
             loss.alpha,
             loss.beta,
             loss.size,
@@ -78,8 +88,10 @@ class CenterTask(Task):
 
     def prepare(self, recipe: Recipe, model: Detector) -> None:
         """An overlap teaches nothing while boxes have no area, so boxes of regions do not start from size 0."""
-        if recipe.loss.regions is not None:
+        if recipe.loss.regions is not None or recipe.loss.aligned is not None:
             nn.init.constant_(model.head.size[-1].bias, FIRST_SIZE)  # type: ignore[union-attr, index]
+        if recipe.loss.aligned is not None:
+            nn.init.constant_(model.head.heatmap[-1].bias, math.log(FIRST_SCORE))  # type: ignore[union-attr, index]
 
     def responses(self, maps: CenterMaps, model: Detector) -> Responses | None:
         return None
