@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .board import Board, board_names, load_board
 from .paths import share, unknown_name
 from .recipe import Recipe, load_recipe, recipe_names
-from .runtime.artifact import Artifact, new_file, read_artifact
+from .runtime.artifact import Artifact, check_place, new_file, read_artifact
 from .runtime.errors import ArtifactError, BadConfig, BadInput, MissingDependency
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ def train(
 ) -> Artifact:
     """Train a recipe into a checkpoint artifact, by default ``runs/<recipe>/checkpoint``."""
     found = load_recipe(recipe, list(overrides))
+    place = check_place(Path(out or RUNS / found.name / "checkpoint"))
     fit = _need("train", "edgekit.training.fit").fit
-    artifact: Artifact = fit(found, out or RUNS / found.name / "checkpoint", resume, progress)
+    artifact: Artifact = fit(found, place, resume, progress)
     return artifact
 
 
@@ -63,7 +64,10 @@ def export(
 
     The input is what the board takes best (raw uint8 pixels where it can); boxes are compared with PyTorch's.
     """
-    return _export(_checkpoint(source, None, overrides, progress), load_board(board), out, False, progress)
+    profile = load_board(board)
+    if out is not None:
+        check_place(out)  # here too: a recipe without weights is trained first
+    return _export(_checkpoint(source, None, overrides, progress), profile, out, False, progress)
 
 
 def quantize(
@@ -130,6 +134,8 @@ def bench(
 
     full: as long as MLPerf asks for; offline: throughput with every core too; layers: the time of every layer too
     """
+    if out is not None:
+        check_place(out, "file")
     artifacts, profile = [_model(source) for source in sources], load_board(board)
     targets = _targets(artifacts, profile, runtime)
     measured = _bench(
@@ -170,6 +176,8 @@ def bench_compare(
     from .measure.bench import BenchOptions
     from .measure.compare import compare
 
+    if out is not None:
+        check_place(out, "file")
     profile = load_board(board)
     first, second = (_compared(str(source), profile, runtime) for source in (a, b))
     own_set = first.artifact.manifest.get("recipe", {}).get("evaluation")
@@ -196,6 +204,7 @@ def report(
     from .measure.history import read_history
     from .measure.report import read_pictures, read_report, write_report
 
+    check_place(out, "folder")
     files = [part for part in rows if isinstance(part, str | Path)]
     every = [row for part in rows for row in (read_report(part) if isinstance(part, str | Path) else [part])]
     pictures = [picture for file in files for picture in read_pictures(file)]
@@ -343,7 +352,9 @@ def run(
     from .measure.report import write_report
 
     found, profile = load_recipe(recipe, list(overrides)), load_board(board)
-    out = Path(out or RUNS / found.name)
+    out = check_place(Path(out or RUNS / found.name), "folder")
+    for kind in MODEL_KINDS:
+        check_place(out / kind)
     checkpoint = _checkpoint(found, out / "checkpoint", (), progress)
     onnx = _export(checkpoint, profile, out / "onnx", force, progress)
     artifacts = [checkpoint, onnx]
@@ -428,7 +439,7 @@ def _export(checkpoint: Artifact, board: Board, out: Path | None, force: bool, p
     section = checkpoint.manifest["recipe"]["export"]
     options = ExportOptions(layout=board.input_layouts[0], top_k=section["top_k"], opset=section["opset"])
     parents = {"checkpoint": checkpoint.digest}
-    out = Path(out or Path(checkpoint.path).parent / "onnx")
+    out = check_place(Path(out or Path(checkpoint.path).parent / "onnx"))
     kept = None if force else _up_to_date(out, options.key(parents))
     if kept is not None:
         return kept
@@ -458,10 +469,10 @@ def _quantize(
     name = given.pop("calibration", None)
     if name is None:
         raise BadConfig(f"{onnx.path}: its recipe names no calibration set. Give one: --calibration SET or FOLDER")
+    out = check_place(Path(out or f"{onnx.path.rstrip('/')}-int8"))
     images, options = load_set(name), QuantizeOptions(**given)
     coco = evaluation_set(onnx, evaluation)
     parents = {"onnx": onnx.digest, "calibration": images.digest, "evaluation": coco.digest()}
-    out = Path(out or f"{onnx.path.rstrip('/')}-int8")
     kept = None if force else _up_to_date(out, options.key(parents))
     if kept is not None:
         return kept

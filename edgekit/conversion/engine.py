@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..board import Board, load_board
-from ..runtime.artifact import Artifact, read_artifact
+from ..runtime.artifact import Artifact, check_place, read_artifact
 from ..runtime.engines.build import KINDS, build_engine, builder_for, check_request
 from ..runtime.engines.options import BuildOptions
 from ..runtime.errors import BadConfig, BoardLacks
@@ -60,11 +60,11 @@ def build(
     request = _request(profile, precision, options)
     check_request(artifact, BuildOptions(**request))
     check_machine(artifact, profile)
+    place = check_place(out or Path(f"{artifact.path.rstrip('/')}-{profile.name}-{precision}"))
     runtime = builder_for(run_in_child("edgekit.conversion.engine:tensorrt_version", {}, "find TensorRT", board))
     chosen = artifact
     if precision == "fp16" and artifact.manifest.get("precision") == "fp32":
         chosen, request["pins"] = _half(artifact, runtime, options, tell)
-    place = out or Path(f"{artifact.path.rstrip('/')}-{profile.name}-{precision}")
     request["rebuild"] = f"edgekit build {artifact.path} --board {board} --precision {precision} --out {place}"
     return build_engine(chosen, place, BuildOptions(**request), lambda done, total: tell("build engine", done, total))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..runtime.artifact import Artifact, new_file
+from ..runtime.artifact import Artifact, check_place, new_file
 from ..runtime.detections import Detections
 from ..runtime.errors import BadConfig, BadInput
 from ..runtime.images import read_image
@@ -35,6 +35,7 @@ def pseudo_label(
     """
     if not 0 <= doubt <= score <= 1:
         raise BadConfig(f"score {score} and doubt {doubt}: expected 0 <= doubt <= score <= 1")
+    check_place(out, "file")
     paths = sorted(p for p in images.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not paths:
         raise BadInput(f"{images}: no such folder, or no image in it or below it")

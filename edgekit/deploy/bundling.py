@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..board import Board, load_board
-from ..runtime.artifact import MANIFEST, Artifact, new_file, read_artifact
+from ..runtime.artifact import MANIFEST, Artifact, check_place, new_file, read_artifact
 from ..runtime.detections import Detections
 from ..runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
 from ..runtime.onboard import archive
@@ -75,10 +75,8 @@ def bundle(
     build = plan_build(artifact, profile, options)
     if sign is not None:
         sign_index(b"", sign)  # a key that cannot sign is found now, not after minutes of work
+    file = check_place(Path(out or f"{artifact.path.rstrip('/')}-{profile.name}.tar.gz"), "file")
     _lint(artifact, board, profile, options)
-    file = Path(out or f"{artifact.path.rstrip('/')}-{profile.name}.tar.gz")
-    if file.is_dir():
-        raise BadInput(f"{file}: is a folder; name the bundle's file, for example {file}/{profile.name}.tar.gz")
     with tempfile.TemporaryDirectory(prefix="edgekit-bundle-") as folder:
         index = _fill(Path(folder), artifact, profile, build, options, progress or _quiet)
         raw = json.dumps(index, indent=1, sort_keys=True).encode() + b"\n"

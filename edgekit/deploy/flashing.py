@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..board import Board, load_board, recognise
-from ..runtime.artifact import new_file
+from ..runtime.artifact import check_place, new_file
 from ..runtime.errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 from ..runtime.onboard import archive, trust
 from . import rows
@@ -97,6 +97,8 @@ def flash(
     """
     options = options or FlashOptions()
     targets = _hosts(hosts, options.ssh)
+    if out is not None:
+        check_place(out, "file")
     show = progress or _quiet
     if rollback:
         work = _rollback_work(source)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.imagefile import SUFFIXES, list_images
-from ..runtime.artifact import Artifact, new_file
+from ..runtime.artifact import Artifact, check_place, new_file
 from ..runtime.errors import BadInput
 from ..runtime.images import read_image
 from ..runtime.runner import open_runner
@@ -28,6 +28,7 @@ def predict_images(
     score: boxes below it (0..1) are left out of both. detections.json has COCO's ``images``, ``categories`` and
     ``annotations`` (with ``score``); image ids are 1, 2, ... in the order of the list.
     """
+    check_place(out, "folder")
     paths = gather_images(images)
     names = _picture_names(paths)
     records: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 
-from .errors import ArtifactError
+from .errors import ArtifactError, BadConfig
 from .preprocess import Preprocess
 
 MANIFEST = "manifest.json"
@@ -137,6 +137,38 @@ def _verify(path, record):
         )
 
 
+def check_place(path, kind="artifact"):
+    """Whether a result can be written at ``path``, to be asked before the work; nothing is made. Returns the path.
+
+    kind: what is to be written: an "artifact" (``new_artifact``), a "file" (``new_file``), or files into a "folder"
+    Raises ArtifactError for what would not be replaced, and BadConfig for a place where nothing can be written.
+    """
+    place = os.path.realpath(str(path))
+    if kind == "artifact":
+        _check_replaceable(path)
+    elif kind == "file" and os.path.isdir(place):
+        raise BadConfig("{}: is a folder, and a file is to be written. Name a file in it.".format(path))
+    above = place if kind == "folder" else os.path.dirname(place)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        raise BadConfig("{}: {} is a file, not a folder. Choose another place.".format(path, above))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise BadConfig("{}: nothing can be written in {}. Choose another place.".format(path, above))
+    return path
+
+
+def _check_replaceable(path):
+    """Raise ArtifactError unless ``path`` is free, an artifact, or an empty folder."""
+    path = os.path.realpath(str(path))
+    if not os.path.lexists(path) or os.path.isfile(os.path.join(path, MANIFEST)):
+        return
+    if not os.path.isdir(path) or os.listdir(path):
+        raise ArtifactError(
+            "{}: exists and is not an artifact; it will not be replaced. Choose another --out.".format(path)
+        )
+
+
 @contextlib.contextmanager
 def new_artifact(path, kind, manifest):
     """Write an artifact whole or not at all: ``with new_artifact(path, "onnx", {...}) as folder: write files into it``.
@@ -176,10 +208,7 @@ def _take_place(folder, path):
     if not os.path.lexists(path):
         os.rename(folder, path)
         return
-    if not os.path.isfile(os.path.join(path, MANIFEST)) and not (os.path.isdir(path) and not os.listdir(path)):
-        raise ArtifactError(
-            "{}: exists and is not an artifact; it will not be replaced. Choose another --out.".format(path)
-        )
+    _check_replaceable(path)
     if not _exchange(folder, path):
         aside = tempfile.mkdtemp(prefix=".replaced.", dir=os.path.dirname(path))
         old = os.path.join(aside, "old")

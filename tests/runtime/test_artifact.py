@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.runtime import artifact as module
-from edgekit.runtime.artifact import file_sha256, new_artifact, new_file, read_artifact, value_sha256
-from edgekit.runtime.errors import ArtifactError
+from edgekit.runtime.artifact import check_place, file_sha256, new_artifact, new_file, read_artifact, value_sha256
+from edgekit.runtime.errors import ArtifactError, BadConfig
 
 MANIFEST = {"classes": ["car"], "category_ids": [1], "preprocess": {"size": [96, 64]}}
 
@@ -131,6 +131,58 @@ def test_will_not_replace_what_is_no_artifact(tmp_path):
         make(tmp_path / "home")
     assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
     assert leftovers(tmp_path) == []
+
+
+@pytest.fixture
+def places(tmp_path):
+    """An artifact, an empty folder, a folder with somebody's file in it, that file, and links to two of them."""
+    make(tmp_path / "artifact")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("years of work")
+    (tmp_path / "to-artifact").symlink_to(tmp_path / "artifact")
+    (tmp_path / "to-full").symlink_to(tmp_path / "full")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        *(("artifact", place) for place in ("new", "new/below/it", "artifact", "empty", "to-artifact")),
+        *(("folder", place) for place in ("new", "new/below/it", "artifact", "empty", "full", "to-full")),
+        *(("file", place) for place in ("new.json", "new/below/it.json", "full/thesis.tex", "full/other")),
+    ],
+)
+def test_a_place_that_can_be_written(kind, place, places):
+    before = sorted(places.rglob("*"))
+    assert check_place(places / place, kind) == places / place
+    assert sorted(places.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "said"),
+    [
+        ("artifact", "full", "not an artifact; it will not be replaced"),
+        ("artifact", "to-full", "not an artifact; it will not be replaced"),
+        ("artifact", "full/thesis.tex", "not an artifact; it will not be replaced"),
+        ("artifact", "full/thesis.tex/a", "thesis.tex is a file, not a folder"),
+        ("file", "full", "is a folder, and a file"),
+        ("file", "to-artifact", "is a folder, and a file"),
+        ("file", "full/thesis.tex/a/b.json", "thesis.tex is a file, not a folder"),
+        ("folder", "full/thesis.tex", "thesis.tex is a file, not a folder"),
+        ("folder", "full/thesis.tex/a", "thesis.tex is a file, not a folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(kind, place, said, places):
+    with pytest.raises((ArtifactError, BadConfig), match=said):
+        check_place(places / place, kind)
+
+
+@pytest.mark.parametrize("kind", ["artifact", "file", "folder"])
+def test_a_place_without_the_right_to_write_is_told_before_the_work(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path))  # root may write everywhere
+    with pytest.raises(BadConfig, match=f"nothing can be written in {tmp_path}"):
+        check_place(tmp_path / "below" / "it", kind)
 
 
 def test_writes_through_a_link(tmp_path):

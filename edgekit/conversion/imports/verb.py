@@ -13,8 +13,8 @@ from typing import Any
 from ...measure.complexity import complexity
 from ...measure.predict import gather_images
 from ...paths import share, unknown_name
-from ...runtime.artifact import MANIFEST, Artifact, file_sha256, new_artifact, read_artifact, value_sha256
-from ...runtime.errors import ArtifactError, BadConfig, BadInput
+from ...runtime.artifact import Artifact, check_place, file_sha256, new_artifact, read_artifact, value_sha256
+from ...runtime.errors import BadConfig, BadInput
 from ...runtime.postprocess import Postprocess
 from ...runtime.preprocess import Preprocess
 from ..child import run_in_child
@@ -82,8 +82,7 @@ def import_onnx(
     _postprocess("none", options)
     parents = {"file": _digest(path)}
     key = value_sha256({"step": "import", "parents": parents, "layout": layout, "options": asdict(options)})
-    out = Path(out or Path("runs") / path.stem / "onnx")
-    _check_place(out)
+    out = check_place(Path(out or Path("runs") / path.stem / "onnx"))
     manifest: dict[str, Any] = {"parents": parents, "key": key}
     with tempfile.TemporaryDirectory(prefix="edgekit-import-") as scratch:
         tell("reading the file", 0, STEPS)
@@ -114,13 +113,6 @@ def _digest(path: Path) -> str:
     if not path.is_file():
         raise BadInput(f"{path}: no such file" if not path.exists() else f"{path}: not a file; give an .onnx file")
     return file_sha256(path)
-
-
-def _check_place(out: Path) -> None:
-    """What is no artifact is not replaced; told before the work."""
-    empty = out.is_dir() and not any(out.iterdir())
-    if out.exists() and not empty and not (out / MANIFEST).is_file():
-        raise ArtifactError(f"{out}: exists and is not an artifact; it will not be replaced. Choose another --out.")
 
 
 def _check_layout(layout: str) -> None:
