@@ -46,6 +46,18 @@ def test_a_jetson_says_everything_that_lint_build_and_bench_ask_for(board):
     assert board.input_layouts == ("nchw_float",)  # TensorRT does not transpose UINT8, and before 8.5 has no such input
 
 
+@pytest.mark.parametrize("board", BOARDS, ids=lambda b: b.name)
+def test_what_is_exported_for_a_board_its_first_runtime_takes(board):
+    """An export has the first layout. TensorRT refuses the Transpose of raw pixels; a CPU is quicker with them."""
+    engines = board.runtimes[0].startswith("tensorrt")
+    assert board.input_layouts[0] == ("nchw_float" if engines else "nhwc_uint8")
+
+
+@pytest.mark.parametrize("runtime", ["cuda", "onnxruntime"])
+def test_a_desktop_gpu_without_tensorrt_takes_raw_pixels(runtime):
+    load_board("desktop-gpu").require(runtime, "fp32", "nhwc_uint8")
+
+
 @pytest.mark.parametrize(
     ("name", "int8", "sm"), [("jetson-tx2", False, 62), ("jetson-nano", False, 53), ("jetson-xavier-nx", True, 72)]
 )
