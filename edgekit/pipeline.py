@@ -644,7 +644,7 @@ def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
     """The annotated set to measure an artifact on: ``data`` (a source of its recipe, a named set or a COCO file), else
     its recipe's own. Classes that are not labelled in it are in no mean.
     """
-    from .data.calibration import load_set
+    from .data.calibration import load_set, set_names
     from .data.coco import read_coco
     from .data.sources import evaluated_classes, validation_set, widened
 
@@ -661,6 +661,9 @@ def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
         folder = folder if folder.is_dir() else Path()  # of one's own recipe: the paths that it names, from here
         return validation_set(Recipe.model_validate({**recipe, "folder": folder}), name)
     if not str(name).endswith(".json"):
+        if name not in set_names() and not Path(name).expanduser().exists():
+            own = f"Sources of its recipe: {', '.join(sources)}. " if sources else ""
+            raise unknown_name("set", name, [*sources, *set_names()], f"{own}A COCO file works too: annotations.json")
         found = load_set(name)
         wanted = evaluated_classes(found.annotations, artifact.classes)
         coco = found.coco(wanted)

@@ -24,6 +24,7 @@ from edgekit.data.sources import (
     widened,
 )
 from edgekit.recipe import Recipe, load_recipe
+from edgekit.runtime.artifact import Artifact
 from edgekit.runtime.errors import BadConfig, BadInput, EdgeKitError
 from edgekit.runtime.preprocess import Preprocess
 
@@ -286,3 +287,21 @@ def test_identity_depends_on_what_is_labelled_and_how_often_it_is_seen(file: Pat
     assert len(digests) == 2
     source = read_sources(load_recipe(file))[0]
     assert Mixture((Source("x", source.train, None, source.labelled),), CLASSES).digest() not in digests
+
+
+@pytest.mark.parametrize("wrong", ["rods", "dhaka-evil", "annotations.jsn"])
+@pytest.mark.parametrize("several", [True, False])
+def test_a_misspelled_set_is_answered_with_all_that_there_are(file: Path, wrong: str, several: bool) -> None:
+    """Sources of the artifact's recipe stand beside the sets that ship, and are found by their nearest name."""
+    recipe = load_recipe(file).model_dump(mode="json")
+    artifact = Artifact(
+        "network", {"classes": list(CLASSES), "recipe": recipe if several else {**recipe, "data": None}}
+    )
+    with pytest.raises(BadConfig) as caught:
+        pipeline.evaluation_set(artifact, wrong)
+    said = str(caught.value)
+    assert f"no set named '{wrong}'" in said
+    assert "dhaka-calib, dhaka-eval" in said
+    assert "A COCO file works too" in said
+    assert ("Sources of its recipe: roads, town." in said) == several
+    assert ("Did you mean roads" in said) == (several and wrong == "rods")
