@@ -51,6 +51,13 @@ class Layout(str, Enum):
     yolo = "yolo"
 
 
+class Written(str, Enum):
+    """Layouts that convert writes."""
+
+    coco = "coco"
+    yolo = "yolo"
+
+
 def data(
     action: Annotated[Action, typer.Argument(metavar="check|stats|convert", help="What to do.")],
     annotations: Annotated[
@@ -69,7 +76,7 @@ def data(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="stats: a picture of labelled images; convert: what to write.")
     ] = None,
-    to: Annotated[Layout, typer.Option(help="convert: the layout to write, coco or yolo.")] = Layout.coco,
+    to: Annotated[Written, typer.Option(help="convert: the layout to write.")] = Written.coco,
     json: options.Json = False,
 ) -> None:
     """Check, describe or convert annotated images.
@@ -92,8 +99,7 @@ def data(
         return
     if overrides:
         raise typer.BadParameter(f"{overrides[0]}: only a recipe takes KEY=VALUE")
-    if action is Action.convert and out is None:
-        raise typer.BadParameter("convert needs --out: a file for coco, a folder for yolo")
+    _check_out(action, out, to)
     with work(out, interrupted="nothing was written") as progress:
         coco = pipeline.data_check(
             annotations,
@@ -112,6 +118,21 @@ def data(
         print(written)
     else:
         _show(stats, brief=action is Action.check)
+
+
+def _check_out(action: Action, out: Path | None, to: Written) -> None:
+    """Before thousands of images are read."""
+    from ..measure.draw import check_picture
+    from ..runtime.artifact import check_place
+
+    if action is Action.check and out is not None:
+        raise typer.BadParameter("check writes nothing, so leave --out away; stats and convert write")
+    if action is Action.convert:
+        if out is None:
+            raise typer.BadParameter("convert needs --out: a file for coco, a folder for yolo")
+        check_place(out, "folder" if to is Written.yolo else "file")
+    elif out is not None:
+        check_picture(out)
 
 
 def _recipe(source: Path, layout: Layout) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.coco import CocoSet
 from ..data.stats import typical_samples
-from ..runtime.artifact import new_file
+from ..runtime.artifact import check_place, new_file
 from ..runtime.detections import Detections
 from ..runtime.errors import BadInput
 from ..runtime.images import read_image
@@ -171,6 +171,12 @@ def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
 def encode_jpeg(image: np.ndarray, quality: int = 88) -> bytes:
     """JPEG bytes of a uint8 BGR image."""
     return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def check_picture(path: str | Path) -> None:
+    """What ``save_image`` would refuse, before there is a picture. Raises BadInput, or BadConfig for the place."""
+    _encode(Path(path).suffix, np.zeros((1, 1, 3), np.uint8), [])
+    check_place(path, "file")
 
 
 def save_image(path: str | Path, image: np.ndarray) -> None:
