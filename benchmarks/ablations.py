@@ -151,14 +151,13 @@ def run(table: Table, row: Row, seed: int, overrides: Sequence[str], out: Path) 
     if found is not None:
         return found
     if source is not None:
-        images, seconds = trainings.stored(source)["images"], 0.0
-        measured = validate(recipe, source / "checkpoint")
+        metrics = validate(recipe, source / "checkpoint")
+        effort = {"images": trainings.stored(source)["images"]}
     else:
         trainings.write_recipe(recipe, folder / "recipe.yaml")
-        measured = trainings.trained(recipe, folder, key).manifest["metrics"]
-        images, seconds = measured["steps"] * recipe.train.batch_size, trainings.seconds(folder)
-    ap50 = trainings.by_class(measured, recipe)
-    result = Result(row.name, seed, key, measured["map50"], measured["map"], ap50, images, seconds)
+        metrics = trainings.trained(recipe, folder, key).manifest["metrics"]
+        effort = trainings.effort(recipe, metrics, folder)
+    result = Result(row.name, seed, key, **trainings.accuracy(recipe, metrics), **effort)
     trainings.write_result(result, folder)
     return result
 

@@ -81,7 +81,9 @@ def train(recipe: Recipe, folder: Path, speed: bool) -> Result:
     if found is not None and not found.failed and (found.speed or not speed):
         return found
     artifact = trainings.trained(recipe, folder, key)
-    result = _result(recipe, key, artifact, folder)
+    metrics = artifact.manifest["metrics"]
+    figures = {**trainings.accuracy(recipe, metrics), **trainings.effort(recipe, metrics, folder)}
+    result = Result(recipe.name, recipe.train.seed, key, **figures)
     trainings.write_result(result, folder)  # before the measurement, which can be repeated without the training
     if speed:
         result = replace(result, **measured(artifact, folder))
@@ -95,20 +97,6 @@ def measured(artifact: Artifact, folder: Path) -> dict[str, Any]:
         return {"speed": measure(artifact, folder)}
     except EdgeKitError as error:
         return {"unmeasured": str(error).splitlines()[0]}
-
-
-def _result(recipe: Recipe, key: str, artifact: Artifact, folder: Path) -> Result:
-    metrics = artifact.manifest["metrics"]
-    return Result(
-        recipe=recipe.name,
-        seed=recipe.train.seed,
-        key=key,
-        map50=metrics["map50"],
-        map=metrics["map"],
-        ap50=trainings.by_class(metrics, recipe),
-        images=metrics["steps"] * recipe.train.batch_size,
-        seconds=trainings.seconds(folder),
-    )
 
 
 def measure(checkpoint: Artifact, folder: Path) -> dict[str, float]:

@@ -67,9 +67,15 @@ def seconds(folder: Path) -> float:
     return sum(float(row["train/seconds"] or 0) for row in curve(folder))
 
 
-def by_class(metrics: Mapping[str, Any], recipe: Recipe) -> dict[str, float]:
-    """AP at IoU 0.5 of each of a recipe's classes that was measured, 0..1."""
-    return {name: metrics[f"ap50/{name}"] for name in recipe.classes if f"ap50/{name}" in metrics}
+def accuracy(recipe: Recipe, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Fields of a result, 0..1: map50, map, and ap50 of each of the recipe's classes that was measured."""
+    ap50 = {name: metrics[f"ap50/{name}"] for name in recipe.classes if f"ap50/{name}" in metrics}
+    return {"map50": metrics["map50"], "map": metrics["map"], "ap50": ap50}
+
+
+def effort(recipe: Recipe, metrics: Mapping[str, float], folder: Path) -> dict[str, Any]:
+    """Fields of a result: images that the training in ``folder`` has seen, and the seconds that it took."""
+    return {"images": metrics["steps"] * recipe.train.batch_size, "seconds": seconds(folder)}
 
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
