@@ -1,4 +1,4 @@
-"""Hand-over between two threads: one slot, so that nothing can pile up."""
+"""Hand-over between two threads: one slot or a bounded line, so that nothing can pile up."""
 
 import threading
 from collections import deque
@@ -7,50 +7,10 @@ from typing import Any
 from .frames import clock
 
 
-class Mailbox(object):
-    """One slot. The newest item wins: ``put`` overwrites what nobody has taken yet.
-
-    lossless: ``put`` waits until the slot is free instead; for files that are worked through without loss
-    """
-
-    def __init__(self, lossless=False):
-        self._lossless = lossless
-        self._changed = threading.Condition()
-        self._item: Any = None
-        self._closed = False
-
-    def put(self, item):
-        """Leave an item. Returns what is lost: the item it replaced, or after ``close`` itself; else None."""
-        with self._changed:
-            while self._lossless and self._item is not None and not self._closed:
-                self._changed.wait()
-            if self._closed:
-                return item
-            lost, self._item = self._item, item
-            self._changed.notify_all()
-            return lost
-
-    def take(self, timeout=None):
-        """Wait for an item and take it. None after ``timeout`` seconds, or when the box is closed and empty."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._item is not None or self._closed, timeout)
-            item, self._item = self._item, None
-            self._changed.notify_all()
-            return item
-
-    def close(self):
-        """No more items. What lies in the box can still be taken."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def __iter__(self):
-        """Take items until the box is closed and empty."""
-        return iter(self.take, None)
-
-
 class Queue(object):
     """A bounded line for sinks that record: ``put`` refuses when it is full (or waits, ``lossless``)."""
+
+    _newest_wins = False
 
     def __init__(self, length, lossless=False):
         self._length = length
@@ -60,18 +20,22 @@ class Queue(object):
         self._closed = False
 
     def put(self, item):
-        """Add an item. Returns it when there was no place for it, or the queue is closed; else None."""
+        """Leave an item. Returns what is lost: ``item`` where there is no place or all is closed; else None."""
         with self._changed:
-            while self._lossless and len(self._items) >= self._length and not self._closed:
+            while self._lossless and self._full() and not self._closed:
                 self._changed.wait()
-            if self._closed or len(self._items) >= self._length:
+            if self._closed or (self._full() and not self._newest_wins):
                 return item
+            lost = self._items.popleft() if self._full() else None
             self._items.append(item)
             self._changed.notify_all()
-            return None
+            return lost
+
+    def _full(self):
+        return len(self._items) >= self._length
 
     def take(self, timeout=None):
-        """As of Mailbox."""
+        """Wait for an item and take it. None after ``timeout`` seconds, or when it is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed, timeout)
             item = self._items.popleft() if self._items else None
@@ -79,12 +43,26 @@ class Queue(object):
             return item
 
     def close(self):
+        """No more items. What is in it can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def __iter__(self):
+        """Take items until it is closed and empty."""
         return iter(self.take, None)
+
+
+class Mailbox(Queue):
+    """One slot. The newest item wins: ``put`` overwrites what nobody has taken yet, and returns that.
+
+    lossless: ``put`` waits until the slot is free instead; for files that are worked through without loss
+    """
+
+    _newest_wins = True
+
+    def __init__(self, lossless=False):
+        super().__init__(1, lossless)
 
 
 class Pace(object):

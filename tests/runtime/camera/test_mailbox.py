@@ -14,8 +14,9 @@ def test_the_newest_item_wins_and_the_lost_one_comes_back():
     assert box.take(0.01) is None
 
 
-def test_a_lossless_box_waits_for_its_reader():
-    box, taken = Mailbox(lossless=True), []
+@pytest.mark.parametrize("make", [lambda: Mailbox(lossless=True), lambda: Queue(2, lossless=True)])
+def test_a_lossless_box_waits_for_its_reader(make):
+    box, taken = make(), []
     reader = threading.Thread(target=lambda: taken.extend(box))
     reader.start()
     assert [box.put(i) for i in range(50)] == [None] * 50
@@ -36,8 +37,9 @@ def test_closing_wakes_everybody_and_lets_the_last_item_through(make):
     assert box.take() is None
 
 
-def test_closing_frees_a_writer_that_waits():
-    box, lost = Mailbox(lossless=True), []
+@pytest.mark.parametrize("make", [lambda: Mailbox(lossless=True), lambda: Queue(1, lossless=True)])
+def test_closing_frees_a_writer_that_waits(make):
+    box, lost = make(), []
     box.put(1)
     writer = threading.Thread(target=lambda: lost.append(box.put(2)))
     writer.start()
