@@ -15,7 +15,7 @@ from .board import Board, board_names, load_board
 from .paths import share, unknown_name
 from .recipe import Recipe, load_recipe, recipe_names
 from .runtime.artifact import Artifact, check_place, new_file, read_artifact
-from .runtime.errors import ArtifactError, BadConfig, BadInput, MissingDependency
+from .runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks, MissingDependency
 
 if TYPE_CHECKING:
     from .data.coco import CocoSet
@@ -134,6 +134,8 @@ def bench(
 
     full: as long as MLPerf asks for; offline: throughput with every core too; layers: the time of every layer too
     """
+    if full and seconds is not None:
+        raise BadConfig("--full measures each row for ten minutes, --seconds for another time: leave one of them out")
     if out is not None:
         check_place(out, "file")
     artifacts, profile = [_model(source) for source in sources], load_board(board)
@@ -559,15 +561,33 @@ def _bench(
 ) -> list[Measurement]:
     from .measure.bench import BenchOptions, bench_targets
 
+    if not targets:
+        raise BoardLacks(
+            f"no runtime of board {board.name!r} ({', '.join(board.runtimes)}) that is installed here runs these files. "
+            f"TensorRT runs engines: edgekit build ARTIFACT --board {board.name}. What is installed: edgekit doctor"
+        )
     name = data or targets[0].artifact.manifest["recipe"].get("evaluation")
+    wishes: dict[str, Any] = {"set_name": name, **more, **({} if seconds is None else {"min_seconds": seconds})}
+    options = BenchOptions.full(**wishes) if full else BenchOptions(**wishes)
+    plan = _plan(len(targets), options.min_seconds or board.measure.min_seconds, options.offline)
+    done = iter(range(len(targets)))
 
     def watch(target: Target) -> Progress | None:
         if progress is None:
             return None
+        progress(plan, next(done), len(targets))
         return lambda phase, done, total: progress(f"{_label(target)}: {phase}", done, total)
 
-    wishes: dict[str, Any] = {"set_name": name, **more, **({} if seconds is None else {"min_seconds": seconds})}
-    return bench_targets(targets, board, coco, BenchOptions.full(**wishes) if full else BenchOptions(**wishes), watch)
+    measured = bench_targets(targets, board, coco, options, watch)
+    _tell(progress, plan, len(targets), len(targets))
+    return measured
+
+
+def _plan(rows: int, seconds: float, offline: bool) -> str:
+    """How long the measuring will take, for the one who waits; a slow network needs more for its frames."""
+    each = seconds * (2 if offline else 1)
+    whole = f"{rows * each / 60:.0f} min" if rows * each >= 120 else f"{rows * each:.0f} s"
+    return f"rows, each at least {each:g} s, together {whole} or more"
 
 
 def _label(target: Target) -> str:

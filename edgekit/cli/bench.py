@@ -37,7 +37,8 @@ def bench(
     data: Annotated[str | None, typer.Option(help="The set on which mAP is measured; else the recipe's own.")] = None,
     seconds: options.Seconds = None,
     full: Annotated[
-        bool, typer.Option("--full", help="600 seconds and 662 frames at least, as MLPerf's SingleStream asks.")
+        bool,
+        typer.Option("--full", help="600 seconds and 662 frames of each row at least, as MLPerf's SingleStream asks."),
     ] = False,
     offline: Annotated[
         bool, typer.Option("--offline", help="Throughput too: every core works on images that are all at hand.")
@@ -101,6 +102,8 @@ def _compare(sources: list[Path], other: dict[str, bool], json: bool, wishes: di
     show_rows([found.a, found.b])
     print(f"A: {sources[0]}\nB: {sources[1]}\n{found.finding}")
     print(f"{len(found.pairs)} pairs of turns, {found.frames} frames in each")
+    if found.machine:
+        print(found.machine)
 
 
 def _show_more(row: Row) -> None:
