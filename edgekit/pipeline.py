@@ -563,19 +563,19 @@ def _bench(
 
     if not targets:
         raise BoardLacks(
-            f"no runtime of board {board.name!r} ({', '.join(board.runtimes)}) that is installed here runs these files. "
+            f"no runtime of board {board.name!r} ({', '.join(board.runtimes)}) that is installed runs these files. "
             f"TensorRT runs engines: edgekit build ARTIFACT --board {board.name}. What is installed: edgekit doctor"
         )
     name = data or targets[0].artifact.manifest["recipe"].get("evaluation")
     wishes: dict[str, Any] = {"set_name": name, **more, **({} if seconds is None else {"min_seconds": seconds})}
     options = BenchOptions.full(**wishes) if full else BenchOptions(**wishes)
     plan = _plan(len(targets), options.min_seconds or board.measure.min_seconds, options.offline)
-    done = iter(range(len(targets)))
+    started = iter(range(len(targets)))
 
     def watch(target: Target) -> Progress | None:
         if progress is None:
             return None
-        progress(plan, next(done), len(targets))
+        progress(plan, next(started), len(targets))
         return lambda phase, done, total: progress(f"{_label(target)}: {phase}", done, total)
 
     measured = bench_targets(targets, board, coco, options, watch)
