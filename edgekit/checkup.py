@@ -56,6 +56,7 @@ RUNTIMES = {"onnxruntime": "core", "openvino": "openvino", "pytorch": "train"}  
 FREE_GB = 2.0  # a whole spine with its training logs fits
 _PROCESSORS = {"x86_64": "x86", "amd64": "x86", "aarch64": "arm", "arm64": "arm"}  # platform.machine() -> Board.kind
 _TINY = 32  # pixels: width and height of the probe's input
+_GPUS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")  # the last one: in WSL
 
 
 @dataclass(frozen=True)
@@ -234,12 +235,7 @@ def _recipe(recipe: Recipe, sets: list[str]) -> Check | None:
 def _suits(board: Board, works: list[str]) -> dict[str, Any]:
     """Whether this machine can stand for the board, and what is against it."""
     usable = [runtime for runtime in board.runtimes if runtime in works]
-    against = []
-    here, me = kinds(), identity.identity()
-    if board.kind not in here:
-        against.append(f"this machine is {' and '.join(sorted(here))}, the board is {board.kind}")
-    elif not identity.fits(board.identity.model_dump(), me):
-        against.append(f"this machine calls itself {me['model']!r}")
+    against = [*filter(None, [another_machine(board)])]
     if not usable:
         against.append(f"none of its runtimes works here: {', '.join(board.runtimes)}")
     try:
@@ -247,6 +243,16 @@ def _suits(board: Board, works: list[str]) -> dict[str, Any]:
     except EdgeKitError as error:
         against.append(str(error))
     return {"name": board.name, "title": board.title, "matches": not against, "runtimes": usable, "against": against}
+
+
+def another_machine(board: Board) -> str:
+    """What says that this machine is not the board; empty where it can stand for it."""
+    here, me = kinds(), identity.identity()
+    if board.kind not in here:
+        return f"this machine is {' and '.join(sorted(here))}, the board is {board.kind}"
+    if not identity.fits(board.identity.model_dump(), me):
+        return f"this machine calls itself {me['model']!r}"
+    return ""
 
 
 def kinds() -> set[str]:
@@ -258,6 +264,6 @@ def kinds() -> set[str]:
         found.add(board.kind)
     elif me["l4t"] != identity.UNKNOWN:  # a Jetson without a profile
         found.add("jetson")
-    elif Path("/proc/driver/nvidia/version").exists():
+    elif any(Path(place).exists() for place in _GPUS):
         found.add("gpu")
     return found

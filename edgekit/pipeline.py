@@ -138,7 +138,8 @@ def bench(
         raise BadConfig("--full measures each row for ten minutes, --seconds for another time: leave one of them out")
     if out is not None:
         check_place(out, "file")
-    artifacts, profile = [_model(source) for source in sources], load_board(board)
+    profile = _board_here(board)
+    artifacts = [_model(source) for source in sources]
     targets = _targets(artifacts, profile, runtime)
     measured = _bench(
         targets,
@@ -180,7 +181,7 @@ def bench_compare(
 
     if out is not None:
         check_place(out, "file")
-    profile = load_board(board)
+    profile = _board_here(board)
     first, second = (_compared(str(source), profile, runtime) for source in (a, b))
     own_set = first.artifact.manifest.get("recipe", {}).get("evaluation")
     options = BenchOptions(min_seconds=seconds, set_name=data or own_set)
@@ -353,7 +354,7 @@ def run(
     """
     from .measure.report import write_report
 
-    found, profile = load_recipe(recipe, list(overrides)), load_board(board)
+    found, profile = load_recipe(recipe, list(overrides)), _board_here(board)
     out = check_place(Path(out or RUNS / found.name), "folder")
     for kind in MODEL_KINDS:
         check_place(out / kind)
@@ -652,6 +653,19 @@ def _model(source: str | Path) -> Artifact:
         if (place / "manifest.json").is_file():
             return read_artifact(place)
     return _checkpoint(source, None, (), None)
+
+
+def _board_here(name: str) -> Board:
+    """The board, to measure on. Raises BoardLacks where this machine is another: a row says where it was measured."""
+    from .checkup import another_machine
+
+    board = load_board(name)
+    if reason := another_machine(board):
+        raise BoardLacks(
+            f"cannot measure {board.name!r} here: {reason}. What this machine is: edgekit doctor. To measure "
+            f"on the board itself: edgekit flash ARTIFACT --board {board.name} --host USER@BOARD"
+        )
+    return board
 
 
 def _first_runtime(artifact: Artifact) -> str:

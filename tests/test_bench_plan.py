@@ -66,11 +66,37 @@ def test_help_says_how_long_full_is(capsys) -> None:
     assert "600 seconds and 662 frames of each row at least" in said
 
 
-@pytest.mark.parametrize("board", ["jetson-tx2", "desktop-gpu"])
-def test_a_board_with_no_runtime_for_the_file_is_told(tmp_path: Path, board: str, jobs) -> None:
-    manifest = {"classes": CLASSES, "category_ids": [1, 2, 3], "recipe": {"name": "r", "evaluation": "dhaka-eval"}}
-    with new_artifact(tmp_path / "checkpoint", "checkpoint", manifest) as folder:
-        (Path(folder) / "weights.safetensors").write_bytes(b"no weights")
-    with pytest.raises(BoardLacks, match=rf"no runtime of board '{board}'.*edgekit doctor"):
-        edgekit.bench([tmp_path / "checkpoint"], board=board)
+def test_a_board_with_no_runtime_for_the_file_is_told(network: Path, tmp_path: Path, jobs) -> None:
+    board = tmp_path / "my-gpu.yaml"
+    board.write_text(
+        "{name: my-gpu, title: mine, kind: x86, runtimes: [tensorrt10], precisions: [fp32], "
+        "input_layouts: [nhwc_uint8]}"
+    )
+    with pytest.raises(BoardLacks, match=r"no runtime of board 'my-gpu' \(tensorrt10\).*edgekit doctor"):
+        edgekit.bench([network], board=str(board))
     assert jobs == []
+
+
+@pytest.mark.parametrize("board", ["jetson-tx2", "raspberry-pi-5", "desktop-gpu"])
+def test_nothing_is_measured_as_another_board_than_this_machine(network, jobs, board, tmp_path, monkeypatch) -> None:
+    """A row would say that the board had taken the time that this machine took."""
+    monkeypatch.setattr("edgekit.checkup.kinds", lambda: {"x86"})
+    for measure in (
+        lambda: edgekit.bench([network], board=board, runtime="onnxruntime"),
+        lambda: edgekit.bench_compare(network, network, board=board, runtime="onnxruntime"),
+        lambda: edgekit.run("mobile-centernet-w16-dhaka", board=board, out=tmp_path / "out"),
+    ):
+        with pytest.raises(BoardLacks, match=f"cannot measure '{board}' here: this machine is x86.*edgekit flash"):
+            measure()
+    assert jobs == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_board_of_the_same_processor_is_not_another(network, jobs, monkeypatch) -> None:
+    found = {"model": "Raspberry Pi 4 Model B", "compatible": [], "dts": "", "l4t": "unknown"}
+    monkeypatch.setattr("edgekit.checkup.kinds", lambda: {"arm"})
+    monkeypatch.setattr("edgekit.checkup.identity.identity", lambda: found)
+    with pytest.raises(BoardLacks, match="calls itself 'Raspberry Pi 4 Model B'"):
+        edgekit.bench([network], board="raspberry-pi-5")
+    with pytest.raises(ChildDied, match="not started"):
+        edgekit.bench([network], board="raspberry-pi-4")
