@@ -10,6 +10,7 @@ from typing import Any
 
 from ..runtime.artifact import new_file
 from ..runtime.errors import BadConfig, BadInput
+from .drift import reference_times
 from .gate import noise_band
 from .matching import DISTURBED, Runs, group_rows, machine_differences, require_one_file, state_differences
 from .metrics import METRICS
@@ -63,14 +64,29 @@ def _require_one_machine(runs: Runs, names: str) -> None:
 
 
 def _record(label: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """Also ``a gate fails from``: the slowdown that a report of as many runs cannot hide at latency=+5%."""
-    quiet = [row.latency.p50 for row in rows if row.latency and row.verdict.status not in DISTURBED]
+    """p50 and its deviation from run to run; what a gate would take for noise; and what the machine itself did.
+
+    machine_spread_percent: highest over lowest time of the machine's reference; against_machine_percent: the deviation
+    of p50 over that reference; lower than that of p50 alone where the reference explains how the runs vary.
+    """
+    usable = [row for row in rows if row.latency and row.verdict.status not in DISTURBED]
+    quiet = [row.latency.p50 for row in usable if row.latency]
     record: dict[str, Any] = {"row": label, "runs": len(rows), "undisturbed": len(quiet)}
     if quiet and min(quiet) > 0:
         noise = noise_band(quiet, quiet, METRICS["latency"].noise or 0.0)
         record |= {
             "p50_ms": math.exp(fmean(map(math.log, quiet))),
-            "deviation_percent": 100 * stdev(map(math.log, quiet)) if len(quiet) > 1 else None,
+            "deviation_percent": _deviation(quiet),
             "noise_percent": 100 * math.expm1(noise.band),
         }
+        if times := reference_times(usable):
+            record |= {
+                "machine_spread_percent": 100 * (max(times[0]) / min(times[0]) - 1),
+                "against_machine_percent": _deviation([ms / own for ms, own in zip(quiet, times[0], strict=True)]),
+            }
     return record
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    """From run to run, in percent; None for one run."""
+    return 100 * stdev(map(math.log, values)) if len(values) > 1 else None

@@ -19,6 +19,7 @@ from ..board import Board
 from ..runtime.artifact import Artifact, read_artifact
 from ..runtime.detections import Detections
 from ..runtime.errors import ArtifactError, BadInput, ChildDied, EdgeKitError
+from .drift import follows_the_machine
 from .process import WORKER, Progress, run_worker
 from .row import (
     TWIN,
@@ -28,6 +29,7 @@ from .row import (
     Energy,
     InputShape,
     Latency,
+    MachineReference,
     ModelFile,
     Process,
     Row,
@@ -337,12 +339,15 @@ def _row(
 ) -> Row:
     width, height = result["preprocess"]["size"]
     samples = tuple(result["latency_ms"]["total"])
-    process, sustained = _process(job, result, other_load), _sustained(result)
+    process, sustained, reference = _process(job, result, other_load), _sustained(result), _machine_reference(result)
     telemetry = result.get("telemetry", {})
     tracks = tuple(Track.model_validate(track) for track in telemetry.get("tracks", ()))
     why = _perf_only(target) or "the images have no labels"
     simulated = simulators(result)
-    verdict = judge(samples, process, board.noisy_ratio, accuracy is not None, sustained, tracks, simulated, why)
+    beside = reference if follows_the_machine(target.runtime) else None
+    verdict = judge(
+        samples, process, board.noisy_ratio, accuracy is not None, sustained, tracks, simulated, why, beside
+    )
     return Row(
         **_identity(target, board.model_copy(update={"name": TWIN}) if simulated else board),
         runtime_version=result["session"].get("version"),
@@ -353,7 +358,8 @@ def _row(
         spans={name: float(np.median(ms)) for name, ms in result["latency_ms"].items() if name != "total"},
         samples=samples,
         sustained=sustained,
-        energy=_energy(telemetry, len(samples)) if job.get("mode", "latency") == "latency" else None,
+        machine_reference=reference,
+        energy=_energy(telemetry, len(samples), process.seconds) if job.get("mode", "latency") == "latency" else None,
         tracks=tracks,
         process=process,
         machine={"before": result["machine_before"], "after": result["machine_after"]},
@@ -448,14 +454,22 @@ def _sustained(result: Mapping[str, Any]) -> Sustained | None:
     return Sustained(first_ms=first, last_ms=last, ratio=last / first) if first and last else None
 
 
-def _energy(telemetry: Mapping[str, Any], frames: int) -> Energy | None:
-    """The sum of the machine's energy counters; None where no counter may be read."""
+def _machine_reference(result: Mapping[str, Any]) -> MachineReference | None:
+    told = result.get("reference")
+    return MachineReference.from_slices(told["kind"], told["slices_ms"]) if told else None
+
+
+def _energy(telemetry: Mapping[str, Any], frames: int, timed: float | None) -> Energy | None:
+    """The mean power of the machine's energy counters, over the timed seconds; None where no counter may be read.
+
+    The counters also ran beside the frames, for the slices of the machine's reference: at about the same power.
+    """
     counters, seconds = telemetry.get("energy") or (), telemetry.get("seconds")
-    if not counters or not seconds:
+    if not counters or not seconds or timed is None:
         return None
-    joules = sum(counter["joules"] for counter in counters)
+    watts = sum(counter["joules"] for counter in counters) / seconds
     source = " + ".join(counter["source"] for counter in counters)
-    return Energy(source=source, joules=joules, joules_per_frame=joules / frames, watts=joules / seconds)
+    return Energy(source=source, joules=watts * timed, joules_per_frame=watts * timed / frames, watts=watts)
 
 
 def unmeasured_row(target: Target, board: Board, reason: str, options: BenchOptions | None = None) -> Row:

@@ -66,6 +66,15 @@ class Comparison(Record):
         faster, slower, factor = ("B", "A", 1 / r.value) if r.value < 1 else ("A", "B", r.value)
         return f"{faster} is {factor:.3f} x as fast as {slower}: B takes {r.value:.3f} x the time of A ({interval})."
 
+    @property
+    def machine(self) -> str | None:
+        """What the machine itself did meanwhile, in a sentence; None where that is not known."""
+        known = [row.machine_reference for row in (self.a, self.b) if row.machine_reference]
+        if not known:
+            return None
+        moved = max(reference.moved for reference in known)
+        return f"The machine's own speed moved by {moved:.1%} meanwhile; what both turns of a pair met cancels."
+
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 

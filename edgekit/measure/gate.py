@@ -1,18 +1,20 @@
 """The gate: may this build replace the one that the baseline was measured on?
 
 Counted figures (mAP, size, GOPS, parameters) are compared as they are. Figures of time, memory and energy vary from run
-to run; they fail only where the change is beyond the limit by more than the runs' own noise explains.
+to run; they fail only where the change is beyond the limit by more than the runs' own noise explains. Where the rows
+have the machine's reference, times are judged a second time over it (``_second_opinion``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..runtime.errors import BadInput
+from .drift import WORTH_TELLING, gap, geometric_mean, ran, reference_times
 from .matching import (
     DISTURBED,
     Key,
@@ -38,6 +40,34 @@ _SURE = 2.326  # normal deviate, one-sided 99 %
 
 Outcome = Literal["pass", "within noise", "fail", "missing", "not comparable", "skipped"]
 FAILING: tuple[Outcome, ...] = ("fail", "missing", "not comparable")
+# (as measured, against the machine's reference) -> what holds; else it is what was measured. So the reference alone
+# never fails a build and never passes one: it may only withhold a verdict, or the excuse of noise that it explains.
+_TOGETHER: Mapping[tuple[Outcome, Outcome], Outcome] = {
+    ("pass", "fail"): "not comparable",
+    ("fail", "pass"): "not comparable",
+    ("within noise", "fail"): "fail",
+}
+
+
+class AgainstReference(Record):
+    """A time judged as the baseline's machine would have taken it: each run's, over its reference of the machine.
+
+    before_ms, after_ms: the machine's reference, geometric means over the runs of the baseline and of the report
+    outcome, new, change, noise: as in ``Check``
+    """
+
+    before_ms: float
+    after_ms: float
+    outcome: Outcome
+    new: float
+    change: float
+    noise: float
+
+    @property
+    def machine(self) -> str | None:
+        """What the machine did, in words; None where that is not worth telling."""
+        moved = abs(self.after_ms / self.before_ms - 1) > WORTH_TELLING
+        return ran(self.before_ms, self.after_ms) if moved else None
 
 
 class Check(Record):
@@ -46,6 +76,7 @@ class Check(Record):
     bound: the worst value allowed; change: relative, None where base is 0; runs: (baseline, report)
     noise: how far ``new`` may be beyond ``bound`` by chance, relative, None for a counted figure
     sure_from: the relative worsening from which on this gate fails 99 times in 100; None for a counted figure
+    against_reference: the second opinion on a time, where every run has the machine's reference
     """
 
     row: str
@@ -61,6 +92,7 @@ class Check(Record):
     noise: float | None = None
     sure_from: float | None = None
     runs: tuple[int, int] = (0, 0)
+    against_reference: AgainstReference | None = None
 
 
 class GateResult(Record):
@@ -145,26 +177,33 @@ def _missing_row(key: Key, reason: str) -> Check:
 
 def _check(label: str, limit: Limit, base: Sequence[Row], new: Sequence[Row]) -> Check:
     metric = limit.metric
-    old, now = _values(metric, base), _values(metric, new)
+    base_runs, new_runs = _usable(metric, base), _usable(metric, new)
+    old, now = _values(metric, base_runs), _values(metric, new_runs)
     why = next(_incomparable(metric, base, new), "")
     if why:
-        found: dict[str, object] = {"outcome": "not comparable", "reason": why}
+        found: dict[str, Any] = {"outcome": "not comparable", "reason": why}
     elif not old or not now:
         found = _absent(metric, base, new, bool(old))
     else:
         judge = _judge_exact if metric.noise is None else _judge_noisy
         found = {**judge(limit, old, now), "runs": (len(old), len(now))}
+        if metric.machine:
+            found = _second_opinion(limit, base_runs, new_runs, found)
     named = {"row": label, "metric": metric.name, "limit": limit.text, "unit": metric.unit}
     return Check.model_validate({**named, **found})
 
 
+def _usable(metric: Metric, rows: Sequence[Row]) -> list[Row]:
+    """The runs that have the metric; of a figure that varies, only those that nothing disturbed."""
+    quiet = [row for row in rows if metric.noise is None or row.verdict.status not in DISTURBED]
+    return [row for row in quiet if metric.value(row) is not None]
+
+
 def _values(metric: Metric, rows: Sequence[Row]) -> list[float]:
-    """The metric of each run; of a figure that varies, only from the runs that nothing disturbed."""
-    usable = [row for row in rows if metric.noise is None or row.verdict.status not in DISTURBED]
-    return [float(value) for row in usable if (value := metric.value(row)) is not None]
+    return [float(value) for row in rows if (value := metric.value(row)) is not None]
 
 
-def _absent(metric: Metric, base: Sequence[Row], new: Sequence[Row], known: bool) -> dict[str, object]:
+def _absent(metric: Metric, base: Sequence[Row], new: Sequence[Row], known: bool) -> dict[str, Any]:
     """The baseline has a value that the report lacks: missing. Without a baseline there is nothing to compare with."""
     side, rows = ("report", new) if known else ("baseline", base)
     reasons = dict.fromkeys(reason for row in rows for reason in row.verdict.reasons)
@@ -210,7 +249,7 @@ def _other_images(rows: Sequence[Row]) -> Iterator[str]:
 
 
 # -- one metric -------------------------------------------------------------------------------------------------------
-def _judge_exact(limit: Limit, base: Sequence[float], new: Sequence[float]) -> dict[str, object]:
+def _judge_exact(limit: Limit, base: Sequence[float], new: Sequence[float]) -> dict[str, Any]:
     """Counted figures: the worst of the report against the median of the baseline. On the limit is within it."""
     high = limit.metric.better == "high"
     old, now = median(base), min(new) if high else max(new)
@@ -252,15 +291,16 @@ def noise_band(base: Sequence[float], new: Sequence[float], assumed: float) -> N
     return Noise(error, t * error)
 
 
-def _judge_noisy(limit: Limit, base: Sequence[float], new: Sequence[float]) -> dict[str, object]:
+def _judge_noisy(limit: Limit, base: Sequence[float], new: Sequence[float]) -> dict[str, Any]:
     """Varying figures: geometric means, and a failure only beyond limit and noise together."""
     metric = limit.metric
     if min(*base, *new) <= 0:
         return {"outcome": "not comparable", "reason": f"a run has {metric.text(min(*base, *new))}"}
-    old, now = (math.exp(fmean(math.log(v) for v in values)) for values in (base, new))
+    old, now = geometric_mean(base), geometric_mean(new)
     noise = noise_band(base, new, metric.noise or 0.0)
     bound = limit.bound(old)
-    found = {"base": old, "new": now, "bound": bound, "change": now / old - 1, "noise": math.expm1(noise.band)}
+    found: dict[str, Any] = {"base": old, "new": now, "bound": bound, "change": now / old - 1}
+    found |= {"noise": math.expm1(noise.band), "reason": ""}
     if bound <= 0:
         return {**found, "outcome": "pass", "reason": "the limit allows everything"}
     sign = -1.0 if metric.better == "high" else 1.0
@@ -273,6 +313,45 @@ def _judge_noisy(limit: Limit, base: Sequence[float], new: Sequence[float]) -> d
     if beyond <= noise.band:
         return {**found, "outcome": "within noise", "reason": f"{told}, by no more than the runs vary"}
     return {**found, "outcome": "fail", "reason": f"{told}, by more than the runs vary"}
+
+
+def _second_opinion(limit: Limit, base: Sequence[Row], new: Sequence[Row], found: dict[str, Any]) -> dict[str, Any]:
+    """``found`` together with what the same judge says of the times that the baseline's machine would have taken.
+
+    The host of a virtual machine makes every time longer or shorter, of the network and of the reference alike. A run's
+    time over its own reference has neither: not the drift between the two sides, and not that from run to run.
+    """
+    metric, times = limit.metric, reference_times(base, new)
+    if times is None or "change" not in found:
+        return found
+    before, after = map(geometric_mean, times)
+    sides = [
+        [value * (before / ms) ** metric.machine for value, ms in zip(_values(metric, rows), side, strict=True)]
+        for rows, side in zip((base, new), times, strict=True)
+    ]
+    second = _judge_noisy(limit, *sides)
+    told = {name: second[name] for name in ("outcome", "new", "change", "noise")}
+    against = AgainstReference.model_validate({"before_ms": before, "after_ms": after, **told})
+    outcome = _TOGETHER.get((found["outcome"], against.outcome), found["outcome"])
+    if "sure_from" in found:
+        found = {**found, "sure_from": min(found["sure_from"], second["sure_from"])}
+    reason = found["reason"] if outcome == found["outcome"] else _both_told(limit, outcome, found, against)
+    return {**found, "outcome": outcome, "reason": reason, "against_reference": against}
+
+
+def _both_told(limit: Limit, outcome: Outcome, found: Mapping[str, Any], against: AgainstReference) -> str:
+    text, bound = limit.metric.text, limit.metric.text(found["bound"])
+    judged = f"{text(against.new)} ({against.change:+.1%})"
+    if outcome == "fail":
+        return (
+            f"{_beyond(limit, found['new'], found['bound'])}, and the machine's reference explains how the runs vary: "
+            f"against it {judged}, by more than they do"
+        )
+    return (
+        f"the machine itself {ran(against.before_ms, against.after_ms)}. Measured: {text(found['new'])} "
+        f"({found['change']:+.1%}); as the machine was then: {judged}; only one of the two is within the limit of "
+        f"{bound}. Run again, or measure both in turns: edgekit bench --compare"
+    )
 
 
 def _beyond(limit: Limit, now: float, bound: float) -> str:
@@ -297,7 +376,14 @@ def _notes(before: Runs, after: Runs, checks: Sequence[Check]) -> Iterator[str]:
                     f"{key.label}: {len(disturbed)} of {len(rows)} runs of the {side} were disturbed and are left "
                     f"out of what varies ({_why(disturbed[0])})"
                 )
+        if after.get(key) and (why := gap(base, after[key])):
+            yield f"{key.label}: {why}"
     for check in checks:
+        if check.against_reference is not None and (moved := check.against_reference.machine):
+            yield (
+                f"{check.row}: since the baseline the machine itself {moved}; {check.metric} changed by "
+                f"{check.change:+.1%} as measured, by {check.against_reference.change:+.1%} against the machine"
+            )
         allowed = abs(check.bound / check.base - 1) if check.bound and check.base else 0.0
         if check.sure_from is not None and check.sure_from > MUST_CATCH > allowed:
             yield (

@@ -18,6 +18,7 @@ class Metric(NamedTuple):
     name: on the command line; title: in tables; style: how a value is printed; value: None when it was not measured
     units: what a limit in this metric may be written in beside %, and how many of the metric's own units that is
     noise: relative deviation from run to run that is assumed where no repeats tell; None for what does not vary
+    machine: 1 where a slower machine makes it grow as its reference does, -1 where it falls, 0 where neither is so
     """
 
     name: str
@@ -28,6 +29,7 @@ class Metric(NamedTuple):
     value: Callable[[Row], float | None]
     units: Mapping[str, float]
     noise: float | None = None
+    machine: int = 0
 
     def text(self, value: float) -> str:
         return f"{self.style.format(value)} {self.unit}".strip()
@@ -51,11 +53,11 @@ _ALL = (
     Metric("size", "model size", "MB", "low", "{:.3f}", lambda row: row.model_size_mb, _MB),
     Metric("gops", "GOPS/frame", "GOPS", "low", "{:.3f}", _of("complexity", "gops"), {"GOPS": 1.0}),
     Metric("params", "params", "", "low", "{:,.0f}", lambda row: row.params, {"k": 1e3, "M": 1e6}),
-    Metric("latency", "ms/frame p50", "ms", "low", "{:.2f}", _of("latency", "p50"), _MS, 0.01),
-    Metric("mean", "ms/frame mean", "ms", "low", "{:.2f}", _of("latency", "mean"), _MS, 0.02),
-    Metric("p90", "ms/frame p90", "ms", "low", "{:.2f}", _of("latency", "p90"), _MS, 0.02),
-    Metric("p99", "ms/frame p99", "ms", "low", "{:.2f}", _of("latency", "p99"), _MS, 0.05),
-    Metric("fps", "fps", "fps", "high", "{:.1f}", _of("latency", "fps"), {"fps": 1.0}, 0.02),
+    Metric("latency", "ms/frame p50", "ms", "low", "{:.2f}", _of("latency", "p50"), _MS, 0.01, 1),
+    Metric("mean", "ms/frame mean", "ms", "low", "{:.2f}", _of("latency", "mean"), _MS, 0.02, 1),
+    Metric("p90", "ms/frame p90", "ms", "low", "{:.2f}", _of("latency", "p90"), _MS, 0.02, 1),
+    Metric("p99", "ms/frame p99", "ms", "low", "{:.2f}", _of("latency", "p99"), _MS, 0.05, 1),
+    Metric("fps", "fps", "fps", "high", "{:.1f}", _of("latency", "fps"), {"fps": 1.0}, 0.02, -1),
     Metric("cold", "first frame", "ms", "low", "{:.2f}", _of("process", "cold_ms"), _MS, 0.05),
     Metric("load", "load", "s", "low", "{:.3f}", _of("process", "load_seconds"), {"s": 1.0, "ms": 1e-3}, 0.05),
     Metric("energy", "energy/frame", "mJ", "low", "{:.1f}", _of("energy", "joules_per_frame", 1e3), {"mJ": 1.0}, 0.02),

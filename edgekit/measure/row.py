@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +17,7 @@ TWIN = "twin"  # the board of every row that a simulator gave
 SYMBOLS = {"valid": "●", "noisy": "▲", "throttled": "▲", "perf-only": "◆", "simulated": "◇", NOT_MEASURED: "✕"}
 Status = Literal["valid", "noisy", "throttled", "perf-only", "simulated", "not measured"]
 NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -161,6 +163,35 @@ class Sustained(Record):
     ratio: NonNegative
 
 
+class MachineReference(Record):
+    """What the machine itself could do meanwhile: a fixed piece of work, timed in slices beside the frames.
+
+    kind: the work and the library that did it; only times of one kind may be compared
+    slices_ms: in order, the first before the first frame, the last after the last; each is a median of repetitions
+    ms: median of the slices; thirds_ms: of the first, the middle and the last third of them
+    """
+
+    kind: str
+    ms: Positive
+    thirds_ms: tuple[Positive, Positive, Positive]
+    slices_ms: Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+    @classmethod
+    def from_slices(cls, kind: str, ms: Sequence[float]) -> MachineReference:
+        """Raises ValueError without a slice. Neighbouring thirds share slices where there are fewer than three."""
+        if not ms:
+            raise ValueError("no slice was timed")
+        third = -(-len(ms) // 3)
+        middle = (len(ms) - third) // 2
+        thirds = median(ms[:third]), median(ms[middle : middle + third]), median(ms[-third:])
+        return cls(kind=kind, ms=median(ms), thirds_ms=thirds, slices_ms=tuple(ms))
+
+    @property
+    def moved(self) -> float:
+        """By which share the slowest third took longer than the fastest."""
+        return max(self.thirds_ms) / min(self.thirds_ms) - 1
+
+
 class Track(Record):
     """One sensor during the timed part. first and last are means of its first and last third; values are in ``unit``.
 
@@ -289,6 +320,7 @@ class Row(Record):
 
     samples: end-to-end milliseconds of every timed frame, in order; spans: p50 of each part, in milliseconds, in the
     order of ``runtime.timing.SPANS``; ``decode`` is no part of the headline and stands in ``process.decode_ms``
+    machine_reference: beside the timed frames of a run of one image at a time
     throughput: one per way of spreading the work; layers: the slowest against the roofline first
     artifact: digest of the artifact folder; machine: facts as the worker found them, {"before": ..., "after": ...}
     session: what the runtime says that it really computes; started: UTC, ISO 8601
@@ -310,6 +342,7 @@ class Row(Record):
     samples: tuple[NonNegative, ...] = ()
     drop: Drop | None = None
     sustained: Sustained | None = None
+    machine_reference: MachineReference | None = None
     throughput: tuple[Throughput, ...] = ()
     energy: Energy | None = None
     tracks: tuple[Track, ...] = ()

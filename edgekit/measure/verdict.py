@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .row import Process, Status, Sustained, Track, Verdict
+from .row import MachineReference, Process, Status, Sustained, Track, Verdict
 
 LEAST_CPU_SHARE = 0.97  # of wall time, for one pinned thread; less means that somebody else had the core
 MOST_OTHER_LOAD = 0.25  # cores kept busy by others
@@ -16,6 +16,7 @@ MOST_CLOCK_SPREAD = 0.10  # of the clock, anywhere in the run
 MOST_WARMING = 10.0  # degrees between the first and the last third, when the run became slower meanwhile
 MOST_SLOWING = 1.03  # last third / first third, together with warming
 MOST_DRIFT = 1.05  # last third / first third or the reverse, whatever the cause
+MOST_MACHINE_MOVE = 0.05  # of the machine's reference, between any two thirds of the run
 
 
 def judge(
@@ -27,6 +28,7 @@ def judge(
     tracks: Sequence[Track] = (),
     simulated: Sequence[str] = (),
     perf_only: str = "the images have no labels",
+    reference: MachineReference | None = None,
 ) -> Verdict:
     """The verdict on a run, with every reason in words.
 
@@ -34,9 +36,11 @@ def judge(
     samples: end-to-end ms, at least one; noisy_ratio: the board's limit of p90/p50. The 90th percentile is used here
     however few the samples are: it warns, while the printed p90 claims.
     simulated: what showed that this was no real board; perf_only: why the accuracy is unknown, when it is
+    reference: the machine's own speed meanwhile, where the network's depends on it
     """
     moved = list(_throttled(sustained, tracks))
     noise = list(_noisy(samples, process, noisy_ratio, sustained, bool(moved)))
+    noise += _machine_changed(reference)
     status: Status = "throttled" if moved else "noisy" if noise else "valid" if accuracy_known else "perf-only"
     reasons = moved + noise
     if not accuracy_known:
@@ -84,6 +88,15 @@ def _noisy(
         yield (
             f"the last third took {sustained.last_ms:.2f} ms a frame and the first {sustained.first_ms:.2f} ms, "
             "and no clock that this machine shows explains it"
+        )
+
+
+def _machine_changed(reference: MachineReference | None) -> Iterator[str]:
+    if reference is not None and reference.moved > MOST_MACHINE_MOVE:
+        first, middle, last = (f"{ms:.3f}" for ms in reference.thirds_ms)
+        yield (
+            f"the machine itself changed, not the model: its reference took {first} ms in the first third, {middle} ms "
+            f"in the middle and {last} ms in the last"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..runtime.timing import P99_NEEDS
+from .drift import ran, rows_apart
 from .matching import board_facts
 from .row import NOT_MEASURED, Row
 
@@ -58,6 +59,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
         firsts.setdefault((row.recipe, row.model, row.board, row.runtime, row.precision), row)
     several = len({(row.model, row.recipe, row.board) for row in timed}) > 1
     said += [text for row in firsts.values() if (text := _against_fp32(row, timed, several))]
+    said += _machine_apart(rows)
     doubtful = [f"row {n} is {row.verdict.status}" for n, row in enumerate(rows, 1) if row.verdict.status != "valid"]
     said.append(
         f"{len(rows) - len(doubtful)} of {len(rows)} rows are valid; {', '.join(doubtful)}."
@@ -74,6 +76,23 @@ def _fastest(timed: Sequence[Row]) -> list[str]:
         name, best = min(zip(labels(of_board), of_board, strict=True), key=lambda item: _p50(item[1]))
         where = f"Fastest on {board}" if several else "Fastest"
         said.append(f"{where}: {name}, {speed(best)}{map_text(best)}{_caution(best)}.")
+    return said
+
+
+def _machine_apart(rows: Sequence[Row]) -> list[str]:
+    """A sentence per board on which the machine itself was not the same for all rows: they differ by that much too."""
+    said = []
+    for of_board in by_board(rows).values():
+        if (ends := rows_apart(of_board)) is None:
+            continue
+        fast, slow = (of_board[end] for end in ends)
+        numbers = [next(n for n, row in enumerate(rows, 1) if row is end) for end in (slow, fast)]
+        if fast.machine_reference and slow.machine_reference:
+            moved = ran(slow.machine_reference.ms, fast.machine_reference.ms)
+            said.append(
+                f"The machine itself {moved} for row {numbers[1]} than for row {numbers[0]}; to compare the two, "
+                "measure them in turns: edgekit bench --compare."
+            )
     return said
 
 
@@ -202,10 +221,17 @@ def _process_facts(row: Row) -> list[tuple[str, str]]:
         ("device memory", _show(process.device_memory_mb, "{:.1f} MB")),
         ("CPU time / wall time", _show(process.cpu_over_wall, "{:.3f}")),
         ("last third / first third", _show(row.sustained.ratio if row.sustained else None, "{:.3f} x")),
+        ("the machine's reference", _reference(row)),
         ("energy per frame", _energy(row)),
         ("offline throughput", _offline(row)),
         ("mAP@0.5 lost to FP32", _lost(row)),
     ]
+
+
+def _reference(row: Row) -> str:
+    """The course of the machine's own speed over the run."""
+    known = row.machine_reference
+    return f"{' · '.join(f'{ms:.3f}' for ms in known.thirds_ms)} ms by thirds" if known else NOT_MEASURED
 
 
 def _lost(row: Row) -> str:

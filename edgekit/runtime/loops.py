@@ -24,6 +24,10 @@ class Account(object):
         self._before = usage.ru_nivcsw, usage.ru_nvcsw, time.process_time(), time.perf_counter()
         return self
 
+    def elapsed(self):
+        """Wall seconds so far, those of the part that is open included."""
+        return self.wall + time.perf_counter() - self._before[3]
+
     def __exit__(self, *exc_info):
         involuntary, voluntary, cpu, wall = self._before
         self.wall += time.perf_counter() - wall
@@ -59,27 +63,47 @@ class Latencies(object):
         return {name: self.ms[name] for name in SPANS + ("total",) if name in self.ms}
 
 
-def single_stream(runner, images, job, progress, telemetry):
+class NoReference(object):
+    """Stands in for a ``reference.Reference`` where the machine's own speed is not asked for."""
+
+    def due(self, count, seconds):
+        return False
+
+    def slice(self, count, seconds):
+        return False
+
+
+NO_REFERENCE = NoReference()
+
+
+def single_stream(runner, images, job, progress, telemetry, reference=NO_REFERENCE):
     """MLPerf's SingleStream: the next image is sent when the last one's detections are there.
 
+    reference: takes its slices before, between and after the frames. After each, one frame is not counted: it brings
+    the network back into the caches. The account holds neither.
     Returns (latency_ms, account, detections of each timed image, telemetry). account: see ``Account.to_dict``, and
     sustained {first_ms, last_ms}: medians of the first and the last third.
     """
     latency, account, seen, count = Latencies(), Account(), [None] * len(images), 0
     telemetry.start()
-    started = time.perf_counter()
-    with account:
-        while _goes_on(count, started, job):
-            seen[count % len(images)], timing = runner(images[count % len(images)])
-            latency.add(timing)
-            count += 1
-            telemetry.poll()
-            progress("timed", count, max(count, _expected(job, count, time.perf_counter() - started)))
+    while _goes_on(count, account.wall, job):
+        if reference.slice(count, account.wall):
+            runner(images[count % len(images)])
+        with account:
+            elapsed = account.wall
+            while _goes_on(count, elapsed, job) and not reference.due(count, elapsed):
+                seen[count % len(images)], timing = runner(images[count % len(images)])
+                latency.add(timing)
+                count += 1
+                telemetry.poll()
+                elapsed = account.elapsed()
+                progress("timed", count, max(count, _expected(job, count, elapsed)))
+    reference.slice(count, account.wall)
     return latency.to_dict(), _told(account, latency, count, images), seen, telemetry.stop()
 
 
-def _goes_on(count, started, job):
-    return count < job["min_count"] or time.perf_counter() - started < job["min_seconds"]
+def _goes_on(count, elapsed, job):
+    return count < job["min_count"] or elapsed < job["min_seconds"]
 
 
 def _expected(job, count, elapsed):
@@ -92,17 +116,20 @@ def _told(account, latency, count, images):
     return dict(account.to_dict(count, len(images)), sustained={"first_ms": first, "last_ms": last})
 
 
-def take_turns(runner, images, commands, answer, telemetry):
+def take_turns(runner, images, commands, answer, telemetry, reference=NO_REFERENCE):
     """For every line {"frames": n} of ``commands`` run one frame that is not counted and n that are, and answer.
 
     The frame that is not counted brings the network's weights back into the caches from which the other process drove
-    them. ``answer(milliseconds)`` is called after every turn. Returns what ``single_stream`` returns; the account is of
-    the turns alone.
+    them. ``answer(milliseconds)`` is called after every turn. reference: takes its slices at the start of turns, when
+    the other process waits, and after the last. Returns what ``single_stream`` returns; the account is of the turns
+    alone.
     """
     latency, account, seen, count = Latencies(), Account(), [None] * len(images), 0
     telemetry.start()
     for line in iter(commands.readline, ""):
         frames = json.loads(line)["frames"]
+        if reference.due(count, account.wall):
+            reference.slice(count, account.wall)
         runner(images[count % len(images)])
         with account:
             for _ in range(frames):
@@ -111,6 +138,7 @@ def take_turns(runner, images, commands, answer, telemetry):
                 count += 1
         answer(latency.ms["total"][-frames:])
         telemetry.poll()
+    reference.slice(count, account.wall)
     return latency.to_dict(), _told(account, latency, count, images), seen, telemetry.stop()
 
 
@@ -125,7 +153,7 @@ def offline(runners, images, job, progress):
     def work(number, started):
         runner, at = runners[number], number
         try:
-            while not stop.is_set() and _goes_on(sum(counts), started, job):
+            while not stop.is_set() and _goes_on(sum(counts), time.perf_counter() - started, job):
                 runner.many([images[(at + i) % len(images)] for i in range(runner.batch)])
                 at += runner.batch
                 counts[number] += runner.batch

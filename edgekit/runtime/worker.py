@@ -101,11 +101,23 @@ def measure(job, cores, progress):
     session (see ``Session.describe``); layout; preprocess and postprocess (their fields); cores; load_seconds (library,
     file and compilation); decode_ms [timed images]; first_ms (the cold run, by span and total); warmup_ms [warm-up];
     latency_ms {preprocess, inference, postprocess, total: [timed runs, in order], and the copies where the session
-    tells them}; timed (see ``loops.single_stream``); telemetry (see ``Telemetry.stop``); detections [one per image:
-    image, width, height, boxes, scores, class_ids]; peak_rss_bytes {loaded, timed, end}; device_memory_bytes where the
-    session tells it; machine_before and machine_after (see ``machine.facts``).
+    tells them}; timed (see ``loops.single_stream``); telemetry (see ``Telemetry.stop``); reference (see
+    ``Reference.told``); detections [one per image: image, width, height, boxes, scores, class_ids]; peak_rss_bytes
+    {loaded, timed, end}; device_memory_bytes where the session tells it; machine_before and machine_after (see
+    ``machine.facts``).
     """
+    from .reference import Reference
+
     result = _begin(job, cores)
+    with Reference(job["min_seconds"], job["min_count"]) as reference:  # ready, and idle, before the load is timed
+        _measure(job, cores, progress, reference, result)
+    result["reference"] = reference.told()
+    result["machine_after"] = machine.facts()
+    return result
+
+
+def _measure(job, cores, progress, reference, result):
+    """Everything of ``measure`` between the first facts of the machine and the last."""
     progress("load", 0, 1)
     started = time.perf_counter()
     with _open(job) as runner:
@@ -123,14 +135,13 @@ def measure(job, cores, progress):
         result["first_ms"] = _milliseconds(runner(images[0])[1])
         runner.check(images[0])
         result["warmup_ms"] = _warm_up(runner, images, job["warmup"], progress)
-        result["latency_ms"], result["timed"], seen, result["telemetry"] = _timed(runner, images, job, cores, progress)
+        told = _timed(runner, images, job, cores, progress, reference)
+        result["latency_ms"], result["timed"], seen, result["telemetry"] = told
         memory["timed"] = machine.peak_rss_bytes()
         result["detections"] = _accuracy_pass(runner, images, seen, job["images"], progress)
         memory["end"] = machine.peak_rss_bytes()
         result["session"] = runner.session.describe()
     result["peak_rss_bytes"] = memory
-    result["machine_after"] = machine.facts()
-    return result
 
 
 def measure_offline(job, cores, progress):
@@ -189,15 +200,19 @@ def _begin(job, cores):
     return {"job": job, "edgekit": __version__, "cores": cores, "machine_before": machine.facts()}
 
 
-def _timed(runner, images, job, cores, progress):
+def _timed(runner, images, job, cores, progress, reference):
     from .loops import single_stream, take_turns
     from .telemetry import Telemetry
 
     telemetry = Telemetry(cores)
-    if job["mode"] == "turns":
-        progress("ready", 1, 1)
-        return take_turns(runner, images, sys.stdin, lambda ms: progress.say({"phase": "turn", "ms": ms}), telemetry)
-    return single_stream(runner, images, job, progress, telemetry)
+    if job["mode"] != "turns":
+        return single_stream(runner, images, job, progress, telemetry, reference)
+    progress("ready", 1, 1)
+
+    def answer(ms):
+        progress.say({"phase": "turn", "ms": ms})
+
+    return take_turns(runner, images, sys.stdin, answer, telemetry, reference)
 
 
 def _open(job):

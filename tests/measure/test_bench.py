@@ -313,8 +313,9 @@ def told(latencies=(10.0,) * 100, **timed):
     """A worker's result with what the newer worker adds."""
     result = scripted_result(list(latencies))
     result["timed"] = {**result["timed"], "voluntary_switches": 7, "sustained": {"first_ms": 10.0, "last_ms": 10.2}}
+    result["timed"]["wall_seconds"] = 4.0
     result["telemetry"] = {
-        "seconds": 4.0,
+        "seconds": 5.0,  # the slices of the machine's reference lie in it, and not in the timed part
         "tracks": [
             {
                 "name": "cpu clock",
@@ -328,10 +329,23 @@ def told(latencies=(10.0,) * 100, **timed):
                 "values": [3000.0, 3000.0],
             }
         ],
-        "energy": [{"source": "RAPL package-0", "joules": 30.0}, {"source": "RAPL package-1", "joules": 10.0}],
+        "energy": [{"source": "RAPL package-0", "joules": 35.0}, {"source": "RAPL package-1", "joules": 15.0}],
     }
     result["session"]["device_memory_bytes"] = 55_000_000
+    result["reference"] = {"kind": "a product", "slices_ms": [0.5] * 11}
     return result
+
+
+def test_a_machine_that_changes_makes_the_run_noisy(worker, artifact, eval_set):
+    result = {**told(), "reference": {"kind": "a product", "slices_ms": [0.5] * 7 + [0.54] * 4}}
+    worker.play(result=result)
+    row = bench(worker, artifact, eval_set).row
+    assert row.verdict.status == "noisy"
+    assert any("the machine itself changed, not the model: its reference took 0.500" in r for r in row.verdict.reasons)
+    worker.play(result={**result, "reference": None})  # its child could not start
+    row = bench(worker, artifact, eval_set).row
+    assert row.machine_reference is None
+    assert not any("machine itself" in reason for reason in row.verdict.reasons)
 
 
 def test_energy_tracks_and_switches(worker, artifact, eval_set):
@@ -340,6 +354,7 @@ def test_energy_tracks_and_switches(worker, artifact, eval_set):
     assert (row.energy.source, row.energy.watts) == ("RAPL package-0 + RAPL package-1", 10.0)
     assert (row.energy.joules, row.energy.joules_per_frame) == (40.0, 0.4)
     assert row.sustained.ratio == pytest.approx(1.02)
+    assert row.machine_reference.slices_ms == (0.5,) * 11
     assert row.tracks[0].values == (3000.0, 3000.0)
     assert (row.process.voluntary_switches, row.process.device_memory_mb) == (7, 55.0)
     assert row.process.cold_spans == {"preprocess": 1.0, "inference": 18.0, "postprocess": 1.0}

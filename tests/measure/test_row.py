@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgekit.measure.row import COLUMNS, Complexity, Latency, Row, table_cells, table_values
+from edgekit.measure.row import COLUMNS, Complexity, Latency, MachineReference, Row, table_cells, table_values
 from edgekit.runtime.errors import BadInput
 
 HEADERS = [
@@ -91,6 +91,30 @@ def test_statistics_are_ordered(samples):
     known = [v for v in (latency.min, latency.p50, latency.p90, latency.p99, latency.max) if v is not None]
     assert known == pytest.approx(sorted(known))
     assert latency.min * 0.999 <= latency.mean <= latency.max * 1.001
+
+
+@pytest.mark.parametrize(
+    ("slices", "ms", "thirds"),
+    [
+        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3.5, (1.5, 3.5, 5.5)),
+        ([1.0, 1.0, 9.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0], 2.0, (1.0, 2.0, 3.0)),
+        ([4.0, 2.0], 3.0, (4.0, 4.0, 2.0)),
+        ([7.0], 7.0, (7.0, 7.0, 7.0)),
+    ],
+)
+def test_the_machines_reference_by_hand(slices, ms, thirds):
+    reference = MachineReference.from_slices("a product", slices)
+    assert (reference.ms, reference.thirds_ms) == (ms, thirds)
+    assert reference.moved == max(thirds) / min(thirds) - 1
+    row = make_row(machine_reference=reference)
+    assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+
+def test_no_slice_no_reference_and_an_old_row_has_none():
+    with pytest.raises(ValueError, match="no slice"):
+        MachineReference.from_slices("a product", [])
+    old = {key: value for key, value in make_row().to_dict().items() if key != "machine_reference"}
+    assert Row.from_dict(old).machine_reference is None
 
 
 def test_the_columns_are_the_competitions_in_their_order():

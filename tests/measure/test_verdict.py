@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.measure.row import Process, Sustained, Track
+from edgekit.measure.row import MachineReference, Process, Sustained, Track
 from edgekit.measure.verdict import judge, simulators
 
 QUIET = Process(threads=1, core=1, warmup=2, cpu_over_wall=1.0, involuntary_switches=0, other_load=0.0)
@@ -60,6 +60,26 @@ def test_the_worst_status_wins_and_every_reason_is_told():
     assert verdict.status == "simulated"
     assert verdict.reasons[0].endswith("mean nothing: board-root is a folder")
     assert len(verdict.reasons) == 5
+
+
+@pytest.mark.parametrize(
+    ("slices", "status"),
+    [
+        ([0.5] * 11, "valid"),
+        ([0.5] * 10 + [5.0], "valid"),  # one slice is no drift: the median of a third stands
+        ([0.5] * 5 + [0.524] * 6, "valid"),  # up to 5 % is allowed
+        ([0.5] * 5 + [0.53] * 6, "noisy"),
+        ([0.53] * 5 + [0.5] * 6, "noisy"),  # faster is another machine too
+        ([0.5] * 4 + [0.6] * 3 + [0.5] * 4, "noisy"),  # back again at the end
+        ([0.5], "valid"),
+    ],
+)
+def test_a_machine_that_changes_while_it_measures(slices, status):
+    reference = MachineReference.from_slices("a product", slices)
+    verdict = judge(STEADY, QUIET, 1.2, True, reference=reference)
+    assert verdict.status == status
+    assert len(verdict.reasons) == (status == "noisy")
+    assert all("the machine itself changed, not the model" in reason for reason in verdict.reasons)
 
 
 def test_an_uncalibrated_engine_is_perf_only():

@@ -44,6 +44,21 @@ class ScriptedRunner:
             self(image)
 
 
+class Slices:
+    """A reference of the machine that takes a second of the clock for each slice, every ``every`` frames."""
+
+    def __init__(self, clock, every):
+        self.clock, self.every, self.taken = clock, every, []
+
+    def due(self, count, seconds):
+        return count >= len(self.taken) * self.every
+
+    def slice(self, count, seconds):
+        self.clock.now += 1.0
+        self.taken.append((count, seconds))
+        return True
+
+
 class Silence:
     """A telemetry that counts how often it was asked."""
 
@@ -101,6 +116,37 @@ def test_one_slow_frame_stays_in(clock):
     job = {"min_count": 3, "min_seconds": 0}
     latency, _, _, _ = single_stream(ScriptedRunner(clock, [0.01, 5.0, 0.01]), ["a"], job, said, Silence())
     assert latency["total"] == pytest.approx([10, 5000, 10])
+
+
+def test_the_machines_reference_lies_outside_everything_that_is_timed(clock):
+    runner = ScriptedRunner(clock, [0.5] + [0.25] * 2 + [0.5] + [0.25] * 2 + [0.5] + [0.25] * 2)
+    slices = Slices(clock, every=2)
+    latency, account, seen, _ = single_stream(
+        runner, ["a"], {"min_count": 6, "min_seconds": 0}, said, Silence(), slices
+    )
+    assert latency["total"] == [250.0] * 6  # the frame after each slice, of 500 ms, is not among them
+    assert slices.taken == [(0, 0.0), (2, 0.5), (4, 1.0), (6, 1.5)]  # before, twice between, and after
+    assert (account["count"], account["wall_seconds"]) == (6, 1.5)
+    assert len(runner.seen) == 9
+    assert seen == ["boxes of a"]
+
+
+def test_the_seconds_of_a_run_are_those_of_its_frames(clock):
+    job = {"min_count": 1, "min_seconds": 1.0}
+    _, account, _, _ = single_stream(
+        ScriptedRunner(clock, [0.125]), ["a"], job, said, Silence(), Slices(clock, every=1)
+    )
+    assert (account["count"], account["wall_seconds"]) == (8, 1.0)  # not the nine seconds of slices
+
+
+def test_turns_hold_the_reference_in_their_frame_that_is_not_counted(clock):
+    slices, answers = Slices(clock, every=2), []
+    commands = io.StringIO('{"frames": 1}\n' * 3)
+    runner = ScriptedRunner(clock, [9.0, 0.1, 9.0, 0.2, 9.0, 0.3])
+    latency, account, _, _ = take_turns(runner, ["a"], commands, answers.append, Silence(), slices)
+    assert latency["total"] == pytest.approx([100, 200, 300])
+    assert [count for count, _ in slices.taken] == [0, 2, 3]
+    assert account["wall_seconds"] == pytest.approx(0.6)
 
 
 def test_turns_run_when_told_and_leave_the_first_frame_out(clock):

@@ -73,6 +73,14 @@ def test_process_facts(measured):
     assert 20e6 < memory["loaded"] <= memory["timed"] <= memory["end"] < 350e6
 
 
+def test_the_machines_reference_is_timed_beside_the_frames(measured):
+    result, _ = measured
+    reference = result["reference"]
+    assert reference["kind"].startswith("matrix product")
+    assert 7 + 1 <= len(reference["slices_ms"]) <= 10 + 1  # a part has a frame at least, and there are seven at least
+    assert min(reference["slices_ms"]) > 0
+
+
 def test_detections_of_every_image_are_the_runners(measured, onnx, images, image_paths):
     result, _ = measured
     assert [d["image"] for d in result["detections"]] == image_paths
@@ -242,6 +250,7 @@ def test_turns_are_run_when_stdin_says(write_job):
     found = json.loads(result.read_text())
     assert found["timed"]["count"] == len(found["latency_ms"]["total"]) == 5
     assert len(found["detections"]) == 6
+    assert len(found["reference"]["slices_ms"]) == 3  # of two turns and the end
 
 
 def test_layers_add_up_to_the_network(write_job, tmp_path):
