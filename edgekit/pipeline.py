@@ -46,10 +46,7 @@ def train(
 ) -> Artifact:
     """Train a recipe into a checkpoint artifact, by default ``runs/<recipe>/checkpoint``."""
     found = load_recipe(recipe, list(overrides))
-    place = check_place(Path(out or RUNS / found.name / "checkpoint"))
-    fit = _need("train", "edgekit.training.fit").fit
-    artifact: Artifact = fit(found, place, resume, progress)
-    return artifact
+    return _train(found, Path(out or RUNS / found.name / "checkpoint"), resume, progress)
 
 
 def export(
@@ -66,7 +63,7 @@ def export(
     """
     profile = load_board(board)
     if out is not None:
-        check_place(out)  # here too: a recipe without weights is trained first
+        check_place(out)  # before shipped weights are copied
     return _export(_checkpoint(source, None, overrides, progress), profile, out, False, progress)
 
 
@@ -394,20 +391,37 @@ def doctor(board: str | None = None) -> dict[str, Any]:
 def _checkpoint(
     source: str | Path | Recipe, place: Path | None, overrides: Sequence[str], progress: Progress | None
 ) -> Artifact:
-    """The checkpoint to start from: an artifact folder, a recipe's training in runs/, or its shipped weights."""
+    """The checkpoint to start from: an artifact folder, a recipe's training in runs/, or its shipped weights.
+
+    place: where a recipe's checkpoint is, if it is not in runs/; a recipe without weights is trained into it
+    """
     if not isinstance(source, Recipe) and (Path(source) / "manifest.json").is_file():
+        if overrides:
+            raise BadConfig(f"{overrides[0]}: changes a recipe, and {source} keeps the one that it was trained by")
         return read_artifact(source, kinds=("checkpoint",))
     recipe = source if isinstance(source, Recipe) else load_recipe(source, list(overrides))
-    place = place or RUNS / recipe.name / "checkpoint"
-    found = _fitting_checkpoint(recipe, place)
+    home = place or RUNS / recipe.name / "checkpoint"
+    found = _fitting_checkpoint(recipe, home)
     if found is not None:
         return found
+    if recipe.weights is None and place is None:
+        raise BadConfig(
+            f"recipe {recipe.name} has no trained weights: none ship, and none are in {home}. "
+            f"Train it: edgekit train {recipe.name}"
+        )
     if recipe.weights is None:
-        return train(recipe.folder, overrides=overrides, out=place, progress=progress)
+        return _train(recipe, home, False, progress)
     _need("train", "torch")
     from .models.checkpoint import shipped_checkpoint
 
-    return shipped_checkpoint(recipe, place)
+    return shipped_checkpoint(recipe, home)
+
+
+def _train(recipe: Recipe, out: Path, resume: bool, progress: Progress | None) -> Artifact:
+    check_place(out)
+    fit = _need("train", "edgekit.training.fit").fit
+    artifact: Artifact = fit(recipe, out, resume, progress)
+    return artifact
 
 
 def _fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:

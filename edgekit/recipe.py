@@ -510,6 +510,8 @@ def _recipe_file(name: str) -> Path:
     for file in (path, path / "recipe.yaml", share("recipes") / name / "recipe.yaml"):
         if file.is_file() and file.suffix in (".yaml", ".yml"):
             return file.resolve()
+    if name and path.is_dir():
+        raise BadConfig(f"{name}: no recipe.yaml in this folder. Recipes: edgekit zoo")
     raise unknown_name("recipe", name, recipe_names(), "A path to a recipe.yaml works too. List them: edgekit zoo")
 
 

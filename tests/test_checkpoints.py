@@ -1,0 +1,76 @@
+"""Which checkpoint a verb starts from: only ``run`` trains, by the recipe as it was changed on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgekit
+from edgekit import pipeline
+from edgekit.recipe import Recipe, load_recipe
+from edgekit.runtime.artifact import new_artifact
+from edgekit.runtime.errors import BadConfig
+
+UNTRAINED = "refinedetlite"
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path]]:
+    """Recipe and place of every training; none of them begins."""
+    asked: list[tuple[Recipe, Path]] = []
+
+    def fit(recipe: Recipe, out: Path, *_: Any) -> None:
+        asked.append((recipe, out))
+        raise BadConfig("the training began")
+
+    monkeypatch.setattr(pipeline, "_need", lambda *_: type("fit", (), {"fit": staticmethod(fit)}))
+    return asked
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda out: edgekit.export(UNTRAINED, out=out),
+        lambda out: edgekit.predict(UNTRAINED, [out], out=out),
+        lambda out: edgekit.evaluate(UNTRAINED),
+        lambda out: edgekit.bench([UNTRAINED]),
+        lambda out: edgekit.label(UNTRAINED, out, out=out / "l.json"),
+    ],
+    ids=["export", "predict", "evaluate", "bench", "label"],
+)
+def test_a_recipe_without_weights_is_not_trained_unasked(call, trained, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadConfig, match=r"no trained weights.*edgekit train refinedetlite"):
+        call(tmp_path)
+    assert trained == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_trains_the_recipe_as_it_was_changed(trained, tmp_path: Path) -> None:
+    """A recipe may be any file, too: not the recipe.yaml of its folder is trained, but the one that was named."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "name: mine\nclasses: [car]\nmodel: {name: mobile-centernet}\n"
+        "preprocess: {size: [96, 64]}\ntrain: {epochs: 9}\n"
+    )
+    with pytest.raises(BadConfig, match="the training began"):
+        edgekit.run(file, overrides=["train.epochs=3", "data={root: ., train: t.json}"], out=tmp_path / "out")
+    ((recipe, out),) = trained
+    assert out == tmp_path / "out" / "checkpoint"
+    assert recipe == load_recipe(file, ["train.epochs=3", "data={root: ., train: t.json}"])
+    assert recipe.train.epochs == 3
+
+
+def test_what_would_not_change_anything_is_refused(tmp_path: Path) -> None:
+    with new_artifact(tmp_path / "c", "checkpoint", {"classes": ["car"]}) as folder:
+        (Path(folder) / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(BadConfig, match=r"export.top_k=3: changes a recipe"):
+        edgekit.export(tmp_path / "c", overrides=["export.top_k=3"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_a_recipe_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"no recipe\.yaml in this folder"):
+        edgekit.run(tmp_path, out=tmp_path / "out")
