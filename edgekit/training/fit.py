@@ -28,6 +28,7 @@ from ..runtime.artifact import Artifact, file_sha256, read_artifact
 from ..runtime.errors import BadConfig, BadInput
 from .batches import DetectionData, Validation
 from .compiling import compile_network
+from .depthwise import quicken
 from .module import DetectorModule
 from .qat import calibration_images
 from .resume import RESUME, Start, WholeFiles, begin
@@ -56,6 +57,8 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     model, teacher, parents = _networks(recipe)
     collate = task_of(model, recipe.model.name).collate(recipe, model)
     data = DetectionData(recipe, train, val, collate, devices * nodes)
+    if not (torch.cuda.is_available() or recipe.train.compile or recipe.quantization_aware):
+        quicken(model)
     module = DetectorModule(recipe, model, train.class_counts().tolist(), data.steps_per_epoch, val, teacher)
     if recipe.train.compile:
         compile_network(model)

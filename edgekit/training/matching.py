@@ -124,6 +124,8 @@ def _best_of_each(overlap: Tensor) -> Tensor:
 def _covered(anchors: Tensor, batch: BoxBatch) -> Tensor:
     """[N, A], true for anchors that lie in an ignored box with at least COVERED of their area."""
     ignored = batch.labels == IGNORED
+    if not ignored.any():  # most batches: the overlaps below are a third of the matching
+        return torch.zeros(len(batch.boxes), anchors.shape[-2], dtype=torch.bool, device=anchors.device)
     boxes = torch.where(ignored.unsqueeze(-1), batch.boxes, 0.0)
     every = anchors.expand(len(batch.boxes), -1, 4)
     common = intersection(every.unsqueeze(2), boxes.unsqueeze(1)).amax(dim=2)
