@@ -10,9 +10,13 @@ frame (0.10: it is 10 % slower), so drift of the machine meets both kinds alike.
 ``--pool N`` is the short way: N runs of each kind are measured in turns, and the gates are drawn from them at random (a
 baseline and a report that share no run). The runs are as real, but the gates are not independent of each other.
 
-Goals: every unchanged gate passes and every slow one fails. A gate whose runs were all disturbed is neither; it is
-counted as ``not comparable``. Duration: (baseline runs + repeats x gates) x (seconds + about 2 s for each process), or
-2 x pool x (seconds + 2 s).
+Every gate is judged twice, on the same runs: as ``edgekit gate`` does, with the machine's reference (docs/ci.md), and
+without it. How far the reference tracks the network stands beside: the correlation of their logarithms over all
+unchanged runs, and the slope (1: the network becomes longer by the same share).
+
+Goals: every unchanged gate passes and every slow one fails. A gate whose runs were all disturbed, or of which only one
+of the two judges passes, is neither; it is counted as ``not comparable``, and stops the build. Duration: (baseline runs
++ repeats x gates) x (seconds + about 3 s for each process), or 2 x pool x (seconds + 3 s).
 Run it while nothing else does. The exit code is 1 when a goal is missed.
 """
 
@@ -28,13 +32,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import correlation, fmean, linear_regression, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 SLOW_WORKER = "--as-slow-worker"
+PASSING = ("pass", "within noise")
 Gate = tuple[bool, Sequence[Any], Sequence[Any]]
 """(slow, rows of the baseline, rows of the report)"""
 
@@ -48,10 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.time()
     base, gates = [], []
     for number, (slow, before, runs) in enumerate(pooled(args, measure) if args.pool else fresh(args, measure), 1):
-        (check,) = compare(before, runs, limits).checks
-        gates.append({"slow": slow, **check.model_dump(mode="json"), "p50_ms": p50s(runs), "verdicts": verdicts(runs)})
+        (check,), (alone,) = (compare(*sides, limits).checks for sides in ((before, runs), map(bare, (before, runs))))
+        gates.append({"slow": slow, **check.model_dump(mode="json"), "without_reference": alone.outcome, **facts(runs)})
         base = list(before)
-        print(f"{number}/{args.gates + args.slow_gates} {'slow' if slow else 'same'}: {check.outcome}", flush=True)
+        print(
+            f"{number}/{args.gates + args.slow_gates} {'slow' if slow else 'same'}: {check.outcome}; "
+            f"without the reference: {alone.outcome}",
+            flush=True,
+        )
     result = summary(args, base, gates, time.time() - started)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(told(result))
@@ -137,10 +146,36 @@ def verdicts(rows: Sequence[Any]) -> dict[str, int]:
     return dict(Counter(row.verdict.status for row in rows))
 
 
+def references(rows: Sequence[Any]) -> list[float] | None:
+    """Milliseconds of the machine's reference, one a run; None where a run has none."""
+    from edgekit.measure.drift import reference_times
+
+    times = reference_times(rows)
+    return times[0] if times else None
+
+
+def bare(rows: Sequence[Any]) -> list[Any]:
+    """The same rows, with no reference of the machine."""
+    return [row.model_copy(update={"machine_reference": None}) for row in rows]
+
+
+def facts(rows: Sequence[Any]) -> dict[str, Any]:
+    return {"p50_ms": p50s(rows), "reference_ms": references(rows), "verdicts": verdicts(rows)}
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Of the logarithms, in percent; None for fewer than two."""
+    return 100 * stdev(map(math.log, values)) if len(values) > 1 else None
+
+
+def drift(before: Sequence[float], after: Sequence[float]) -> float | None:
+    """Of the geometric means, in percent."""
+    return 100 * math.expm1(fmean(map(math.log, after)) - fmean(map(math.log, before))) if before and after else None
+
+
 def summary(
     args: argparse.Namespace, base: Sequence[Any], gates: Sequence[dict[str, Any]], took: float
 ) -> dict[str, Any]:
-    logs = [math.log(ms) for ms in p50s(base)]
     same = [gate for gate in gates if not gate["slow"]]
     slow = [gate for gate in gates if gate["slow"]]
     every = [ms for gate in same for ms in gate["p50_ms"]]
@@ -148,29 +183,68 @@ def summary(
         "asked": {name: str(value) for name, value in vars(args).items() if name != "out"},
         "machine": base[0].machine.get("before", {}),
         "took_seconds": took,
-        "baseline": {
-            "p50_ms": p50s(base),
-            "verdicts": verdicts(base),
-            "deviation_percent": 100 * stdev(logs) if len(logs) > 1 else None,
-        },
-        "run_to_run_deviation_percent": 100 * stdev(map(math.log, every)) if len(every) > 1 else None,
-        "drift_percent": 100 * math.expm1(fmean(map(math.log, every)) - fmean(logs)) if every else None,
-        "unchanged": {**outcomes(same), "goal": all(g["outcome"] in ("pass", "within noise") for g in same)},
+        "baseline": {**facts(base), "deviation_percent": deviation(p50s(base))},
+        "run_to_run_deviation_percent": deviation(every),
+        "drift_percent": drift(p50s(base), every),
+        "reference": tracking(base, same),
+        "unchanged": {**outcomes(same), "goal": all(g["outcome"] in PASSING for g in same)},
         "slow": {**outcomes(slow), "goal": all(g["outcome"] == "fail" for g in slow)},
         "gates": list(gates),
     }
 
 
+def tracking(base: Sequence[Any], same: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """How the machine's reference went along with p50 over the unchanged runs; None where a run has none."""
+    its_base = references(base)
+    if its_base is None or not same or any(gate["reference_ms"] is None for gate in same):
+        return None
+    pairs = [pair for gate in same for pair in zip(gate["p50_ms"], gate["reference_ms"], strict=True)]
+    ours, its = ([math.log(pair[side]) for pair in pairs] for side in (0, 1))
+    found = {
+        "run_to_run_deviation_percent": deviation([pair[1] for pair in pairs]),
+        "drift_percent": drift(its_base, [pair[1] for pair in pairs]),
+        "p50_over_reference_deviation_percent": deviation([ms / own for ms, own in pairs]),
+    }
+    if len(pairs) > 2 and min(ours) < max(ours) and min(its) < max(its):
+        found |= {"correlation": correlation(its, ours), "slope": linear_regression(its, ours).slope}
+    return found
+
+
 def outcomes(gates: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {"gates": len(gates), "outcomes": dict(Counter(gate["outcome"] for gate in gates))}
+    """stopped: gates that a build does not get through, whatever the reason."""
+    judges = {"": "outcome", "_without_reference": "without_reference"}
+    found: dict[str, Any] = {"gates": len(gates)}
+    for name, key in judges.items():
+        found["outcomes" + name] = dict(Counter(gate[key] for gate in gates))
+        found["stopped" + name] = sum(gate[key] not in PASSING for gate in gates)
+    return found
 
 
 def told(result: dict[str, Any]) -> str:
-    lines = [f"run to run deviation of p50: {result['run_to_run_deviation_percent']:.2f} %"]
+    lines = [f"run to run deviation of p50: {percent(result['run_to_run_deviation_percent'])}"]
+    if own := result["reference"]:
+        lines.append(
+            f"of the machine's reference: {percent(own['run_to_run_deviation_percent'])}; "
+            f"of p50 over it: {percent(own['p50_over_reference_deviation_percent'])}"
+        )
+        if "slope" in own:
+            lines.append(
+                f"p50 follows the reference with slope {own['slope']:.2f}, correlation {own['correlation']:.2f}"
+            )
+        drifts = f"{percent(result['drift_percent'])}, the reference by {percent(own['drift_percent'])}"
+        lines.append(f"since the baseline p50 moved by {drifts}")
     for name in ("unchanged", "slow"):
         part = result[name]
-        lines.append(f"{name}: {part['gates']} gates, {part['outcomes']}, goal {'met' if part['goal'] else 'MISSED'}")
+        lines.append(
+            f"{name}: {part['gates']} gates, {part['outcomes']}, goal {'met' if part['goal'] else 'MISSED'}; "
+            f"stopped {part['stopped']}; without the reference {part['outcomes_without_reference']}, "
+            f"stopped {part['stopped_without_reference']}"
+        )
     return "\n".join(lines)
+
+
+def percent(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.2f} %"
 
 
 # -- the slow worker --------------------------------------------------------------------------------------------------

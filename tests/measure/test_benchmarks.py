@@ -1,4 +1,4 @@
-"""benchmarks/overhead.py, reproducibility.py and peers.py: their arithmetic, scripted peers, and that they run."""
+"""benchmarks/overhead, reproducibility, gate_noise and peers: their arithmetic, scripted peers, and that they run."""
 
 import argparse
 import importlib.util
@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.measure.row import Latency, MachineReference
 from edgekit.runtime.errors import BadConfig, ChildDied
+
+from .test_row import make_row
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
 IMAGE = sorted((SCRIPTS.parent / "calibration" / "dhaka-eval" / "images").glob("*.jpg"))[0]
@@ -26,6 +29,11 @@ def load(name):
 @pytest.fixture(scope="module")
 def peers():
     return load("peers")
+
+
+@pytest.fixture(scope="module")
+def gate_noise():
+    return load("gate_noise")
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +80,64 @@ def test_the_spread_by_hand(reproducibility, p50, verdicts, spread, met):
     assert found["p50_ms"] == p50
 
 
+def test_the_spread_that_the_machine_does_not_explain_by_hand(reproducibility):
+    found = reproducibility.summarise([10.0, 11.0, 10.5], ["valid"] * 3, [0.50, 0.55, 0.50])
+    assert found["spread"] == pytest.approx(1 / 10.5)
+    assert found["met"] is False  # the goal is one of what was measured
+    beside = found["against_machine"]  # 20, 20 and 21
+    assert (beside["spread"], beside["reference_spread"]) == (pytest.approx(1 / 20), pytest.approx(0.1))
+    assert reproducibility.summarise([10.0, 11.0], ["valid"] * 2)["against_machine"] is None
+
+
 def test_reproducibility_names_a_mistake(tmp_path):
     done = run("reproducibility", tmp_path / "none")
     assert done.returncode == 2
     assert "not an artifact" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# -- the gate's noise -------------------------------------------------------------------------------------------------
+MACHINE = {"before": {"cpu": "Toy 9000", "cores": 2, "memory_mb": 8000}}
+
+
+def gate_noise_row(ms, reference):
+    known = reference and MachineReference.from_slices("a product", [reference] * 11)
+    latency = Latency.from_samples([ms] * 100).model_dump()
+    return make_row(latency=latency, samples=[], machine=MACHINE, machine_reference=known)
+
+
+def play_gates(gate_noise, monkeypatch, tmp_path, weather, reference=0.5):
+    """A whole pooled run on a machine that is ``weather`` times as slow in one run after the other."""
+    left = [factor for factor in weather for _ in range(2)]  # each pair of runs, same and slow, has one weather
+
+    def measure(slower):
+        factor = left.pop(0)
+        return gate_noise_row(20.0 * factor * (1 + slower), reference and reference * factor)
+
+    monkeypatch.setattr(gate_noise, "bench", lambda args: measure)
+    counts = ["--gates", "10", "--slow-gates", "10", "--pool", str(len(weather)), "--out", str(tmp_path / "g.json")]
+    code = gate_noise.main(["runs/toy", *counts])
+    return code, json.loads((tmp_path / "g.json").read_text())
+
+
+def test_gates_with_the_reference_and_without(gate_noise, monkeypatch, tmp_path, capsys):
+    weather = [1.0, 1.06, 0.94, 1.03, 0.97] * 4
+    code, found = play_gates(gate_noise, monkeypatch, tmp_path, weather)
+    assert (found["unchanged"]["stopped"], found["slow"]["stopped"]) == (0, 10)
+    assert found["slow"]["outcomes"]["fail"] > 10 * 0.8
+    assert found["slow"]["stopped_without_reference"] < 10
+    assert code == (0 if found["slow"]["outcomes"] == {"fail": 10} else 1)  # "not comparable" stops, and is not caught
+    beside = found["reference"]
+    assert (beside["slope"], beside["correlation"]) == (pytest.approx(1), pytest.approx(1))
+    assert beside["p50_over_reference_deviation_percent"] == pytest.approx(0, abs=1e-6)
+    assert found["run_to_run_deviation_percent"] > 3
+    assert "p50 follows the reference with slope 1.00, correlation 1.00" in capsys.readouterr().out
+
+
+def test_gates_on_a_machine_without_a_reference(gate_noise, monkeypatch, tmp_path):
+    code, found = play_gates(gate_noise, monkeypatch, tmp_path, [1.0] * 12, reference=None)
+    assert (code, found["reference"]) == (0, None)
+    assert found["slow"]["outcomes"] == found["slow"]["outcomes_without_reference"] == {"fail": 10}
 
 
 # -- peers ------------------------------------------------------------------------------------------------------------
