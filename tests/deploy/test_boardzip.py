@@ -94,3 +94,17 @@ def test_the_camera_has_its_own_help(python, pyz):
     code, out, err = run(python, pyz, "camera", "--help")
     assert code == 0, err
     assert "camera" in out
+
+
+def test_the_machines_reference_is_timed_from_the_archive(python, pyz, tmp_path):
+    """``bench`` on a board: the child that times it loads from the same single file."""
+    code = """if True:
+        from edgekit.runtime.reference import Reference
+        with Reference(0.0, 1) as reference:
+            reference.slice(0, 0.0)
+        print(sorted(reference.told()), reference.told()["slices_ms"][0] > 0)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(pyz)}
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "['kind', 'slices_ms'] True\n"

@@ -94,6 +94,15 @@ def test_energy_and_tracks_come_from_the_boards_sensors(told, place):
     assert (tracks["GPU-therm temperature"].last, tracks["VDD_IN power"].first) == (6.0, 5.0)
 
 
+def test_a_boards_row_carries_the_machines_reference(told, place):
+    """It is the CPU's; that it moved says nothing of what the GPU did."""
+    reference = {"kind": "matrix product", "slices_ms": [4.0] * 5 + [5.0] * 6}
+    found = row({**told, "reference": reference}, place)
+    assert found.machine_reference.slices_ms == tuple(reference["slices_ms"])
+    assert found.verdict.status == "valid"
+    assert row(told, place).machine_reference is None  # from a board with an older runtime
+
+
 def test_without_sensors_nothing_is_measured(told, place):
     found = row({**told, "sensors": "not measured"}, place)
     assert found.energy is None
