@@ -34,6 +34,10 @@ def baseline(
     """
     import edgekit
 
+    from ..runtime.artifact import check_place
+
+    if out is not None:
+        check_place(out, "file")
     records = edgekit.baseline(action, files, out=out)
     if json:
         print_json(records)

@@ -58,6 +58,10 @@ def gate(
     """
     import edgekit
 
+    from ..runtime.artifact import check_place
+
+    for file in filter(None, (markdown, junit)):
+        check_place(file, "file")
     result = edgekit.gate(
         baseline, reports, **({"limits": limits} if limits else {}), skip_incomparable=skip_incomparable
     )

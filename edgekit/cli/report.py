@@ -15,6 +15,7 @@ from .progress import work
 from .rows import show_rows
 
 if TYPE_CHECKING:
+    from ..measure.history import Step
     from ..measure.row import Row
 
 EXAMPLE = """
@@ -66,6 +67,7 @@ def report(
 
 def _print_rows(files: list[Path], history: Path | None, title: str | None, json: bool) -> None:
     """The table alone, and the history as lines of bars; nothing is written."""
+    from ..measure.history import read_history
     from ..measure.report import read_report
     from ..runtime.errors import BadConfig, BadInput
 
@@ -74,17 +76,18 @@ def _print_rows(files: list[Path], history: Path | None, title: str | None, json
     found = [row for file in files for row in read_report(file)]
     if not found:
         raise BadInput(f"{', '.join(map(str, files))}: holds no row. Measure some: edgekit bench")
+    steps = read_history(history) if history is not None else []
     if json:
         print_json(found)
         return
     show_rows(found)
-    if history is not None:
-        _show_history(found, history)
+    if steps:
+        _show_history(found, steps)
 
 
-def _show_history(rows: Sequence[Row], folder: Path) -> None:
-    from ..measure.history import history_lines, read_history, tracks
+def _show_history(rows: Sequence[Row], steps: Sequence[Step]) -> None:
+    from ..measure.history import history_lines, tracks
 
-    for track in tracks(read_history(folder), rows):
+    for track in tracks(steps, rows):
         print(track.label)
         show_grid(("metric", "history", "now", "change"), history_lines(track))

@@ -31,10 +31,13 @@ def score(
     """
     import edgekit
 
+    from ..runtime.artifact import check_place, new_file
+
+    if markdown is not None:
+        check_place(markdown, "file")
     ranking = edgekit.score(reports, rules=rules)
     if markdown is not None:
         from ..measure.score_report import render_score
-        from ..runtime.artifact import new_file
 
         with new_file(markdown) as handle:
             handle.write(render_score(ranking))

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..board import Board, load_board
+from ..paths import unknown_name
 from ..runtime.artifact import MANIFEST, Artifact, check_place, new_file, read_artifact
 from ..runtime.detections import Detections
+from ..runtime.engines.options import NMS
 from ..runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
 from ..runtime.onboard import archive
 from ..runtime.onboard import trust as signers
@@ -130,6 +132,10 @@ def plan_build(artifact: Artifact, profile: Board, options: BundleOptions) -> di
     precision = options.precision or _precision(artifact, profile, runtime)
     _refuse_int8(profile, precision, artifact)
     profile.require(runtime, precision, None)
+    if options.nms not in NMS:
+        raise unknown_name("way of NMS", options.nms, list(NMS), "")
+    if options.nms != "host" and not runtime.startswith("tensorrt"):
+        raise BadConfig(f"--nms {options.nms}: NMS is put into engines of TensorRT; {profile.name} uses {runtime}")
     if layout is not None and layout not in profile.input_layouts:
         raise BoardLacks(
             f"{artifact.path}: its input is {layout}; board {profile.name!r} takes {', '.join(profile.input_layouts)}. "

@@ -103,8 +103,9 @@ def flash(
     if rollback:
         work = _rollback_work(source)
     else:
+        trusted = [key for path in options.trust for key in trust.read_keys(path)] or None
         file = _bundle_file(source, board, contents, show)
-        work = _flash_work(file, board, options)
+        work = _flash_work(file, board, options, trusted)
     results = _all(targets, work, show)
     measured = [result.row for result in results if result.row is not None]
     if out is not None and measured:
@@ -133,6 +134,8 @@ def _hosts(names: Sequence[str], options: SshOptions) -> list[Host]:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
         raise BadConfig(f"host given twice: {', '.join(twice)}")
+    if options.config is not None and not options.config.is_file():
+        raise BadInput(f"--ssh-config {options.config}: no such file")
     return [Host(name, options) for name in names]
 
 
@@ -193,8 +196,7 @@ def _rollback_work(source: str | Path | None) -> Work:
     return work
 
 
-def _flash_work(file: Path, board: str | None, options: FlashOptions) -> Work:
-    trusted = [key for path in options.trust for key in trust.read_keys(path)] or None
+def _flash_work(file: Path, board: str | None, options: FlashOptions, trusted: list[bytes] | None) -> Work:
     found = archive.read_bundle(str(file))
     trust.check_signature(found, trusted, str(file))
     name = found.index["board"]["name"]

@@ -37,6 +37,8 @@ def load_graph(path: str | Path) -> ModelProto:
     """
     try:
         model = onnx.load(str(path), load_external_data=False)
+        if not model.HasField("graph"):
+            raise ValueError("no graph in it; the file is empty or cut off")
         for value in model.graph.input:
             for dim in value.type.tensor_type.shape.dim:
                 if not dim.HasField("dim_value"):

@@ -120,6 +120,8 @@ def _check_layout(layout: str) -> None:
         raise unknown_name(
             "layout", layout, list(LAYOUTS), "Or describe the outputs in a YAML file: --layout FILE.yaml"
         )
+    if layout not in LAYOUTS and not Path(layout).is_file():
+        raise BadInput(f"{layout}: no such file. A layout is one of {', '.join(LAYOUTS)}, or a YAML file")
 
 
 def _golden_images() -> list[Path]:

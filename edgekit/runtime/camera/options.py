@@ -69,7 +69,7 @@ class Options(object):
         if self.threads is not None and self.threads > MOST_THREADS:
             yield "--threads: expected 1..{}, got {}".format(MOST_THREADS, self.threads)
         if self.port is not None and not 0 <= self.port <= 65535:
-            yield "--web: expected a port 0..65535, got {}".format(self.port)
+            yield "the port of the page: expected 0..65535, got {}".format(self.port)
         if self.size is not None and not (len(self.size) == 2 and min(self.size) > 0):
             yield "--size: expected WIDTHxHEIGHT, got {}".format(self.size)
         if self.offline and self.loop:
