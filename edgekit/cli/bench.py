@@ -28,13 +28,18 @@ def bench(
         list[Path],
         typer.Argument(
             metavar="ARTIFACT",
-            help="Artifact folders; each is measured on every runtime that can load it. With --compare two, where "
-            "FOLDER@RUNTIME chooses a runtime.",
+            help="Artifact folders, or recipes with trained weights; each is measured on every runtime that can load it. "
+            "With --compare two, where ARTIFACT@RUNTIME chooses a runtime.",
         ),
     ],
     board: options.Board = options.DEFAULT_BOARD,
     runtime: options.Runtime = None,
-    data: Annotated[str | None, typer.Option(help="The set on which mAP is measured; else the recipe's own.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A named set, a source of the recipe or a COCO file, to measure mAP on; else the recipe's own."
+        ),
+    ] = None,
     seconds: options.Seconds = None,
     full: Annotated[
         bool,

@@ -54,6 +54,8 @@ def build(
     An engine works only with the TensorRT and the kind of GPU that built it. For a board that is another machine, use
     edgekit flash or edgekit bundle: the board builds its own. What the board cannot do is refused before any work.
 
+    Without --out it is written to ARTIFACT-BOARD-PRECISION.
+
     The artifact is one with float input: edgekit export RECIPE --board desktop-gpu --out runs/gpu/onnx
     """
     import edgekit

@@ -59,7 +59,7 @@ def bundle(
     """Write one file with everything that a board needs for a model; or check such a file.
 
     Model, expected boxes on golden images, evaluation images and the program for the board's own Python 3.6. What the
-    board cannot do is refused before any work. The same inputs give the same bytes.
+    board cannot do is refused before any work. The same inputs give the same bytes. Without --out: SOURCE-BOARD.tar.gz.
 
     The artifact is one for the board: edgekit export RECIPE --board jetson-tx2 --out runs/tx2/onnx
     """

@@ -19,7 +19,9 @@ edgekit evaluate runs/demo/checkpoint --tta --scales 0.75,1,1.5 --merge vote
 
 
 def evaluate(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An artifact's folder.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="An artifact's folder, or a recipe with trained weights.")
+    ],
     data: Annotated[
         str | None,
         typer.Option(help="A source of its recipe, a named set, or a COCO JSON file; else the recipe's own set."),

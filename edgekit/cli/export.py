@@ -27,7 +27,8 @@ def export(
 ) -> None:
     """Lower a checkpoint or a recipe's shipped weights to ONNX.
 
-    The graph is checked for the board, simplified in a child process, and compared with PyTorch box by box.
+    The graph is checked for the board, simplified in a child process, and compared with PyTorch box by box. Without
+    --out it is written beside the checkpoint, as onnx.
     """
     from edgekit import pipeline
 

@@ -22,7 +22,7 @@ Board = Annotated[str, typer.Option("--board", "-b", help="A board's name; list 
 Runtime = Annotated[
     str | None,
     typer.Option(
-        "--runtime", help="onnxruntime, openvino or pytorch; without it, what the artifact and the board prefer."
+        "--runtime", help="onnxruntime, openvino, pytorch or cuda; without it, what the artifact and the board prefer."
     ),
 ]
 Overrides = Annotated[

@@ -36,6 +36,7 @@ def quantize(
 
     mAP is measured before and after. When more than --max-drop is lost, layers go back to float until it holds; when
     that does not help, nothing is written and the exit code is 2. What is not given comes from the recipe.
+    Without --out it is written to SOURCE-int8.
     """
     from edgekit import pipeline
 

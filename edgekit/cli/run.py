@@ -29,6 +29,7 @@ def run(
     """The whole spine: export, quantize, bench and report a recipe.
 
     A step is skipped when its output is there, is whole, and was made from the same inputs with the same options.
+    Without --out everything is in runs/RECIPE.
     """
     from edgekit import pipeline
 
