@@ -28,7 +28,7 @@ def bench(
         list[Path],
         typer.Argument(
             metavar="ARTIFACT",
-            help="Artifact folders, or recipes with trained weights; each is measured on every runtime that can load it. "
+            help="Artifact folders, or recipes with trained weights; each on every runtime that can load it. "
             "With --compare two, where ARTIFACT@RUNTIME chooses a runtime.",
         ),
     ],

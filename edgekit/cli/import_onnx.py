@@ -61,7 +61,8 @@ def import_onnx(
     """Bring a detector that was trained elsewhere onto the spine.
 
     The decode is added to the graph, so that lint, quantize, bench, predict, build and bundle work as for EdgeKit's own
-    networks. How images are prepared is the layout's usual way; options change it. Without --out it is written to runs/FILE/onnx.
+    networks. How images are prepared is the layout's usual way; options change it.
+    Without --out it is written to runs/FILE/onnx.
     """
     import edgekit
     from edgekit.conversion.imports.verb import ImportOptions
