@@ -14,7 +14,7 @@ from .progress import work
 
 EXAMPLE = """
 edgekit data check instances_val.json
-edgekit data check mobile-centernet-w16-traffic4 data.root=~/data
+edgekit data check edgekit-road-traffic4 data.root=~/data
 edgekit data stats VOC2007/ImageSets/Main/train.txt --layout voc --out sheet.png
 edgekit data convert labels/train.json --layout bdd100k --images images/train --map bdd100k-traffic4 --out train.json
 edgekit data convert train.json --to yolo --out my-yolo

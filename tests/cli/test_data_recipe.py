@@ -6,7 +6,7 @@ import pytest
 
 from edgekit.cli import main
 
-NAME = "mobile-centernet-w16-traffic4"
+NAME = "edgekit-road-traffic4"
 
 
 def test_a_recipes_sets_and_what_is_not_labelled_in_them(pipeline, capsys):
