@@ -7,6 +7,7 @@ papers' lie in ``benchmarks/papers/``, and what was measured in ``benchmarks/res
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ..runtime.artifact import value_sha256
 from ..runtime.errors import BadInput
 
 FIGURES = "figures.json"
+WEIGHTS_CARD = "README.md"  # beside shipped weights, by ``benchmarks/weights_card.py``
 MARKS = {"exact": "exact", "fit": "fitted", "open": "open"}
 # Options that change what leaves the graph, not the network.
 NOT_STRUCTURE = ("candidates", "size", "theta", "lowering")
@@ -136,7 +138,8 @@ def _compared(paper: str, row: Mapping[str, Any], figure: Mapping[str, Any]) -> 
 def card(recipe: str | Path) -> str:
     """A page of Markdown about a recipe: structure, figures, what its paper claims, and what was measured here."""
     found = load_recipe(recipe)
-    parts = [_head(found), _structure(found), _figure_part(found), _claims(found), _measured(found), _use(found)]
+    parts = [_head(found), _structure(found), _figure_part(found), _claims(found), _measured(found)]
+    parts += [_weights_card(found), _use(found)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -234,6 +237,17 @@ def _measured(recipe: Recipe) -> str:
     return "## Measured here\n\n" + ("\n\n".join(lines) or "Nothing yet: `python benchmarks/zoo_latency.py`.")
 
 
+def _weights_card(recipe: Recipe) -> str:
+    """The card that lies beside shipped weights: where it is, and what it measured."""
+    file = recipe.folder / WEIGHTS_CARD
+    if recipe.weights is None or not file.is_file():
+        return ""
+    near = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    told = re.findall(r"^(## (?:Accuracy|INT8|Latency)\n.*?)(?=^## |\Z)", file.read_text("utf-8"), re.M | re.S)
+    first = f"## Shipped weights\n\nData, licence, training, pictures of successes and failures: `{near}`."
+    return "\n\n".join([first, *(f"#{part.rstrip()}" for part in told)])
+
+
 def _latency_cells(record: Mapping[str, Any]) -> list[str]:
     if record.get("p50_ms") is None:
         return ["-", "-", "-", str(record.get("error", ""))]
@@ -247,8 +261,9 @@ def read_latency() -> dict[str, dict[str, Any]]:
 
 
 def _use(recipe: Recipe) -> str:
+    trained = f"edgekit run {recipe.name}" if recipe.evaluation else f"edgekit predict {recipe.name} PICTURES --out OUT"
     lines = [
-        f"edgekit run {recipe.name}" if recipe.weights else f"edgekit train {recipe.name} data.root=FOLDER",
+        trained if recipe.weights else f"edgekit train {recipe.name} data.root=FOLDER",
         f"edgekit export {recipe.name} --board jetson-tx2 --out runs/{recipe.name}/onnx-tx2",
         f"edgekit lint runs/{recipe.name}/onnx-tx2 --board jetson-tx2",
     ]
