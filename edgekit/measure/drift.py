@@ -45,7 +45,9 @@ def ran(before: float, after: float) -> str:
 
 
 def gap(base: Sequence[Row], new: Sequence[Row]) -> str | None:
-    """Why drift cannot be told between rows of which some have a reference; None where it can, or none has one."""
+    """Why drift cannot be told between runs of which some have a reference; None where it can, or none has one."""
+    if not base or not new:
+        return None
     sides = {"baseline": base, "report": new}
     lacking = [name for name, rows in sides.items() if not all(map(reference_of, rows))]
     if len(lacking) == 1:

@@ -25,7 +25,7 @@ from .matching import (
     require_one_file,
     state_differences,
 )
-from .metrics import Limit, Metric, parse_limits
+from .metrics import METRICS, Limit, Metric, parse_limits
 from .row import NOT_MEASURED, Record, Row
 
 DEFAULT_LIMITS = "mAP=-0.5pt,latency=+5%,size=+1%,gops=+0%"
@@ -376,7 +376,7 @@ def _notes(before: Runs, after: Runs, checks: Sequence[Check]) -> Iterator[str]:
                     f"{key.label}: {len(disturbed)} of {len(rows)} runs of the {side} were disturbed and are left "
                     f"out of what varies ({_why(disturbed[0])})"
                 )
-        if after.get(key) and (why := gap(base, after[key])):
+        if why := gap(*(_usable(METRICS["latency"], rows) for rows in (base, after.get(key, ())))):
             yield f"{key.label}: {why}"
     for check in checks:
         if check.against_reference is not None and (moved := check.against_reference.machine):
