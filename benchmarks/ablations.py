@@ -53,7 +53,7 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.
 
 # -- tables as data ---------------------------------------------------------------------------------------------------
 class Row(Section):
-    """set: what differs from the table's recipe;  published: the paper's figure, in points
+    """set: what differs from the table's recipe;  published: the paper's figure, in points; null for a choice of ours
 
     against: the row that the paper's text compares it with; none for a row that nothing is compared with
     weights: the row whose trained network is measured, for what is of testing alone; else it is trained
@@ -62,7 +62,7 @@ class Row(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9.-]+$")
     title: str
-    published: float
+    published: float | None = None
     against: str | None = None
     weights: str | None = None
     teacher: str | None = None
@@ -187,22 +187,24 @@ def validate(recipe: Recipe, checkpoint: Path) -> dict[str, float]:
 class Comparison:
     """A row against another, over the seeds that both have. All in points; spread and half need two seeds.
 
-    half: of the 95 % interval of ``mean``;  paper: the published difference
+    half: of the 95 % interval of ``mean``;  paper: the published difference, if there is one
     """
 
     seeds: int
     mean: float
     half: float | None
-    paper: float
+    paper: float | None
 
     @property
     def verdict(self) -> str:
         if self.half is None or self.paper == 0 or abs(self.mean) <= self.half:
             return "cannot tell"
+        if self.paper is None:
+            return "helps" if self.mean > 0 else "hurts"
         return "agrees" if (self.mean > 0) == (self.paper > 0) else "disagrees"
 
 
-def compare(new: Mapping[int, float], old: Mapping[int, float], paper: float) -> Comparison | None:
+def compare(new: Mapping[int, float], old: Mapping[int, float], paper: float | None) -> Comparison | None:
     """new, old: seed -> mAP, 0..1;  paper: points. None without a seed that both have."""
     gains = [100 * (new[seed] - old[seed]) for seed in sorted(set(new) & set(old))]
     if not gains:
@@ -211,7 +213,7 @@ def compare(new: Mapping[int, float], old: Mapping[int, float], paper: float) ->
     if len(gains) > 1:
         t = T95[min(len(gains) - 1, len(T95)) - 1]
         half = t * statistics.stdev(gains) / math.sqrt(len(gains))
-    return Comparison(len(gains), statistics.mean(gains), half, round(paper, 6))
+    return Comparison(len(gains), statistics.mean(gains), half, paper)
 
 
 def values(table: Table, results: Iterable[Result], row: str) -> dict[int, float]:
@@ -222,7 +224,8 @@ def values(table: Table, results: Iterable[Result], row: str) -> dict[int, float
 def comparison(table: Table, results: Sequence[Result], row: Row) -> Comparison | None:
     if row.against is None:
         return None
-    paper = row.published - table.row(row.against).published
+    paper, other = row.published, table.row(row.against).published
+    paper = None if paper is None or other is None else round(paper - other, 6)
     return compare(values(table, results, row.name), values(table, results, row.against), paper)
 
 
@@ -258,8 +261,8 @@ def lines(table: Table, results: Sequence[Result]) -> list[dict[str, Any]]:
 
 LEGEND = """
 Difference: mean over the seeds, with half of its two-sided 95 % interval (Student's t, paired by seed). The verdict
-compares its sign with the paper's, and cannot tell where the interval contains zero, with one seed, or where the paper
-has no difference.
+compares its sign with the paper's, or says what a choice of ours does; it cannot tell where the interval contains zero,
+with one seed, or where the paper has no difference.
 """
 
 
@@ -276,6 +279,10 @@ def markdown(table: Table, results: Sequence[Result]) -> str:
     text += trainings.markdown(head, cells)
     text += LEGEND
     return text + ("\nFailed:\n" + "\n".join(failed) + "\n" if failed else "")
+
+
+def _published(row: Row) -> str:
+    return "-" if row.published is None else f"{row.published:.1f}"
 
 
 _COLUMNS = (
@@ -375,7 +382,7 @@ def show() -> int:
     for name in table_names():
         table = load_table(name)
         print(f"{name}: {table.paper}")
-        print("".join(f"    {row.name:18}{row.published:6.1f}  {row.title}\n" for row in table.rows), end="")
+        print("".join(f"    {row.name:18}{_published(row):>6}  {row.title}\n" for row in table.rows), end="")
     return 0
 
 

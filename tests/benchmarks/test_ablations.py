@@ -129,6 +129,13 @@ def test_more_seeds_than_are_tabulated_take_the_last_t():
     assert half == pytest.approx(2.131 * (0.25 * 30 / 29) ** 0.5 / 30**0.5)
 
 
+@pytest.mark.parametrize(("gain", "verdict"), [(0.02, "helps"), (-0.02, "hurts")])
+def test_a_choice_of_ours_has_no_paper(gain, verdict):
+    new = {0: 0.3 + gain, 1: 0.4 + 1.1 * gain, 2: 0.5 + gain}
+    assert compare(new, {0: 0.3, 1: 0.4, 2: 0.5}, None).verdict == verdict
+    assert compare({0: 0.3 + gain}, {0: 0.3}, None).verdict == "cannot tell"
+
+
 def test_the_table_by_hand():
     rows = (
         Row(name="a", title="plain", published=24.7),
