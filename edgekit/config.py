@@ -39,7 +39,8 @@ def explain(root: type[BaseModel], file: Path, error: ValidationError, private: 
     for problem in problems:
         where = ".".join(str(part) for part in problem["loc"]) or root.__name__.lower()
         unknown = problem["type"] == "extra_forbidden"
-        message = f"unknown key{_nearest(root, problem['loc'], private)}" if unknown else problem["msg"]
+        told = problem["msg"].removeprefix("Value error, ")  # pydantic's words before those of a validator of ours
+        message = f"unknown key{_nearest(root, problem['loc'], private)}" if unknown else told
         lines.append(f"  {where}: {message}")
     return "\n".join(lines)
 

@@ -41,7 +41,7 @@ ARITHMETIC = frozenset(
 def load_model(path: str | Path) -> ModelProto:
     """Read and check an ONNX file. Raises BadInput naming a file that is missing, truncated or not ONNX."""
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
         onnx.checker.check_model(model)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such file. Make it with: edgekit export RECIPE") from error

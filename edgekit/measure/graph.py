@@ -36,7 +36,7 @@ def load_graph(path: str | Path) -> ModelProto:
     Raises BadInput naming a file that is missing, not ONNX, or whose shapes contradict each other.
     """
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
         if not model.HasField("graph"):
             raise ValueError("no graph in it; the file is empty or cut off")
         for value in model.graph.input:

@@ -45,6 +45,8 @@ CASES = [
     # files of other kinds
     ("complexity empty.onnx", "no graph in it"),
     ("complexity text.txt", "not a readable ONNX file"),
+    ("complexity bad.json", "not a readable ONNX file"),  # whatever its name says
+    ("run mobile-centernet-w16-dhaka preprocess.size=[100,100]", "recipe: preprocess.size: width and height must be"),
     ("import-onnx nope --layout yolov8", "nope: no such file"),
     ("import-onnx text.txt --layout yolo8", "Did you mean yolov8"),
     ("import-onnx text.txt --layout nope.yaml", "nope.yaml: no such file"),
