@@ -39,6 +39,7 @@ def curves(stages: Sequence[Epochs]) -> str:
             ]
             for name in names
         }
+        title += "; dashed: stages begin" if len(stages) > 1 else ""
         parts += panel({n: points for n, points in lines.items() if points}, title, TOP + k * (PANEL + GAP), ends)
     height = TOP + 2 * PANEL + GAP + BOTTOM
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{height - 8}" text-anchor="end">epochs</text>')
@@ -71,10 +72,10 @@ def panel(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, top: i
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for tick in (t for t in nice_axis(0, ends[-1], 8).ticks if t <= ends[-1]):
         parts.append(f'<text x="{x_of(tick):.1f}" y="{top + PANEL + 16}" text-anchor="middle">{tick:g}</text>')
-    for number, end in enumerate(ends[:-1], 2):
+    for number, end in enumerate(ends[:-1], 2):  # a short stage has no room for more than its number
         x = f"{x_of(end):.1f}"
         parts.append(f'<line x1="{x}" x2="{x}" y1="{top}" y2="{top + PANEL}" stroke="#888" stroke-dasharray="4 3"/>')
-        parts.append(f'<text x="{x}" y="{top - 9}" fill="#666" text-anchor="middle">stage {number}</text>')
+        parts.append(f'<text x="{x}" y="{top - 9}" fill="#666" text-anchor="middle">{number}</text>')
     return parts + drawn(lines, title, top, lambda x, y: f"{x_of(x):.1f},{y_of(y):.1f}")
 
 

@@ -116,11 +116,14 @@ def section(recipe: Recipe, stages: Sequence[Stage], how: Sequence[str], machine
     told = list(how) or [command(recipe, stage, k, len(stages)) for k, stage in enumerate(stages, 1)]
     text, last = "\n".join(["```", *told, "```", ""]), stages[-1].artifact
     other = {} if how or last is None else changed(recipe, last, "STAGE")
-    other.pop("train.init", None)
-    if other:
+    if len(stages) > 1 and not how:
+        text += (
+            f"\nNot in one go, as the recipe stands today, but in {len(stages)} stages. Where they weigh the terms of "
+        )
+        text += "the loss otherwise, their losses do not compare.\n"
+    elif other:
         shown = ", ".join(f"`{key}: {value}`" for key, value in other.items())
-        stage = "The last stage was" if len(stages) > 1 else "These weights were"
-        text += f"\n{stage} not trained as the recipe stands today, but with {shown}.\n"
+        text += f"\nThese weights were not trained as the recipe stands today, but with {shown}.\n"
     head = ["stage", "epochs", "images seen", "input", "seed", "minutes", "mAP@0.5 then"]
     text += "\n" + trainings.markdown(head, (stage_cells(k, stage) for k, stage in enumerate(stages, 1)))
     seconds = sum(float(row.get("train/seconds") or 0) for stage in stages for row in stage.rows)

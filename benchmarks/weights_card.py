@@ -250,6 +250,10 @@ def checked(options: argparse.Namespace) -> tuple[Recipe, Artifact]:
         raise BadInput(f"{checkpoint.path}: trained as another network or for other classes than recipe {recipe.name}")
     if recipe.data is None or recipe.data.sources or not recipe.data.val:
         raise BadConfig(f"recipe {recipe.name}: a card takes a recipe of one data set with data.train and data.val")
+    if options.how and not options.training:
+        raise BadConfig("--how tells of a training: give its folder too, --training CHECKPOINT-training")
+    if options.rows is not None:
+        read_report(options.rows)  # before anything is measured
     if not (recipe.folder / RECIPE).is_file():
         raise BadConfig(f"{options.recipe}: weights ship in a recipe's folder, beside its {RECIPE}")
     return recipe, checkpoint
@@ -289,7 +293,10 @@ def pool_of(options: argparse.Namespace, recipe: Recipe, val: CocoSet) -> tuple[
     if name == "val":
         return None, {sample.image_id for sample in val.samples}
     named = load_set(name)
-    return named, showable(val, named)
+    allowed = showable(val, named)
+    if not allowed:
+        raise BadInput(f"set {named.name}: has none of the images of {val.annotations}, so none may be shown")
+    return named, allowed
 
 
 def ship(options: argparse.Namespace) -> int:
