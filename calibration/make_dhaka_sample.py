@@ -7,21 +7,16 @@ that anybody can repeat. Images are copied byte for byte; boxes and ids stay as 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from samples import Origin, draw, write
 
-from edgekit.data.calibration import write_set
 from edgekit.data.coco import CocoSet, Sample, read_coco, read_image
-from edgekit.runtime.artifact import new_file
 
 CLASSES = ("vehicle", "scooter", "bicycle")
-LICENCE = "DbCL-1.0 (Open Data Commons Database Contents License 1.0, https://opendatacommons.org/licenses/dbcl/1-0/)"
+LICENCE_URL = "https://opendatacommons.org/licenses/dbcl/1-0/"
 ATTRIBUTION = (
     "Road Vehicle Images Dataset, published on Kaggle by ashfakyeafi; photographs by several contributors in Bangladesh"
 )
@@ -29,7 +24,6 @@ SOURCE = (
     "https://www.kaggle.com/datasets/ashfakyeafi/road-vehicle-images-dataset, as committed in "
     "babaranjitsing/Real-time-Object-Detection-for-Smart-Traffic-Management @ 276f8ddc8d3561997485743366869b9ac1ad0fa0"
 )
-RECIPE = "mobile-centernet-w16-dhaka"
 BINS = 4  # quartiles of brightness x quartiles of object size
 PER_CELL = 4  # 4 x 4 cells x 4 images = 64
 # Bicycles are rare (20 of 198 val images): most of theirs are taken, so that their AP is more than a coin toss.
@@ -61,11 +55,16 @@ boxes dropped, the 21 classes merged into 3, images split into train and val so 
 This folder holds {images} images of the **{split}** split, byte for byte, with their boxes unchanged.
 `set.yaml` has the SHA-256 of every file; `../make_dhaka_sample.py` made the folder.
 """
-
-
-def draw(samples: Iterable[Sample], count: int) -> list[Sample]:
-    """The first ``count`` samples by the SHA-256 of their file names."""
-    return sorted(samples, key=lambda s: hashlib.sha256(s.path.name.encode()).hexdigest())[:count]
+ORIGIN = Origin(
+    classes=CLASSES,
+    licence=f"DbCL-1.0 (Open Data Commons Database Contents License 1.0, {LICENCE_URL})",
+    licence_id="DbCL-1.0",
+    licence_url=LICENCE_URL,
+    attribution=ATTRIBUTION,
+    source=SOURCE,
+    recipe="mobile-centernet-w16-dhaka",
+    readme=README,
+)
 
 
 def choose_calibration(coco: CocoSet) -> list[Sample]:
@@ -98,48 +97,6 @@ def choose_evaluation(coco: CocoSet) -> list[Sample]:
     return [sample for name, count in EVALUATION.items() for sample in draw(rarest[name], count)]
 
 
-def write(folder: Path, source: CocoSet, chosen: list[Sample], **words: Any) -> None:
-    """One set: images, annotations.json, README.md and set.yaml."""
-    ids = {sample.image_id for sample in chosen}
-    content = json.loads(source.annotations.read_text(encoding="utf-8"))
-    content["images"] = [record for record in content["images"] if record["id"] in ids]
-    content["annotations"] = [record for record in content["annotations"] if record["image_id"] in ids]
-    content["info"] |= {"licence": LICENCE, "attribution": ATTRIBUTION, "source": SOURCE}
-    content["licenses"] = [{"id": 1, "name": "DbCL-1.0", "url": "https://opendatacommons.org/licenses/dbcl/1-0/"}]
-    shutil.rmtree(folder / "images", ignore_errors=True)
-    (folder / "images").mkdir(parents=True)
-    for sample in chosen:
-        shutil.copyfile(sample.path, folder / "images" / sample.path.name)
-    with new_file(folder / "annotations.json") as handle:
-        json.dump(content, handle, separators=(",", ":"))
-        handle.write("\n")
-    write_set(
-        folder,
-        description=words["description"],
-        purpose=words["purpose"],
-        licence=LICENCE,
-        attribution=ATTRIBUTION,
-        source=SOURCE,
-        recipe=RECIPE,
-        images_root="images",
-        annotations="annotations.json",
-    )
-    counts = read_coco(folder / "annotations.json", folder / "images", CLASSES).class_counts()
-    size = sum(p.stat().st_size for p in (folder / "images").iterdir())
-    text = README.format(
-        name=folder.name,
-        images=len(chosen),
-        megabytes=size / 1e6,
-        boxes=counts.sum(),
-        counts=", ".join(f"{name} {count}" for name, count in zip(CLASSES, counts, strict=True)),
-        attribution=ATTRIBUTION,
-        recipe=RECIPE,
-        **words,
-    )
-    with new_file(folder / "README.md") as handle:
-        handle.write(text)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make dhaka-calib and dhaka-eval from dhaka_roads.")
     parser.add_argument("dhaka_roads", type=Path, help="folder with images/ and annotations/vehicles3_{train,val}.json")
@@ -151,6 +108,7 @@ def main() -> None:
     )
     write(
         arguments.out / "dhaka-calib",
+        ORIGIN,
         train,
         choose_calibration(train),
         split="train",
@@ -160,6 +118,7 @@ def main() -> None:
     )
     write(
         arguments.out / "dhaka-eval",
+        ORIGIN,
         val,
         choose_evaluation(val),
         split="val",
