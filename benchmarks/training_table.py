@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ class Result:
 
     images: seen in training;  seconds: of this machine's time, without what an interruption lost
     key: hash of the settings;  failed: why there is no result, else ""
-    speed: of the first seed: milliseconds by precision, mAP@0.5 in INT8, GMACs, parameters; empty if not measured
+    speed: of the first seed: by precision milliseconds, runtime, verdict and mAP@0.5; GMACs, parameters; empty if not
+        measured
     unmeasured: why not, where it should have been
     """
 
@@ -69,13 +70,16 @@ class Result:
     images: int = 0
     seconds: float = 0.0
     failed: str = ""
-    speed: dict[str, float] = field(default_factory=dict)
+    speed: dict[str, Any] = field(default_factory=dict)
     unmeasured: str = ""
 
 
 # -- one training -----------------------------------------------------------------------------------------------------
-def train(recipe: Recipe, folder: Path, speed: bool) -> Result:
-    """The result in ``folder``; trained now, or resumed, if there is none. Raises EdgeKitError."""
+def train(recipe: Recipe, folder: Path, speed: bool, seconds: float | None = None) -> Result:
+    """The result in ``folder``; trained now, or resumed, if there is none. Raises EdgeKitError.
+
+    speed, seconds: whether to measure latency, and for how long each row
+    """
     key = value_sha256(trainings.settings(recipe))
     found = trainings.read_result(Result, folder, key)
     if found is not None and not found.failed and (found.speed or not speed):
@@ -86,30 +90,32 @@ def train(recipe: Recipe, folder: Path, speed: bool) -> Result:
     result = Result(recipe.name, recipe.train.seed, key, **figures)
     trainings.write_result(result, folder)  # before the measurement, which can be repeated without the training
     if speed:
-        result = replace(result, **measured(artifact, folder))
+        result = replace(result, **measured(artifact, folder, seconds))
         trainings.write_result(result, folder)
     return result
 
 
-def measured(artifact: Artifact, folder: Path) -> dict[str, Any]:
+def measured(artifact: Artifact, folder: Path, seconds: float | None) -> dict[str, Any]:
     """``speed`` of a result, or, as ``unmeasured``, why there is none: the training counts all the same."""
     try:
-        return {"speed": measure(artifact, folder)}
+        return {"speed": measure(artifact, folder, seconds)}
     except EdgeKitError as error:
         return {"unmeasured": str(error).splitlines()[0]}
 
 
-def measure(checkpoint: Artifact, folder: Path) -> dict[str, float]:
-    """Export, quantize and time on one core. ms: end to end, p50 of the fastest runtime."""
+def measure(checkpoint: Artifact, folder: Path, seconds: float | None) -> dict[str, Any]:
+    """Export, quantize and time on one core. ms: end to end, p50 of the fastest runtime, which is named."""
     onnx = pipeline.export(checkpoint.path, out=folder / "onnx", board=BOARD)
     int8 = pipeline.quantize(onnx.path, out=folder / "onnx-int8", flavour="x86")
-    rows = pipeline.bench([onnx.path, int8.path], board=BOARD, out=folder / "rows.json")
-    found: dict[str, float] = {}
+    rows = pipeline.bench([onnx.path, int8.path], board=BOARD, seconds=seconds, out=folder / "rows.json")
+    found: dict[str, Any] = {}
     for precision in ("fp32", "int8"):
         timed = [row for row in rows if row.precision == precision and row.latency is not None]
         if timed:
             best = min(timed, key=_p50)
             found[f"ms_{precision}"] = _p50(best)
+            found[f"runtime_{precision}"] = best.runtime
+            found[f"verdict_{precision}"] = best.verdict.status
             if best.accuracy is not None:
                 found[f"eval_map50_{precision}"] = best.accuracy.map50
     counted = next((row.complexity for row in rows if row.complexity is not None), None)
@@ -124,6 +130,16 @@ def _p50(row: Row) -> float:
     return row.latency.p50
 
 
+LEGEND = """\
+Networks of the five papers on road scenes (dhaka_roads, three classes), from nothing, on one input and as many
+images. mAP in percent on the validation set, of the averaged weights after the last epoch; with several seeds
+mean and sample standard deviation. ms: end to end on one core of this machine, p50, in the runtime that is
+named; a verdict other than "valid" stands beside it. Hours: of one core, which had other work beside, so they
+compare roughly. So short a training says how fast a network learns, not how good it can become.
+
+"""
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 def table(results: Sequence[Result]) -> str:
     """Markdown, one row per recipe, the best mAP first; failures below."""
@@ -133,7 +149,7 @@ def table(results: Sequence[Result]) -> str:
     head += ["M params", "GMAC", "ms FP32", "ms INT8", "mAP@0.5 FP32 -> INT8 (calibration/dhaka-eval)", "h per run"]
     rows = [_cells([r for r in results if r.recipe == name and not r.failed], classes) for name in names]
     rows.sort(key=lambda row: -float(row[4].split(" ")[0]))
-    text = trainings.markdown(head, rows)
+    text = LEGEND + trainings.markdown(head, rows)
     missing = [f"- {r.recipe}, seed {r.seed}: {r.failed or r.unmeasured}" for r in results if r.failed or r.unmeasured]
     return text + ("\nNot trained or not measured:\n" + "\n".join(missing) + "\n" if missing else "")
 
@@ -153,11 +169,18 @@ def _cells(runs: Sequence[Result], classes: Sequence[str]) -> list[str]:
         *(spread([r.ap50.get(c, 0.0) for r in runs]) for c in classes),
         shown("parameters", 1e-6),
         shown("gmacs"),
-        shown("ms_fp32", digits=1),
-        shown("ms_int8", digits=1),
+        *(_milliseconds(speed, precision) for precision in ("fp32", "int8")),
         f"{shown('eval_map50_fp32', 100, 1)} -> {shown('eval_map50_int8', 100, 1)}",
         f"{statistics.mean(r.seconds for r in runs) / 3600:.1f}",
     ]
+
+
+def _milliseconds(speed: Mapping[str, Any], precision: str) -> str:
+    """With the runtime, and the bench's verdict if it is not "valid"."""
+    if f"ms_{precision}" not in speed:
+        return "-"
+    words = [speed.get(f"runtime_{precision}"), speed.get(f"verdict_{precision}")]
+    return f"{speed[f'ms_{precision}']:.1f} ({', '.join(word for word in words if word and word != 'valid')})"
 
 
 def write_table(results: Sequence[Result], out: Path) -> None:
@@ -173,6 +196,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seconds", type=float, help="how long to measure each latency; default: the bench's own")
     parser.add_argument("--no-speed", action="store_true", help="train only: no export, INT8 and latency")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for every training")
     return parser.parse_args(arguments)
@@ -186,15 +210,15 @@ def every(options: argparse.Namespace) -> list[Result]:
             overrides = [f"data.root={options.data.resolve()}", *options.set, f"train.seed={seed}"]
             recipe = load_recipe(name, overrides)
             speed = not options.no_speed and seed == options.seeds[0]
-            results.append(attempt(recipe, options.out / f"{name}-{seed}", speed))
+            results.append(attempt(recipe, options.out / f"{name}-{seed}", speed, options.seconds))
             write_table(results, options.out)
             print(f"{name}, seed {seed}: {results[-1].failed or f'mAP@0.5 {results[-1].map50:.3f}'}", flush=True)
     return results
 
 
-def attempt(recipe: Recipe, folder: Path, speed: bool) -> Result:
+def attempt(recipe: Recipe, folder: Path, speed: bool, seconds: float | None) -> Result:
     try:
-        return train(recipe, folder, speed)
+        return train(recipe, folder, speed, seconds)
     except EdgeKitError as error:
         return Result(recipe.name, recipe.train.seed, "", failed=str(error).splitlines()[0])
 

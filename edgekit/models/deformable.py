@@ -46,7 +46,8 @@ def sampled_conv(
     if lowering == "deform-conv" and torch.onnx.is_in_onnx_export():
         return _deform_conv(x, positions, weight, bias, mask)
     form = _by_grid_sample if lowering == "grid-sample" else _by_gather
-    return form(x, positions, weight, bias, mask)
+    columns, rows = (each.float() for each in positions)  # mixed precision would round places to whole cells
+    return form(x, (columns, rows), weight, bias, mask)
 
 
 def _by_gather(
@@ -78,7 +79,7 @@ def bilinear(x: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
     row, lower = _cell(rows, height)
     first = row * wide + column
     if n > 1:
-        image = torch.arange(n, dtype=x.dtype, device=x.device).view(-1, *[1] * (first.dim() - 1))
+        image = torch.arange(n, dtype=first.dtype, device=x.device).view(-1, *[1] * (first.dim() - 1))
         first = first + image * (tall * wide)
     corners = ((0, 0), (0, 1), (1, 0), (1, 1))
     found = None
@@ -112,7 +113,7 @@ def _by_grid_sample(
 
     columns, rows = (spread(p) for p in positions)
     grid = torch.stack([(columns * 2 + 1) / width - 1, (rows * 2 + 1) / height - 1], dim=-1)
-    samples = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    samples = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     if mask is not None:
         samples = samples * spread(mask).unsqueeze(1)
     return F.conv2d(samples, weight, bias, stride=kernel)
@@ -201,8 +202,9 @@ class DeformableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         moves, mask = self.offset(x).split([2 * self.KERNEL**2, self.KERNEL**2], dim=1)
+        moves = moves.float()  # bf16 knows no fraction of a place beyond 128
         down, across = moves[:, 0::2], moves[:, 1::2]
-        columns, rows = regular_taps(x.shape[-2], x.shape[-1], self.KERNEL, x)
+        columns, rows = regular_taps(x.shape[-2], x.shape[-1], self.KERNEL, moves)
         positions = (columns + across, rows + down)
         if torch.onnx.is_in_onnx_export():  # the exporter folds into ordinary convolutions only
             weight, bias = fold_norm(self.weight, self.bias, self.norm)

@@ -78,3 +78,10 @@ def test_a_row_of_another_rows_network_took_no_training(counted: list[Path], tmp
     found = ablations.run(table, rows[1], 5, ["train.batch_size=8"], tmp_path)
     assert (found.map50, found.map, found.ap50, found.images, found.seconds) == (0.75, 0.5, {}, 56, 0.0)
     assert counted == [tmp_path / "base-5"]
+
+
+def test_latencies_name_the_runtime_and_what_is_not_valid() -> None:
+    speed = {"ms_fp32": 31.26, "runtime_fp32": "openvino", "verdict_fp32": "valid"}
+    assert training_table._milliseconds(speed, "fp32") == "31.3 (openvino)"
+    assert training_table._milliseconds({**speed, "verdict_fp32": "noisy"}, "fp32") == "31.3 (openvino, noisy)"
+    assert training_table._milliseconds(speed, "int8") == "-"

@@ -180,3 +180,17 @@ def test_part_centres_of_one_box():
     columns, rows = part_centres(torch.tensor([16.0, 8.0, 24.0, 12.0]).view(1, 1, 1, 4), 3, 4.0)
     assert columns.flatten().tolist() == pytest.approx([1.5, 3.5, 5.5] * 3)
     assert rows.flatten().tolist() == pytest.approx([0.5] * 3 + [1.5] * 3 + [2.5] * 3)
+
+
+@pytest.mark.parametrize("lowering", ["gather", "grid-sample"])
+def test_mixed_precision_reads_the_right_places(lowering):
+    """bf16 counts exactly up to 256 only; the eighth image's cells have numbers beyond 9,000."""
+    torch.manual_seed(0)
+    x = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 32, 40).contiguous()
+    weight = torch.ones(1, 1, 3, 3) / 9
+    columns, rows = (p.expand(8, -1, -1, -1) for p in regular_taps(32, 40, 3, x))
+    positions = (columns + 0.25, rows + 0.25)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = sampled_conv(x.bfloat16(), positions, weight, None, lowering=lowering)
+    inner = found[:, 0, 2:-2, 2:-2].float()
+    assert torch.allclose(inner, x[:, 0, 2:-2, 2:-2], rtol=0.01)
