@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any, List  # noqa: F401  for Python 3.6's type comments
 
 COMMAND = (sys.executable, "-m", "edgekit.runtime.reference")
 PIXELS, DEPTH, CHANNELS = 64 * 64, 3 * 3 * 16, 64
@@ -40,7 +41,7 @@ class Reference(object):
         self._least = min_seconds, min_count
         self._seconds = max(SHORTEST, min(LONGEST, SHARE * min_seconds))
         self._command = command
-        self._process = None  # type: subprocess.Popen | None
+        self._process = None  # type: Any
         self._kind, self._slices, self._border = None, [], 0.0
 
     def __enter__(self):
@@ -128,7 +129,8 @@ def time_slice(work, seconds, clock=time.perf_counter):
     The first time, which brings the data into the caches, does not count.
     """
     work()
-    times, now = [], clock()
+    times = []  # type: List[float]
+    now = clock()
     end = now + seconds
     while len(times) < LEAST_TIMES or now < end:
         started = clock()
