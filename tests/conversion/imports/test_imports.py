@@ -251,7 +251,7 @@ def test_yaml_layouts_that_are_wrong(files, tmp_path, text, told):
     ("call", "error", "told"),
     [
         ({"layout": "yolov9"}, BadConfig, "no layout named 'yolov9'. Did you mean"),
-        ({"layout": "missing.yaml"}, BadConfig, "no such layout file"),
+        ({"layout": "missing.yaml"}, BadInput, "no such file. A layout is one of"),
         ({"layout": "ssd"}, BadConfig, "give --mode --colour --mean --std"),
         ({"layout": "yolov8", "classes": "missing.txt"}, BadInput, "no such file"),
         ({"layout": "yolov8", "classes": ["a", "a", "b"]}, BadConfig, "named twice: a"),
