@@ -204,9 +204,15 @@ def tile(sample: Sample, seen: Detections, high: int) -> np.ndarray:
         dashed(image, box)
     counts = matched(sample, seen)
     text = f"F1 {counts.f1:.2f}: {counts.found.sum()} found, {(~counts.found).sum()} missed, {counts.false.sum()} false"
-    strip = np.full((CAPTION, image.shape[1], 3), draw.SHEET, np.uint8)
+    strip = np.full((CAPTION, TILE, 3), draw.SHEET, np.uint8)
     cv2.putText(strip, text, (4, 18), draw.FONT, 0.5, draw.PAPER, 1, cv2.LINE_AA)
-    return np.vstack([image, strip])
+    return np.vstack([_as_wide_as(strip, image), strip])
+
+
+def _as_wide_as(strip: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """An upright picture in the middle: what is said of it is wider."""
+    free = strip.shape[1] - image.shape[1]
+    return cv2.copyMakeBorder(image, 0, 0, free // 2, free - free // 2, cv2.BORDER_CONSTANT, value=draw.SHEET)
 
 
 def dashed(image: np.ndarray, box: np.ndarray, dash: int = 5) -> None:
