@@ -98,18 +98,18 @@ def test_pycocotools_reads_the_shipped_annotations(capsys):
             assert y + h <= record["height"] + 1e-3
 
 
-def test_the_shipped_sample_is_small_and_says_where_it_comes_from():
-    files = [p for p in share("calibration").rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in files) < 5.9e6
-    for name in set_names():
-        text = (share("calibration") / name / "README.md").read_text(encoding="utf-8")
-        for word in (
-            "DbCL-1.0",
-            "ashfakyeafi",
-            "276f8ddc8d3561997485743366869b9ac1ad0fa0",
-            "Not labelled: pedestrians",
-        ):
-            assert word in text
+ROADS = ("DbCL-1.0", "ashfakyeafi", "276f8ddc8d3561997485743366869b9ac1ad0fa0", "Not labelled: pedestrians")
+CELLS = ("MIT License", "Copyright (c) 2017 shenggan", "d272fb14cdff6e473fafeeeba32aba5f560e9e43", "no medical device")
+
+
+@pytest.mark.parametrize(("origin", "most", "words"), [("dhaka", 5.9e6, ROADS), ("bccd", 3.5e6, CELLS)])
+def test_the_shipped_samples_are_small_and_say_where_they_come_from(origin, most, words):
+    folders = [folder for folder in share("calibration").iterdir() if folder.name.startswith(f"{origin}-")]
+    assert {folder.name for folder in folders} == {f"{origin}-calib", f"{origin}-eval"}
+    assert sum(p.stat().st_size for folder in folders for p in folder.rglob("*") if p.is_file()) < most
+    for folder in folders:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert [word for word in words if word not in text] == []
 
 
 # -- own sets ---------------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_a_card_of_shipped_weights_names_the_card_beside_them_and_a_command_that
     text = edgekit.card("mobile-centernet-w16-bccd")
     assert "mobile-centernet-w16-bccd/README.md`." in text
     assert "\n### Accuracy\n" in text
-    assert "edgekit predict mobile-centernet-w16-bccd PICTURES" in text  # `edgekit run` needs an evaluation set
+    assert "edgekit run mobile-centernet-w16-bccd\n" in text
     assert "## Shipped weights" not in edgekit.card("mobile-centernet-w32-bccd")
 
 
