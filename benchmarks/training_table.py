@@ -48,6 +48,7 @@ RECIPES = (
     "thundernet-snet49-dhaka",
 )
 BOARD = "x86-1t"
+NO_LIMIT = 100.0  # points that INT8 may lose: the table shows them
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def measured(artifact: Artifact, folder: Path, seconds: float | None) -> dict[st
 def measure(checkpoint: Artifact, folder: Path, seconds: float | None) -> dict[str, Any]:
     """Export, quantize and time on one core. ms: end to end, p50 of the fastest runtime, which is named."""
     onnx = pipeline.export(checkpoint.path, out=folder / "onnx", board=BOARD)
-    int8 = pipeline.quantize(onnx.path, out=folder / "onnx-int8", flavour="x86")
+    int8 = pipeline.quantize(onnx.path, out=folder / "onnx-int8", flavour="x86", max_drop=NO_LIMIT)
     rows = pipeline.bench([onnx.path, int8.path], board=BOARD, seconds=seconds, out=folder / "rows.json")
     found: dict[str, Any] = {}
     for precision in ("fp32", "int8"):
