@@ -1,8 +1,8 @@
 """Gradients of depthwise convolutions that a CPU computes quickly; the same gradients, by other calls of PyTorch's.
 
-PyTorch's own take thirty times as long as the convolution itself in two cases that light networks are full of (version
-2.13 on a CPU, 64 channels at 80x48): kernels over 3x3 have a slow gradient of the weights, and strides a slow gradient
-of the input in bf16.
+PyTorch's own are slow in two cases that light networks are full of: kernels over 3x3 have a slow gradient of the
+weights, and strides a slow gradient of the input in bf16. Version 2.13, eight images of 64 channels at 80x48 in bf16, one
+core of an AMD EPYC: a 5x5's weights 27 ms, here 3; the input of a 5x5 with stride 2 15 ms, here 1, of a 3x3 9 and 2.
 """
 
 from __future__ import annotations
