@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from samples import Origin, draw, write
-
-from edgekit.data.coco import read_coco
+from samples import Origin, draw, splits, write
 
 CALIBRATION_IMAGES = 48
 LICENCE_URL = "https://github.com/Shenggan/BCCD_Dataset/blob/master/LICENSE"
@@ -56,16 +51,9 @@ ORIGIN = Origin(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make bccd-calib and bccd-eval from the BCCD set.")
-    parser.add_argument("bccd", type=Path, help="folder with images/ and annotations/{train,val}.json")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="where the two folders go")
-    arguments = parser.parse_args()
-    train, val = (
-        read_coco(arguments.bccd / f"annotations/{split}.json", arguments.bccd / "images", ORIGIN.classes)
-        for split in ("train", "val")
-    )
+    out, train, val = splits(ORIGIN, "Make bccd-calib and bccd-eval from the BCCD set.", "annotations/{split}.json")
     write(
-        arguments.out / "bccd-calib",
+        out / "bccd-calib",
         ORIGIN,
         train,
         draw(train.samples, CALIBRATION_IMAGES),
@@ -75,7 +63,7 @@ def main() -> None:
         note="The shipped weights were trained on these images: do not measure accuracy on them.",
     )
     write(
-        arguments.out / "bccd-eval",
+        out / "bccd-eval",
         ORIGIN,
         val,
         list(val.samples),

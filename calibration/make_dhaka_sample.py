@@ -6,14 +6,12 @@ that anybody can repeat. Images are copied byte for byte; boxes and ids stay as 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-from samples import Origin, draw, write
+from samples import Origin, draw, splits, write
 
-from edgekit.data.coco import CocoSet, Sample, read_coco, read_image
+from edgekit.data.coco import CocoSet, Sample, read_image
 
 CLASSES = ("vehicle", "scooter", "bicycle")
 LICENCE_URL = "https://opendatacommons.org/licenses/dbcl/1-0/"
@@ -98,16 +96,11 @@ def choose_evaluation(coco: CocoSet) -> list[Sample]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make dhaka-calib and dhaka-eval from dhaka_roads.")
-    parser.add_argument("dhaka_roads", type=Path, help="folder with images/ and annotations/vehicles3_{train,val}.json")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="where the two folders go")
-    arguments = parser.parse_args()
-    root = arguments.dhaka_roads
-    train, val = (
-        read_coco(root / f"annotations/vehicles3_{s}.json", root / "images", CLASSES) for s in ("train", "val")
+    out, train, val = splits(
+        ORIGIN, "Make dhaka-calib and dhaka-eval from dhaka_roads.", "annotations/vehicles3_{split}.json"
     )
     write(
-        arguments.out / "dhaka-calib",
+        out / "dhaka-calib",
         ORIGIN,
         train,
         choose_calibration(train),
@@ -117,7 +110,7 @@ def main() -> None:
         note="The shipped weights were trained on these images: do not measure accuracy on them.",
     )
     write(
-        arguments.out / "dhaka-eval",
+        out / "dhaka-eval",
         ORIGIN,
         val,
         choose_evaluation(val),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import shutil
@@ -32,6 +33,22 @@ class Origin:
     source: str
     recipe: str
     readme: str
+
+
+def splits(origin: Origin, description: str, annotations: str) -> tuple[Path, CocoSet, CocoSet]:
+    """Where the sets go, and the train and val of the folder that the command line names.
+
+    annotations: their file, with {split}, in that folder
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("source", type=Path, help=f"folder with images/ and {annotations.format(split='{train,val}')}")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="where the two folders go")
+    asked = parser.parse_args()
+    train, val = (
+        read_coco(asked.source / annotations.format(split=split), asked.source / "images", origin.classes)
+        for split in ("train", "val")
+    )
+    return asked.out, train, val
 
 
 def draw(samples: Iterable[Sample], count: int) -> list[Sample]:

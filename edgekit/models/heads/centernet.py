@@ -72,7 +72,7 @@ def decode(maps: CenterMaps, stride: int, top_k: int) -> tuple[Tensor, Tensor]:
     n, classes, height, width = maps.heatmap.shape
     scores = peaks(maps.heatmap.sigmoid()).flatten(2)  # [N, C, H'W']
     _, index = scores.amax(dim=1).topk(min(top_k, height * width), dim=1)  # [N, K]
-    geometry = torch.cat([_grid(height, width, maps.size).expand(n, -1, -1, -1) + maps.offset, maps.size], dim=1)
+    geometry = torch.cat([pixel_grid(height, width, maps.size).expand(n, -1, -1, -1) + maps.offset, maps.size], dim=1)
     picked = geometry.flatten(2).gather(2, index.unsqueeze(1).expand(-1, 4, -1)) * stride
     centre, half = picked[:, :2], picked[:, 2:] / 2
     boxes = torch.cat([centre - half, centre + half], dim=1)
@@ -80,7 +80,7 @@ def decode(maps: CenterMaps, stride: int, top_k: int) -> tuple[Tensor, Tensor]:
     return boxes.transpose(1, 2), scores.transpose(1, 2)
 
 
-def _grid(height: int, width: int, like: Tensor) -> Tensor:
+def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
     """Pixel coordinates [1, 2, H', W'], x first."""
     ys = torch.arange(height, dtype=like.dtype, device=like.device).view(1, 1, height, 1).expand(1, 1, height, width)
     xs = torch.arange(width, dtype=like.dtype, device=like.device).view(1, 1, 1, width).expand(1, 1, height, width)

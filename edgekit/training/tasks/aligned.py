@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...models.heads.centernet import CenterMaps
+from ...models.heads.centernet import CenterMaps, pixel_grid
 from ...recipe import AlignedSection
 from ..boxes import BOX_LOSSES, iou
 from ..matching import IGNORED, BoxBatch
@@ -53,7 +53,7 @@ def align(scores: Tensor, boxes: Tensor, centres: Tensor, batch: BoxBatch, secti
     t[owner, pixel] = score**section.alpha * overlap**section.beta + torch.finfo(torch.float32).tiny
     u[owner, pixel] = overlap
     value, pixel = t.topk(min(section.top, t.shape[1]), dim=1)  # [M, K]
-    return _one_owner_each(image, row, pixel, value, u.gather(1, pixel), centres.shape[0])
+    return _one_owner_each(image, row, pixel, value, u.gather(1, pixel), scores.shape[:2])
 
 
 def _inside(boxes: Tensor, centres: Tensor) -> Tensor:
@@ -67,13 +67,13 @@ def _inside(boxes: Tensor, centres: Tensor) -> Tensor:
     return inside
 
 
-def _one_owner_each(image: Tensor, row: Tensor, pixel: Tensor, t: Tensor, u: Tensor, pixels: int) -> Aligned:
-    """Candidates [M, K] of M objects -> those that are left when each pixel has one object."""
+def _one_owner_each(image: Tensor, row: Tensor, pixel: Tensor, t: Tensor, u: Tensor, shape: tuple[int, ...]) -> Aligned:
+    """Candidates [M, K] of M objects -> those that are left when each pixel has one object. shape: N, P"""
+    images, pixels = shape
     place = image.unsqueeze(1) * pixels + pixel
     candidate = t > 0
-    most = u.new_zeros(int(image.max() + 1) * pixels if len(image) else 0)
-    most = most.scatter_reduce(0, place[candidate], u[candidate], "amax")
-    kept = candidate & (u >= most[place]) if len(most) else candidate
+    most = u.new_zeros(images * pixels).scatter_reduce(0, place[candidate], u[candidate], "amax")
+    kept = candidate & (u >= most[place])
     t, u = t * kept, u * kept
     score = t / t.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) * u.amax(1, keepdim=True)
     each = image.unsqueeze(1).expand_as(pixel), pixel, row.unsqueeze(1).expand_as(pixel), score
@@ -129,8 +129,7 @@ def pixel_boxes(maps: CenterMaps, stride: int) -> tuple[Tensor, Tensor]:
     """(boxes [N, P, 4] xyxy of all pixels, centres of the pixels [P, 2]), both in input pixels, row by row."""
     height, width = maps.size.shape[2:]
     like = maps.size.float()
-    ys, xs = torch.meshgrid(like.new_tensor(range(height)), like.new_tensor(range(width)), indexing="ij")
-    corner = torch.stack([xs, ys], -1).flatten(0, 1)
+    corner = pixel_grid(height, width, like)[0].flatten(1).T
     centre = corner + maps.offset.float().flatten(2).transpose(1, 2)
     half = like.flatten(2).transpose(1, 2) / 2
     return torch.cat([centre - half, centre + half], -1) * stride, (corner + 0.5) * stride

@@ -20,9 +20,7 @@ from .aligned import AlignedCriterion
 from .base import Collate, Responses, Share, Task
 
 FIRST_SIZE = 5.0  # units of the stride
-FIRST_SCORE = (
-    0.001  # of every pixel and class: with several objects among ten thousand pixels, nearly all are background
-)
+FIRST_SCORE = 0.001  # of every pixel and class: nearly all of ten thousand pixels are background
 
 
 class CenterCollate:
