@@ -9,7 +9,8 @@ deform-conv  opset 19 (TensorRT 10.1 and later, ONNX Runtime): DeformConv itself
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,14 +83,24 @@ def bilinear(x: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
         image = torch.arange(n, dtype=first.dtype, device=x.device).view(-1, *[1] * (first.dim() - 1))
         first = first + image * (tall * wide)
     corners = ((0, 0), (0, 1), (1, 0), (1, 1))
-    found = None
-    for down, across in corners:
-        index = (first + (down * wide + across)).reshape(-1).to(torch.int64)
-        share = (lower if down else 1 - lower) * (right if across else 1 - right)
-        part = table.index_select(0, index) * share.reshape(-1, 1)
-        found = part if found is None else found + part
-    assert found is not None
-    return found
+    indices = [(first + (down * wide + across)).reshape(-1).to(torch.int64) for down, across in corners]
+    shares = [
+        ((lower if down else 1 - lower) * (right if across else 1 - right)).reshape(-1) for down, across in corners
+    ]
+    return (_sum_by_gather if torch.onnx.is_in_onnx_export() else _sum_by_bag)(table, indices, shares)
+
+
+def _sum_by_gather(table: Tensor, indices: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
+    """Rows of a table [R, C] at ``indices``, weighed by ``shares`` (both [P] each), summed: [P, C]; for any board."""
+    parts = [table.index_select(0, index) * share.unsqueeze(1) for index, share in zip(indices, shares, strict=True)]
+    return functools.reduce(torch.add, parts)
+
+
+def _sum_by_bag(table: Tensor, indices: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
+    """The same in one pass, forward and backward, without the parts in memory: what training does all day."""
+    kind = torch.promote_types(table.dtype, shares[0].dtype)
+    weights = torch.stack(list(shares), 1).to(kind)
+    return F.embedding_bag(torch.stack(list(indices), 1), table.to(kind), mode="sum", per_sample_weights=weights)
 
 
 def _cell(position: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,24 @@ def test_bilinear_against_a_loop():
             torch.testing.assert_close(found[image, i], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_what_is_trained_is_what_is_exported():
+    """The sum in one pass against the exported gathers: values, and the gradients of the map and of the places."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(2, 3, 4, 6, generator=generator)
+    columns, rows = torch.rand(2, 30, generator=generator) * 10 - 2, torch.rand(2, 30, generator=generator) * 8 - 2
+    toward = torch.randn(60, 3, generator=generator)
+
+    def both(form):
+        inputs = [t.clone().requires_grad_() for t in (x, columns, rows)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(deformable, "_sum_by_bag", form)
+            found = bilinear(*inputs)
+        return found, *torch.autograd.grad((found * toward).sum(), inputs)
+
+    for bag, gather in zip(both(deformable._sum_by_bag), both(deformable._sum_by_gather), strict=True):
+        torch.testing.assert_close(bag, gather)
+
+
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("lowering", ["gather", "grid-sample"])
 def test_regular_taps_give_an_ordinary_convolution(kernel, lowering):
