@@ -25,7 +25,7 @@ from ..models.detector import Detector
 from ..models.zoo import bound_to_size, build
 from ..recipe import Recipe, TeacherSection, load_recipe
 from ..runtime.artifact import Artifact, file_sha256, read_artifact
-from ..runtime.errors import BadConfig, BadInput
+from ..runtime.errors import BadConfig, BadInput, ChildDied
 from .batches import DetectionData, Validation
 from .compiling import compile_network
 from .depthwise import quicken
@@ -65,13 +65,14 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     if module.rounding is not None and recipe.quantization_aware is not None:
         count = recipe.quantization_aware.images
         module.rounding.watch(model, calibration_images(data.train.sets, data.preprocess, count, module._normalise))
-    with without_remarks(), _interruptible(), one_cv2_thread():
+    with without_remarks(), one_cv2_thread():
         start = begin(work, recipe, devices * nodes, resume, writer=_writes())
         publish = Publish(recipe, data, {"train": train.digest(), **parents}, out)
         callbacks = [publish, DataWait(), *([Report(progress)] if progress else [])]
         trainer = _trainer(recipe, work, start, callbacks, devices, nodes)
-        trainer.fit(module, datamodule=data, ckpt_path=start.file, weights_only=True)
-        publish.finish(trainer, module)
+        with _interruptible(trainer):
+            trainer.fit(module, datamodule=data, ckpt_path=start.file, weights_only=True)
+            publish.finish(trainer, module)
     return read_artifact(out, kinds=("checkpoint",))
 
 
@@ -212,10 +213,12 @@ def one_cv2_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt, SIGTERM ends with its exit code.
+def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, SIGTERM ends with its exit code, and a dead loader is told as what it is.
 
-    Lightning makes SystemExit(1) of the one and leaves further Ctrl-C ignored, and SystemExit(0) of the other.
+    Lightning makes SystemExit(1) of the one and leaves further Ctrl-C ignored, and SystemExit(0) of the other. A signal
+    to the whole group, as timeouts and schedulers send it, also ends the loader's processes, and PyTorch makes a
+    RuntimeError of theirs before Lightning sees ours. Raises ChildDied if one of them dies of something else.
     """
     own = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
@@ -227,6 +230,16 @@ def _interruptible() -> Iterator[None]:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
         raise
+    except (RuntimeError, ConnectionError) as error:
+        # ConnectionError: the process died between sending a batch and handing over its memory
+        if not (isinstance(error, ConnectionError) or str(error).startswith("DataLoader worker")):
+            raise
+        if trainer.received_sigterm or "Terminated" in str(error):
+            raise SystemExit(128 + signal.SIGTERM) from error
+        raise ChildDied(
+            f"a process that loads training images died ({error}). Most often memory ran out, or /dev/shm in a "
+            "container. Go on with fewer of them: the same command with --resume train.workers=0"
+        ) from error
     finally:
         if own:
             signal.signal(signal.SIGINT, handler)

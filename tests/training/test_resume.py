@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import torch
 
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import read_artifact
-from edgekit.runtime.errors import ArtifactError, BadConfig, EdgeKitError
+from edgekit.runtime.errors import ArtifactError, BadConfig, ChildDied, EdgeKitError
 from edgekit.training.fit import fit
 from edgekit.training.resume import RESUME, STAMP, begin, stamp
 
@@ -134,6 +135,37 @@ def test_sigterm_is_no_success(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert jobs.run(terminate_in_step, tiny, out, 5) == 128 + signal.SIGTERM
     assert read_artifact(out).manifest["metrics"]["epochs"] == 2
+
+
+def terminate_the_group(file: Path, out: Path, step: int) -> None:
+    torch.set_num_threads(1)
+
+    def progress(_: str, done: int, __: int) -> None:
+        if done == step:
+            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+                os.kill(process.pid, signal.SIGTERM)
+
+    fit(load_recipe(file, ["train.workers=1"]), out, progress=progress)
+
+
+def test_sigterm_to_the_group_is_no_bug(tiny: Path, tmp_path: Path) -> None:
+    """As timeouts and schedulers send it: the process that loads images dies of it first."""
+    assert jobs.run(terminate_the_group, tiny, tmp_path / "run", 5) == 128 + signal.SIGTERM
+
+
+def test_a_loader_that_is_killed(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def progress(_: str, done: int, __: int) -> None:
+        if done == 5:
+            (loader,) = multiprocessing.active_children()
+            loader.kill()
+
+    with pytest.raises(ChildDied, match=r"--resume train\.workers=0"):
+        fit(load_recipe(tiny, ["train.workers=1"]), out, progress=progress)
+    assert read_artifact(out).manifest["metrics"]["epochs"] == 2
+    fit(load_recipe(tiny, ["train.workers=0"]), out, resume=True)
+    assert read_artifact(out).manifest["metrics"]["epochs"] == 4
 
 
 # -- what belongs together --------------------------------------------------------------------------------------------
