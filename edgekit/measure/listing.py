@@ -189,10 +189,15 @@ def _pixels(row: Mapping[str, Any]) -> str:
     return "{}x{}".format(*row["input"])
 
 
+def papers_of(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
+    """(paper, row) of every row of the papers that is this recipe's network, at any input."""
+    own = _structure_of(recipe.model.model_dump(mode="json"))
+    return [(paper, row) for paper, row in paper_rows() if _structure_of(row["model"]) == own]
+
+
 def _claims(recipe: Recipe) -> str:
     """Figures and results that papers print of the same network."""
-    own = _structure_of(recipe.model.model_dump(mode="json"))
-    rows = [(paper, row) for paper, row in paper_rows() if _structure_of(row["model"]) == own]
+    rows = papers_of(recipe)
     figures = [
         [paper, row["name"], _pixels(row), figure["metric"], figure["printed"], f"{ours:.5g}", mark]
         for paper, row in rows
