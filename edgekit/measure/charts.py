@@ -14,10 +14,17 @@ import numpy as np
 from markupsafe import Markup, escape
 
 BAR_HEIGHT = 22
-PLOT_HEIGHT = 300
+PLOT_HEIGHT, MOST_HEIGHT = 300, 520  # of a scatter plot; it grows with its points
 STRIP_HEIGHT = 72
 CHIP = 10  # radius of a numbered point
-NARROW = 300  # pixels of plot width on a phone; where points do not collide there they do not anywhere
+WIDTHS = (
+    300,
+    420,
+    560,
+    720,
+    900,
+    1080,
+)  # pixels of plot width, from a phone to a desktop; chips collide on none of them
 BINS = 48
 MOST_POINTS = 600  # a longer timeline is drawn as the span between the lowest and highest frame of each piece
 
@@ -95,29 +102,31 @@ def scatter(points: Sequence[Point], y_digits: int = 0) -> Markup:
     front = pareto(points)
     y_axis = nice_axis(max(0.0, min(ys) - 0.35 * spread), max(ys) + 0.35 * spread)
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return x_axis.share(x), PLOT_HEIGHT * (1 - y_axis.share(y) / 100)
+    height = min(MOST_HEIGHT, max(PLOT_HEIGHT, 24 * len(points)))
 
-    parts = [*_grid(x_axis, y_axis, y_digits), *_staircase([place(p.x, p.y) for p in front])]
-    taken: list[tuple[float, float]] = []
+    def place(x: float, y: float) -> tuple[float, float]:
+        return x_axis.share(x), height * (1 - y_axis.share(y) / 100)
+
+    parts = [*_grid(x_axis, y_axis, y_digits, height), *_staircase([place(p.x, p.y) for p in front])]
+    taken: list[Spot] = []
     chips = []
     for point in points:
         x, y = place(point.x, point.y)
-        offset = _free_offset(x, y, taken)
+        offset = _free_offset(x, y, taken, height - CHIP)
         parts += _anchor(point, x, y, offset)  # below every chip, so that none of them is covered
         chips.append(_chip(point, x, y, offset, point in front))
     parts += chips
-    return _svg(PLOT_HEIGHT, "accuracy over latency: " + "; ".join(p.title for p in points), parts, "plot")
+    return _svg(height, "accuracy over latency: " + "; ".join(p.title for p in points), parts, "plot")
 
 
-def _grid(x_axis: Axis, y_axis: Axis, y_digits: int) -> list[Markup]:
+def _grid(x_axis: Axis, y_axis: Axis, y_digits: int, height: float) -> list[Markup]:
     parts = []
     for value in y_axis.ticks:
-        y = PLOT_HEIGHT * (1 - y_axis.share(value) / 100)
+        y = height * (1 - y_axis.share(value) / 100)
         parts += [_line(0, y, 100, y, "grid"), _text(0, y + 4, f"{value:.{_digits(y_axis, y_digits)}f}", "end", -8)]
     for value in x_axis.ticks:
         x = x_axis.share(value)
-        parts += [_line(x, PLOT_HEIGHT, x, PLOT_HEIGHT + 5, "grid"), _text(x, PLOT_HEIGHT + 19, f"{value:g}", "middle")]
+        parts += [_line(x, height, x, height + 5, "grid"), _text(x, height + 19, f"{value:g}", "middle")]
     return parts
 
 
@@ -132,23 +141,45 @@ def _staircase(front: Sequence[tuple[float, float]]) -> list[Markup]:
     return parts
 
 
-def _free_offset(
-    x: float, y: float, taken: list[tuple[float, float]], lowest: float = PLOT_HEIGHT - CHIP
-) -> tuple[float, float]:
-    """Pixels by which a chip moves from its point so that it covers no other chip; remembers where it lies."""
-    at = x / 100 * NARROW
-    rings = [(0.0, 0.0)] + [(r * math.cos(a), r * math.sin(a)) for r in (24, 46, 68) for a in np.pi * np.array(_ANGLES)]
-    for dx, dy in rings:
-        spot = (at + dx, y + dy)
-        inside = CHIP <= spot[1] <= lowest and CHIP <= spot[0] <= NARROW
-        if inside and all(math.dist(spot, other) >= 2 * CHIP + 2 for other in taken):
+class Spot(NamedTuple):
+    """The middle of a chip: ``dx`` pixels beside ``share`` percent of the width, ``y`` pixels from the top."""
+
+    share: float
+    dx: float
+    y: float
+
+    def touches(self, other: Spot) -> bool:
+        """Whether two chips cover each other on a page of any width from a phone's to a desktop's."""
+        return any(
+            math.hypot((self.share - other.share) / 100 * width + self.dx - other.dx, self.y - other.y) < 2 * CHIP + 2
+            for width in WIDTHS
+        )
+
+
+def _free_offset(x: float, y: float, taken: list[Spot], lowest: float) -> tuple[float, float]:
+    """Pixels by which a chip moves from its point so that it covers no other chip; remembers where it lies.
+
+    x: percent of the width; y: pixels from the top, at most ``lowest``
+    """
+    narrow = WIDTHS[0]
+    for dx, dy in _RINGS:
+        spot = Spot(x, float(dx), y + dy)
+        inside = CHIP <= spot.y <= lowest and CHIP <= x / 100 * narrow + dx <= narrow
+        if inside and not any(map(spot.touches, taken)):
             taken.append(spot)
             return float(dx), float(dy)
-    taken.append((at, y))
+    taken.append(Spot(x, 0.0, y))
     return 0.0, 0.0
 
 
-_ANGLES = (-0.5, 0.5, -0.25, -0.75, 0.25, 0.75, 0.0, 1.0)  # of pi, clockwise from the right; first above, then below
+# Of pi, clockwise from the right; first above, then below
+_ANGLES = np.pi * np.array((-0.5, 0.5, -0.25, -0.75, 0.25, 0.75, 0.0, 1.0))
+_RINGS = (
+    (0.0, 0.0),
+    *((r * math.cos(a), r * math.sin(a)) for r in (24, 46, 68) for a in _ANGLES),
+    # between those directions too where it is full, for a board with dozens of rows
+    *((r * math.cos(a + b), r * math.sin(a + b)) for r in range(90, 301, 22) for b in (0, np.pi / 8) for a in _ANGLES),
+)
 
 
 def _anchor(point: Point, x: float, y: float, offset: tuple[float, float]) -> list[Markup]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from .charts import BAR_HEIGHT, CHIP, Point, _chip, _free_offset, _line, _rect, _svg, _text
+from .charts import BAR_HEIGHT, CHIP, Point, Spot, _chip, _free_offset, _line, _rect, _svg, _text
 from .row import LayerTime, Row
 
 MOST_LAYERS = 10
@@ -93,7 +93,7 @@ def roofline(row: Row) -> Markup | None:
 
 def _numbers(worst: Sequence[LayerTime], spots: dict[int, tuple[float, float]]) -> list[Markup]:
     """A numbered chip for each of the worst layers, beside its point where another chip is there already."""
-    taken: list[tuple[float, float]] = []
+    taken: list[Spot] = []
     parts = []
     for number, layer in enumerate(worst, 1):
         if id(layer) in spots:

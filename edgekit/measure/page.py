@@ -14,6 +14,7 @@ from .. import __version__
 from . import charts, charts_layers
 from .draw import encode_jpeg, fit
 from .history import Series, Step, change_text, tracks
+from .matching import DISTURBED
 from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, Column, LayerTime, Row, Track, table_cells
 from .words import (
     by_board,
@@ -24,6 +25,7 @@ from .words import (
     machines,
     map_text,
     run_facts,
+    span_names,
     speed,
     subtitle,
     verdict_text,
@@ -31,6 +33,7 @@ from .words import (
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 PICTURE_SIZE = (960, 960)  # pixels that a picture in the page has at most
+_TIMED = ("ms/frame p50", "p90", "fps")  # columns in which a row that was disturbed is not the best
 
 
 class Picture(NamedTuple):
@@ -67,7 +70,7 @@ def render_html(
         rows=views,
         boards=_boards(views),
         precisions=list(dict.fromkeys(row.precision for row in rows)),
-        span_names=list(dict.fromkeys(name for row in rows for name in row.spans)),
+        span_names=span_names(rows),
         history=_histories(history, rows) if history else [],
         steps=[step.name for step in history],
         unmeasured=_unmeasured(rows),
@@ -78,10 +81,11 @@ def render_html(
 
 
 class View(NamedTuple):
-    """A row as the page shows it."""
+    """A row as the page shows it. short: the label among the rows of its own board."""
 
     number: int
     label: str
+    short: str
     row: Row
     cells: list[tuple[Column, str]]
     symbol: str
@@ -135,10 +139,11 @@ def _views(rows: Sequence[Row]) -> list[View]:
         board: 1.03 * max((r.latency.p90 or r.latency.p50 for r in of_board if r.latency), default=1.0)
         for board, of_board in by_board(rows).items()
     }
-    spans = list(dict.fromkeys(name for row in rows for name in row.spans))
+    spans = span_names(rows)
     absent = _unmeasured(rows)
+    short = {board: iter(labels(of_board)) for board, of_board in by_board(rows).items()}
     return [
-        _view(number, name, row, limits[row.board], spans, absent)
+        _view(number, (name, next(short[row.board])), row, limits[row.board], spans, absent)
         for number, (name, row) in enumerate(zip(names, rows, strict=True), 1)
     ]
 
@@ -150,12 +155,14 @@ def _unmeasured(rows: Sequence[Row]) -> list[str]:
 
 
 def _view(
-    number: int, label: str, row: Row, limit: float, span_names: Sequence[str], unmeasured: Sequence[str]
+    number: int, names: tuple[str, str], row: Row, limit: float, spans: Sequence[str], unmeasured: Sequence[str]
 ) -> View:
+    """names: the label, and the short one; limit: ms of the longest bar of its board"""
     latency = row.latency
     return View(
         number=number,
-        label=label,
+        label=names[0],
+        short=names[1],
         row=row,
         cells=list(zip(COLUMNS, table_cells([row])[0], strict=True)),
         symbol=SYMBOLS[row.verdict.status],
@@ -163,7 +170,7 @@ def _view(
         run=[fact for fact in run_facts(row) if fact[0] not in unmeasured],
         file=file_facts(row),
         bar=charts.latency_bar(latency.p50, latency.p90, limit, _style(row)) if latency else None,
-        spans=charts.stacked_bar([(name, row.spans.get(name, 0.0)) for name in span_names]) if row.spans else None,
+        spans=charts.stacked_bar([(name, row.spans.get(name, 0.0)) for name in spans]) if row.spans else None,
         timeline=charts.timeline(row.samples, latency.p50) if latency and row.samples else None,
         histogram=charts.histogram(row.samples, latency.p50, latency.p90) if latency and row.samples else None,
         sensors=[_sensor(track) for track in row.tracks if len(track.values) > 1],
@@ -246,10 +253,14 @@ def _scatter(views: Sequence[View]) -> str | None:
 
 
 def _best_cells(views: Sequence[View]) -> set[tuple[int, str]]:
-    """(row number, header) of the best value of each column in which rows differ as printed."""
+    """(row number, header) of the best value of each column in which rows differ as printed.
+
+    Of what was timed only runs that nothing disturbed can be the best.
+    """
     best = set()
     for column in COLUMNS:
-        known = [(view.number, value) for view in views if (value := column.value(view.row)) is not None]
+        trusted = [v for v in views if column.header not in _TIMED or v.row.verdict.status not in DISTURBED]
+        known = [(view.number, value) for view in trusted if (value := column.value(view.row)) is not None]
         shown = {number: column.style.format(value) for number, value in known}
         if column.better is None or len(set(shown.values())) < 2:
             continue

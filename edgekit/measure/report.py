@@ -26,7 +26,7 @@ from .exports import render_csv, render_latex
 from .history import Step, history_cells, tracks
 from .page import Picture, render_html
 from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, LayerTime, Record, Row, table_cells, table_values
-from .words import Machine, by_board, conditions, facts, findings, labels, machines, subtitle, verdict_text
+from .words import Machine, by_board, conditions, facts, findings, labels, machines, span_names, subtitle, verdict_text
 
 __all__ = [
     "Picture",
@@ -232,7 +232,7 @@ def _tables_markdown(rows: Sequence[Row]) -> str:
 
 
 def _spans_markdown(rows: Sequence[Row], titles: Sequence[str]) -> list[str]:
-    spans = dict.fromkeys(name for row in rows for name in row.spans)
+    spans = span_names(rows)
     body = [[title, *(_show_span(row, span) for span in spans)] for title, row in zip(titles, rows, strict=True)]
     return ["## Where the time goes (p50, ms)", markdown_grid(["", *spans], body)] if spans else []
 

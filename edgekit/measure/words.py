@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..runtime.timing import P99_NEEDS
+from ..runtime.timing import P99_NEEDS, SPANS
 from .drift import ran, rows_apart
 from .matching import board_facts
 from .row import NOT_MEASURED, Row
 
 _PER_ROW = ("affinity", "smt_siblings")  # facts of the core that a row was pinned to, not of the machine
+MOST_COMPARED = 6  # sentences about lower precisions; more rows are told together, by board and runtime
 _MOVING = {"load_average": "load average (1 min)", "frequency_mhz": "frequency (MHz)"}  # facts that change meanwhile
 
 
@@ -54,19 +55,28 @@ def findings(rows: Sequence[Row]) -> list[str]:
     """The report in a few sentences: the fastest row, what INT8 brought, and how many rows can be trusted."""
     timed = [row for row in rows if row.latency]
     said = _fastest(timed)
-    firsts: dict[tuple[str, ...], Row] = {}
-    for row in timed:
-        firsts.setdefault((row.recipe, row.model, row.board, row.runtime, row.precision), row)
     several = len({(row.model, row.recipe, row.board) for row in timed}) > 1
-    said += [text for row in firsts.values() if (text := _against_fp32(row, timed, several))]
-    said += _machine_apart(rows)
-    doubtful = [f"row {n} is {row.verdict.status}" for n, row in enumerate(rows, 1) if row.verdict.status != "valid"]
-    said.append(
-        f"{len(rows) - len(doubtful)} of {len(rows)} rows are valid; {', '.join(doubtful)}."
-        if doubtful
-        else "Every row is valid: nothing disturbed the runs, and each has its accuracy."
-    )
-    return said
+    pairs = list(_fp32_pairs(timed))
+    if len(pairs) <= MOST_COMPARED:
+        said += [_against_fp32(row, base, several) for row, base in pairs]
+    else:
+        said += _against_fp32_together(pairs)
+    return [*said, *_machine_apart(rows), _how_many_valid(rows)]
+
+
+def _how_many_valid(rows: Sequence[Row]) -> str:
+    doubtful: dict[str, list[str]] = {}
+    for number, row in enumerate(rows, 1):
+        if row.verdict.status != "valid":
+            doubtful.setdefault(row.verdict.status, []).append(str(number))
+    if not doubtful:
+        return "Every row is valid: nothing disturbed the runs, and each has its accuracy."
+    told = [
+        f"row {numbers[0]} is {status}" if len(numbers) == 1 else f"rows {', '.join(numbers)} are {status}"
+        for status, numbers in doubtful.items()
+    ]
+    valid = len(rows) - sum(map(len, doubtful.values()))
+    return f"{valid} of {len(rows)} rows are valid; {', '.join(told)}."
 
 
 def _fastest(timed: Sequence[Row]) -> list[str]:
@@ -127,22 +137,63 @@ def map_text(row: Row) -> str:
     return f", mAP@0.5 {100 * row.accuracy.map50:.1f} %" if row.accuracy else ""
 
 
-def _against_fp32(row: Row, timed: Sequence[Row], several: bool) -> str | None:
-    """What a lower precision brought against FP32 of the same model in the same runtime, if both were timed."""
-    same = [
-        r
-        for r in timed
-        if r.precision == "fp32" and (r.recipe, r.board, r.runtime) == (row.recipe, row.board, row.runtime)
-    ]
-    if row.precision == "fp32" or not same or not row.latency or not same[0].latency:
-        return None
-    base = same[0]
-    parts = [f"{base.latency.p50 / row.latency.p50:.2f} x as fast" if base.latency else ""]
+def _fp32_pairs(timed: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """The first run of each row of a lower precision, with FP32 of the same recipe in the same runtime on its board."""
+    seen: set[tuple[str, ...]] = set()
+    for row in timed:
+        kind = (row.recipe, row.model, row.board, row.runtime, row.precision)
+        same = [
+            r
+            for r in timed
+            if r.precision == "fp32" and (r.recipe, r.board, r.runtime) == (row.recipe, row.board, row.runtime)
+        ]
+        if row.precision != "fp32" and same and kind not in seen:
+            seen.add(kind)
+            yield row, same[0]
+
+
+def _against_fp32(row: Row, base: Row, several: bool) -> str:
+    """What a lower precision brought."""
+    parts = [f"{_p50(base) / _p50(row):.2f} x as fast"]
     if row.accuracy and base.accuracy:
         parts.append(f"mAP@0.5 {points(row.accuracy.map50 - base.accuracy.map50, '+')} points")
     parts.append(f"file {row.model_file.bytes / base.model_file.bytes:.2f} x the size")
     where = f"{row.runtime} ({row.recipe} on {row.board})" if several else row.runtime
     return f"{row.precision.upper()} against FP32 in {where}: {', '.join(parts)}{_caution(row, base)}."
+
+
+def _against_fp32_together(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
+    """A sentence for each precision, runtime and board, with the range over its rows."""
+    groups: dict[tuple[str, str, str], list[tuple[Row, Row]]] = {}
+    for row, base in pairs:
+        groups.setdefault((row.precision, row.runtime, row.board), []).append((row, base))
+    said = []
+    for (precision, runtime, board), members in groups.items():
+        parts = [_range([f"{_p50(base) / _p50(row):.2f}" for row, base in members]) + " x as fast"]
+        gains = [r.accuracy.map50 - b.accuracy.map50 for r, b in members if r.accuracy and b.accuracy]
+        if gains:
+            parts.append(f"mAP@0.5 {_range([points(gain, '+') for gain in sorted(gains)], in_order=True)} points")
+        sizes = [f"{row.model_file.bytes / base.model_file.bytes:.2f}" for row, base in members]
+        parts.append(f"file {_range(sizes)} x the size")
+        disturbed = sum(bool(_caution(*pair)) for pair in members)
+        caution = f"; {disturbed} of them measured on a disturbed machine or simulated" if disturbed else ""
+        said.append(
+            f"{precision.upper()} against FP32 in {runtime} on {board}, {len(members)} rows: "
+            f"{', '.join(parts)}{caution}."
+        )
+    return said
+
+
+def _range(texts: Sequence[str], in_order: bool = False) -> str:
+    """``2.48 to 2.98`` of printed numbers, or the one that they all are."""
+    ordered = list(texts) if in_order else sorted(texts, key=float)
+    return ordered[0] if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
+
+
+def span_names(rows: Sequence[Row]) -> list[str]:
+    """The parts of a frame that any of the rows tells, in the order in which they happen."""
+    known = dict.fromkeys(name for row in rows for name in row.spans)
+    return [*(name for name in SPANS if name in known), *(name for name in known if name not in SPANS)]
 
 
 def points(share: float, sign: str = "-") -> str:

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from html.parser import HTMLParser
 
 import jsonschema
@@ -21,7 +22,7 @@ from edgekit.measure.report import (
     terminal_verdicts,
     write_report,
 )
-from edgekit.measure.row import Latency
+from edgekit.measure.row import Latency, Verdict
 from edgekit.measure.words import file_facts, findings, labels, machines, points, run_facts
 from edgekit.runtime.errors import BadInput
 
@@ -277,6 +278,25 @@ def test_findings_about_noisy_rows_warn():
     assert said[2] == "1 of 2 rows are valid; row 2 is noisy."
 
 
+def test_findings_of_many_rows_are_told_together():
+    rows = []
+    for number, map50 in enumerate((0.40, 0.41, 0.42, 0.43)):
+        for runtime, faster in (("onnxruntime", 2.0 + number / 10), ("openvino", 4.0)):
+            same = {"recipe": f"recipe-{number}", "runtime": runtime}
+            rows.append(timed(100.0, precision="fp32", accuracy=accuracy(0.42), **same))
+            rows.append(timed(100.0 / faster, accuracy=accuracy(map50), **same))
+    rows[3] = rows[3].model_copy(update={"verdict": Verdict(status="noisy")})
+    rows[5] = rows[5].model_copy(update={"verdict": Verdict(status="throttled")})
+    rows[7] = rows[7].model_copy(update={"verdict": Verdict(status="noisy")})
+    assert findings(rows)[1:] == [
+        "INT8 against FP32 in onnxruntime on x86-1t, 4 rows: 2.00 to 2.30 x as fast, mAP@0.5 −2.0 to +1.0 points, "
+        "file 1.00 x the size; 1 of them measured on a disturbed machine or simulated.",
+        "INT8 against FP32 in openvino on x86-1t, 4 rows: 4.00 x as fast, mAP@0.5 −2.0 to +1.0 points, "
+        "file 1.00 x the size; 2 of them measured on a disturbed machine or simulated.",
+        "13 of 16 rows are valid; rows 4, 8 are noisy, row 6 is throttled.",
+    ]
+
+
 def test_findings_about_a_simulator_say_so():
     said = findings([timed(40.0, board="twin", verdict={"status": "simulated"})])
     assert "simulated, not measured on a board" in said[0]
@@ -370,6 +390,18 @@ def test_points_that_coincide_have_chips_that_do_not():
     assert page.faults == []
 
 
+def test_chips_cover_no_other_at_any_width():
+    # three clusters beside each other: chips that move towards each other are apart on a phone and meet on a desktop
+    html = scatter(
+        [point(at + n / 3, 20 + n % 3, 10 * at + n) for at in (8, 11, 16) for n in range(7)] + [point(200, 40, 1)]
+    )
+    places = re.findall(r'<svg x="([\d.]+)%" y="([\d.]+)" overflow="visible"><g.*?cx="([-\d.]+)" cy="([-\d.]+)"', html)
+    assert len(places) == 22
+    for width in range(300, 1100, 20):
+        spots = [(float(x) / 100 * width + float(dx), float(y) + float(dy)) for x, y, dx, dy in places]
+        assert min(math.dist(a, b) for i, a in enumerate(spots) for b in spots[:i]) >= 18, width
+
+
 def test_a_moved_chips_own_place_covers_no_other_chip():
     html = scatter([point(50, 44, n) for n in range(1, 7)])
     assert html.rindex(' anchor"') < html.index('<text class="on"')
@@ -440,6 +472,31 @@ def test_each_board_has_its_own_table_best_cells_and_front():
     said = findings(rows)
     assert said[0].startswith("Fastest on x86-1t: onnxruntime int8, 10.00 ms")
     assert said[1].startswith("Fastest on jetson-tx2: onnxruntime int8, 500.00 ms")
+
+
+def test_what_was_disturbed_is_marked_and_is_not_the_best():
+    rows = [timed(10.0, verdict={"status": "noisy", "reasons": ["x"]}), timed(20.0), timed(30.0)]
+    html = render_html(rows)
+    (table,) = re.findall(r"<tbody>.*?</tbody>", html.split('id="results"')[1], re.DOTALL)[:1]
+    assert table.count("▲ noisy") == 1
+    best = re.findall(r'data-label="ms/frame p50" class="number best">([\d.]+)', table)
+    assert best == ["20.00"]
+
+
+def test_the_parts_of_a_frame_stand_in_their_order_on_every_board():
+    copies = {"preprocess": 1.0, "host_to_device": 2.0, "inference": 3.0, "device_to_host": 4.0, "postprocess": 5.0}
+    rows = [timed(10.0), timed(15.0, board="jetson-tx2", runtime="tensorrt8", spans=copies)]
+    html, text = render_html(rows), render_markdown(rows)
+    assert "1.00 + 48.00 + 1.50 ms" in html  # without a plus for copies that a CPU does not make
+    assert "1.00 + 2.00 + 3.00 + 4.00 + 5.00 ms" in html
+    assert "|  | preprocess | host_to_device | inference | device_to_host | postprocess |" in text
+
+
+def test_a_boards_rows_are_not_called_by_the_board_in_its_own_section():
+    html = render_html([timed(10.0), timed(500.0, board="jetson-tx2")])
+    section = html.split('id="latency"')[1].split('id="spans"')[0]
+    assert section.count("onnxruntime int8") >= 2
+    assert "jetson-tx2 · onnxruntime" not in section.split('id="accuracy"')[0]
 
 
 @pytest.mark.parametrize(
