@@ -139,6 +139,10 @@ def bench_targets(
     if failed and len(failed) == len(targets):
         raise failed[0]
     rows = with_drops([m.row for m in measured], targets)
+    if any(row.layers for row in rows):
+        from .layers import with_common_peaks
+
+        rows = with_common_peaks(rows)
     return [m._replace(row=row) for m, row in zip(measured, rows, strict=True)]
 
 

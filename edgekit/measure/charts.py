@@ -319,7 +319,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
     return Markup('<line class="{}" x1="{:.3f}%" y1="{:.1f}" x2="{:.3f}%" y2="{:.1f}"/>').format(style, x1, y1, x2, y2)
 
 
-def _text(x: float, y: float, text: str, anchor: str, dx: int = 0) -> Markup:
-    return Markup('<text class="tick" x="{:.3f}%" y="{:.1f}" dx="{}" text-anchor="{}">{}</text>').format(
-        x, y, dx, anchor, escape(text)
+def _text(x: float, y: float, text: str, anchor: str, dx: int = 0, style: str = "tick") -> Markup:
+    return Markup('<text class="{}" x="{:.3f}%" y="{:.1f}" dx="{}" text-anchor="{}">{}</text>').format(
+        style, x, y, dx, anchor, escape(text)
     )

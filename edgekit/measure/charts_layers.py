@@ -87,6 +87,7 @@ def roofline(row: Row) -> Markup | None:
     spots = {id(layer): (x_axis.share(x), _y(y_axis, y)) for layer, x, y in points}
     parts += [_dot(layer, *spots[id(layer)]) for layer, _, _ in sorted(points, key=lambda p: -p[0].share)]
     parts += _numbers(worst_layers(row), spots)
+    parts += [_roof_name(roof, y_axis) for roof in limits]  # last, so that no point covers a name
     label = f"roofline of {len(points)} layers under " + ", ".join(f"{r.gops:.0f} GOPS {r.name}" for r in limits)
     return _svg(PLOT_HEIGHT, label, parts, "plot")
 
@@ -124,16 +125,19 @@ def _log_grid(x_axis: Decades, y_axis: Decades) -> list[Markup]:
 
 
 def _roof(roof: Roof, x_axis: Decades, y_axis: Decades) -> list[Markup]:
-    """The slope from where it enters the plot, the flat part to the right end, and its name."""
+    """The slope from where it enters the plot, and the flat part to the right end."""
     ridge = roof.gops / roof.bandwidth
     left = max(10**x_axis.low, 10**y_axis.low / roof.bandwidth)
     top = _y(y_axis, roof.gops)
-    name = f"{roof.name} {roof.gops:.0f} GOPS, {roof.bandwidth:.0f} GB/s"
     return [
         _line(x_axis.share(left), _y(y_axis, left * roof.bandwidth), x_axis.share(ridge), top, "roof"),
         _line(x_axis.share(ridge), top, 100, top, "roof"),
-        _text(100, top - 6, name, "end"),
     ]
+
+
+def _roof_name(roof: Roof, y_axis: Decades) -> Markup:
+    name = f"{roof.name} {roof.gops:.0f} GOPS, {roof.bandwidth:.0f} GB/s"
+    return _text(100, _y(y_axis, roof.gops) - 6, name, "end", style="tick roof-name")
 
 
 def _dot(layer: LayerTime, x: float, y: float) -> Markup:

@@ -110,7 +110,14 @@ def spark_text(values: Sequence[float]) -> str:
 
 
 def change_text(series: Series) -> str:
-    """``+3.1 %`` against the step before, in points where the metric is in percent; empty for the first step."""
+    """``+3.1 %`` against the step before, in points where the metric is in percent; empty for the first step.
+
+    A value that was measured on a disturbed machine says so: here a bar of text has no hollow dot.
+    """
+    return ", ".join(filter(None, [_change(series), "disturbed" if series.dots[-1].disturbed else ""]))
+
+
+def _change(series: Series) -> str:
     if len(series.dots) < 2:
         return ""
     before, now = series.dots[-2].value, series.dots[-1].value

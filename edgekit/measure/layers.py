@@ -80,6 +80,45 @@ def measure_peaks(board: Board, job: Mapping[str, Any]) -> Peaks | None:
     return Peaks(gops=gops, bandwidth=board.peaks.bandwidth, source="board profile", how=board.title)
 
 
+def with_common_peaks(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one call, each with the best peaks that were measured for any of them on as many threads.
+
+    A peak is what the machine can do when nothing disturbs it, and while one row was measured something may have.
+    """
+    groups: dict[int, list[Peaks]] = {}
+    for row in rows:
+        if row.peaks is not None and row.peaks.source == "measured":
+            groups.setdefault(row.process.threads, []).append(row.peaks)
+    best = {threads: _best_peaks(peaks) for threads, peaks in groups.items()}
+    return [
+        row.model_copy(update=_under(row, best[row.process.threads]))
+        if row.peaks is not None and row.peaks.source == "measured"
+        else row
+        for row in rows
+    ]
+
+
+def _best_peaks(peaks: Sequence[Peaks]) -> Peaks:
+    names = dict.fromkeys(name for one in peaks for name in one.gops)
+    how = peaks[0].how + (f"; the best of {len(peaks)} measurements" if len(peaks) > 1 else "")
+    return peaks[0].model_copy(
+        update={
+            "gops": {name: max(one.gops[name] for one in peaks if name in one.gops) for name in names},
+            "bandwidth": max((one.bandwidth for one in peaks if one.bandwidth), default=None),
+            "how": how,
+        }
+    )
+
+
+def _under(row: Row, peaks: Peaks) -> dict[str, Any]:
+    """The row's fields layers and peaks under other limits than those that they were measured with."""
+    layers = []
+    for layer in row.layers:
+        bound_ms, bound = roofline(layer.macs, layer.bytes, layer.precision, peaks)
+        layers.append(layer.model_copy(update=_bounds(layer.ms, bound_ms, bound)))
+    return {"layers": _worst_first(layers), "peaks": peaks}
+
+
 def _graph_file(target: Target) -> str:
     """The ONNX file whose nodes the steps compute: the target's own, or that which an engine was built from."""
     for artifact in (target.artifact, target.shipped):
@@ -258,8 +297,15 @@ def against_roofline(
 ) -> tuple[LayerTime, ...]:
     """The steps as layers, that which loses the most time against its bound first; without bounds the slowest first."""
     total = sum(step["ms"] for step in steps)
-    layers = [_layer(step, macs, peaks, total) for step in steps]
+    return _worst_first([_layer(step, macs, peaks, total) for step in steps])
+
+
+def _worst_first(layers: Sequence[LayerTime]) -> tuple[LayerTime, ...]:
     return tuple(sorted(layers, key=lambda layer: -(layer.ms if layer.lost_ms is None else layer.lost_ms)))
+
+
+def _bounds(ms: float, bound_ms: float | None, bound: Any) -> dict[str, Any]:
+    return {"bound_ms": bound_ms, "bound": bound, "lost_ms": None if bound_ms is None else max(0.0, ms - bound_ms)}
 
 
 def _layer(step: Mapping[str, Any], macs: Mapping[str, int], peaks: Peaks | None, total: float) -> LayerTime:
@@ -277,9 +323,7 @@ def _layer(step: Mapping[str, Any], macs: Mapping[str, int], peaks: Peaks | None
         macs=work,
         bytes=step["bytes"],
         gops=2 * work / ms / 1e6 if work and ms else None,
-        bound_ms=bound_ms,
-        bound=bound,
-        lost_ms=None if bound_ms is None else max(0.0, ms - bound_ms),
+        **_bounds(ms, bound_ms, bound),
     )
 
 

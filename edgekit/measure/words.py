@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..runtime.timing import P99_NEEDS, SPANS
 from .drift import ran, rows_apart
-from .matching import board_facts
+from .matching import DISTURBED, board_facts
 from .row import NOT_MEASURED, Row
 
 _PER_ROW = ("affinity", "smt_siblings")  # facts of the core that a row was pinned to, not of the machine
@@ -65,25 +65,38 @@ def findings(rows: Sequence[Row]) -> list[str]:
 
 
 def _how_many_valid(rows: Sequence[Row]) -> str:
-    doubtful: dict[str, list[str]] = {}
+    doubtful: dict[str, list[int]] = {}
     for number, row in enumerate(rows, 1):
         if row.verdict.status != "valid":
-            doubtful.setdefault(row.verdict.status, []).append(str(number))
+            doubtful.setdefault(row.verdict.status, []).append(number)
     if not doubtful:
         return "Every row is valid: nothing disturbed the runs, and each has its accuracy."
     told = [
-        f"row {numbers[0]} is {status}" if len(numbers) == 1 else f"rows {', '.join(numbers)} are {status}"
+        f"row {numbers[0]} is {status}" if len(numbers) == 1 else f"rows {_number_list(numbers)} are {status}"
         for status, numbers in doubtful.items()
     ]
     valid = len(rows) - sum(map(len, doubtful.values()))
     return f"{valid} of {len(rows)} rows are valid; {', '.join(told)}."
 
 
+def _number_list(numbers: Sequence[int]) -> str:
+    """``1, 2, 5 to 9`` of ascending numbers."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
 def _fastest(timed: Sequence[Row]) -> list[str]:
-    """A sentence per board: figures of different boards are not compared."""
+    """A sentence per board: figures of different boards are not compared. A disturbed run only where no other is."""
     said, several = [], len({row.board for row in timed}) > 1
     for board, of_board in by_board(timed).items():
-        name, best = min(zip(labels(of_board), of_board, strict=True), key=lambda item: _p50(item[1]))
+        name, best = min(
+            zip(labels(of_board), of_board, strict=True), key=lambda item: (_doubted(item[1]), _p50(item[1]))
+        )
         where = f"Fastest on {board}" if several else "Fastest"
         said.append(f"{where}: {name}, {speed(best)}{map_text(best)}{_caution(best)}.")
     return said
@@ -119,8 +132,12 @@ def _caution(*rows: Row) -> str:
     found = {row.verdict.status for row in rows}
     if "simulated" in found:
         return "; simulated, not measured on a board"
-    disturbed = found & {"noisy", "throttled"}
+    disturbed = any(map(_doubted, rows))
     return "; measured on a disturbed machine, so do not rely on it" if disturbed else ""
+
+
+def _doubted(row: Row) -> bool:
+    return row.verdict.status in DISTURBED
 
 
 def _p50(row: Row) -> float:

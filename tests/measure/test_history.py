@@ -3,7 +3,7 @@
 import pytest
 
 from edgekit.measure.charts import sparkline
-from edgekit.measure.history import Step, change_text, read_history, spark_text, tracks
+from edgekit.measure.history import Step, change_text, history_lines, read_history, spark_text, tracks
 from edgekit.measure.report import render_html, render_markdown, report_json
 from edgekit.runtime.errors import BadInput
 
@@ -66,6 +66,17 @@ def test_disturbed_steps_are_marked_and_disturbed_repeats_left_out():
     dots = {s.metric.name: s.dots for s in track.series}
     assert [(d.value, d.disturbed) for d in dots["latency"]] == [(50.0, True), (10.0, False)]
     assert not any(d.disturbed for d in dots["size"])
+
+
+def test_text_has_no_hollow_dot_so_it_says_that_the_last_value_was_disturbed():
+    quiet, noisy = timed(10.0), timed(15.0, verdict={"status": "noisy"})
+    (track,) = tracks([Step("a", (quiet,)), Step("b", (noisy,))])
+    told = {title: change for title, _, _, change in history_lines(track)}
+    assert told["ms/frame p50"] == "+50.0%, disturbed"
+    assert told["model size"] == "no change"
+    assert "15.00 ms +50.0%, disturbed" in render_markdown([noisy], history=[Step("a", (quiet,))])
+    (track,) = tracks([Step("b", (noisy,))])
+    assert change_text(track.series[-1]) == "disturbed"
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,21 @@ from onnx import helper
 from torch import nn
 
 from edgekit.board import load_board
-from edgekit.measure.layers import against_roofline, attribute, macs_of_nodes, measure_peaks, roofline, with_assumptions
+from edgekit.measure.layers import (
+    against_roofline,
+    attribute,
+    macs_of_nodes,
+    measure_peaks,
+    roofline,
+    with_assumptions,
+    with_common_peaks,
+)
 from edgekit.measure.row import Peaks
 from edgekit.runtime.errors import BadInput
 from edgekit.runtime.layers import ort_steps, profile, tensorrt_steps
 from edgekit.runtime.sessions.trt import TensorrtSession
+
+from .test_row import make_row
 
 PEAKS = Peaks(gops={"fp32": 100.0, "int8": 400.0}, bandwidth=10.0, source="measured")
 
@@ -195,6 +205,28 @@ def test_layers_by_hand(original):
     assert (layout.bound, layout.bound_ms, layout.gops) == ("memory", pytest.approx(0.5), None)
     assert quick.share == pytest.approx(0.01 / 4)
     assert [layer.name for layer in against_roofline(steps, macs, None)] == ["slow", "layout", "quick"]
+
+
+def test_rows_of_one_call_share_the_best_peaks():
+    """A neighbour that halves the machine while one row is measured does not lower its roof."""
+
+    def row(gops, bandwidth, threads=1, source="measured"):
+        peaks = Peaks(gops={"fp32": gops}, bandwidth=bandwidth, source=source, how="a GEMM")
+        steps = [step("conv", ["conv"], ms=3.0, bytes=1000), step("copy", [], ms=2.0, bytes=10_000_000)]
+        layers = against_roofline(steps, {"conv": 50_000_000}, peaks)
+        process = {"threads": threads, "core": 0, "warmup": 10}
+        return make_row(layers=[layer.model_dump() for layer in layers], peaks=peaks.model_dump(), process=process)
+
+    rows = [row(50.0, 10.0), row(100.0, 8.0), row(400.0, 40.0, threads=2), row(10.0, 1.0, source="board profile")]
+    first, second, *others = with_common_peaks([*rows, make_row()])
+    assert first.peaks == second.peaks
+    assert (first.peaks.gops, first.peaks.bandwidth) == ({"fp32": 100.0}, 10.0)
+    assert first.peaks.how == "a GEMM; the best of 2 measurements"
+    assert [(layer.name, layer.bound_ms, layer.lost_ms) for layer in first.layers] == [
+        ("conv", pytest.approx(1.0), pytest.approx(2.0)),
+        ("copy", pytest.approx(1.0), pytest.approx(1.0)),
+    ]
+    assert others == [*rows[2:], make_row()]
 
 
 @settings(deadline=None)
