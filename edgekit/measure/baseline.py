@@ -12,7 +12,7 @@ from ..runtime.artifact import new_file
 from ..runtime.errors import BadConfig, BadInput
 from .drift import reference_times
 from .gate import noise_band
-from .matching import DISTURBED, Runs, group_rows, machine_differences, require_one_file, state_differences
+from .matching import DISTURBED, Runs, group_rows, machine_differences, require_one_file, sessions, state_differences
 from .metrics import METRICS
 from .report import read_report, report_json
 from .row import Row
@@ -66,6 +66,8 @@ def _require_one_machine(runs: Runs, names: str) -> None:
 def _record(label: str, rows: Sequence[Row]) -> dict[str, Any]:
     """p50 and its deviation from run to run; what a gate would take for noise; and what the machine itself did.
 
+    sessions: how many times it was measured, with a pause of an hour or more between
+    noise_percent: for a report of one session with as many runs
     machine_spread_percent: highest over lowest time of the machine's reference; against_machine_percent: the deviation
     of p50 over that reference; lower than that of p50 alone where the reference explains how the runs vary.
     """
@@ -73,8 +75,10 @@ def _record(label: str, rows: Sequence[Row]) -> dict[str, Any]:
     quiet = [row.latency.p50 for row in usable if row.latency]
     record: dict[str, Any] = {"row": label, "runs": len(rows), "undisturbed": len(quiet)}
     if quiet and min(quiet) > 0:
-        noise = noise_band(quiet, quiet, METRICS["latency"].noise or 0.0)
+        days = sessions(usable)
+        noise = noise_band(quiet, quiet, METRICS["latency"].noise or 0.0, (days, [0] * len(quiet)))
         record |= {
+            "sessions": 1 + max(days),
             "p50_ms": math.exp(fmean(map(math.log, quiet))),
             "deviation_percent": _deviation(quiet),
             "noise_percent": 100 * math.expm1(noise.band),

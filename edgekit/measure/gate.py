@@ -23,6 +23,7 @@ from .matching import (
     machine_differences,
     noted_differences,
     require_one_file,
+    sessions,
     state_differences,
 )
 from .metrics import METRICS, Limit, Metric, parse_limits
@@ -30,6 +31,10 @@ from .row import NOT_MEASURED, Record, Row
 
 DEFAULT_LIMITS = "mAP=-0.5pt,latency=+5%,size=+1%,gops=+0%"
 ASSUMED_RUNS = 4  # the assumed noise of a metric weighs as much as this many runs beyond the first
+MACHINE_SLOWED = 0.01  # by which the reference must have become slower to withhold a failure
+# How much more than its reference a network was seen to change with the machine (HRNet-W16 in FP32: its p50 went up by
+# 12 % while the reference went up by 4 %; benchmarks/results/reproducibility-fp32.json)
+MOST_FOLLOWED = 3
 MUST_CATCH = 0.10  # a gate that could overlook such a slowdown says so
 # Student's t, one-sided 99.9 %: of a thousand unchanged builds one goes beyond its noise. (degrees of freedom, t)
 _T999 = (
@@ -185,8 +190,11 @@ def _check(label: str, limit: Limit, base: Sequence[Row], new: Sequence[Row]) ->
     elif not old or not now:
         found = _absent(metric, base, new, bool(old))
     else:
-        judge = _judge_exact if metric.noise is None else _judge_noisy
-        found = {**judge(limit, old, now), "runs": (len(old), len(now))}
+        if metric.noise is None:
+            found = _judge_exact(limit, old, now)
+        else:
+            found = _judge_noisy(limit, old, now, (sessions(base_runs), sessions(new_runs)))
+        found |= {"runs": (len(old), len(now))}
         if metric.machine:
             found = _second_opinion(limit, base_runs, new_runs, found)
     named = {"row": label, "metric": metric.name, "limit": limit.text, "unit": metric.unit}
@@ -273,31 +281,68 @@ class Noise(NamedTuple):
     band: float
 
 
-def noise_band(base: Sequence[float], new: Sequence[float], assumed: float) -> Noise:
+Days = tuple[Sequence[int], Sequence[int]]
+"""The number of the session of each run, of the baseline and of the report."""
+
+
+def noise_band(base: Sequence[float], new: Sequence[float], assumed: float, days: Days | None = None) -> Noise:
     """How far the ratio of the two sides' geometric means may be off.
 
-    base, new: one positive value a run. The deviation from run to run is pooled over both sides, within each; the
-    ``assumed`` one counts as ``ASSUMED_RUNS`` more degrees of freedom, so a few runs that agree by luck do not make the
-    band vanish, and one run a side still has one.
+    base, new: one positive value a run. The deviation from run to run is pooled over both sides, within each session;
+    the ``assumed`` one counts as ``ASSUMED_RUNS`` more degrees of freedom, so a few runs that agree by luck do not make
+    the band vanish, and one run a side still has one.
+    days: the session of each run; None: one session a side. Runs of one session share the state of the machine, so
+    more of them do not average it out. Where a side has several sessions, what they differ by is noise as well, and
+    the band is the wider one of the two.
     """
-    squares, freedom = 0.0, 0
-    for values in (base, new):
-        logs = [math.log(value) for value in values]
-        squares += sum((x - fmean(logs)) ** 2 for x in logs)
-        freedom += len(logs) - 1
-    deviation = math.sqrt((squares + ASSUMED_RUNS * assumed**2) / (freedom + ASSUMED_RUNS))
-    error = deviation * math.sqrt(1 / len(base) + 1 / len(new))
-    t = next(t for limit, t in reversed(_T999) if limit <= freedom + ASSUMED_RUNS)
-    return Noise(error, t * error)
+    sides = list(zip((base, new), days or ([0] * len(base), [0] * len(new)), strict=True))
+    groups = [_by_session(values, numbers) for values, numbers in sides]
+    runs = [logs for side in groups for logs in side]
+    within = _pooled(runs, assumed)
+    alone = within.band(math.sqrt(1 / len(base) + 1 / len(new)))
+    means = [[fmean(logs) for logs in side] for side in groups]
+    if all(len(side) == 1 for side in means):
+        return alone
+    # without any drift the means of sessions would differ by this much
+    expected = within.deviation * math.sqrt(fmean(1 / len(logs) for logs in runs))
+    drifting = _pooled(means, expected).band(math.sqrt(sum(1 / len(side) for side in means)))
+    return max(alone, drifting, key=lambda noise: noise.band)
 
 
-def _judge_noisy(limit: Limit, base: Sequence[float], new: Sequence[float]) -> dict[str, Any]:
+def _by_session(values: Sequence[float], numbers: Sequence[int]) -> list[list[float]]:
+    """The logarithms of the values, those of each session together."""
+    found: dict[int, list[float]] = {}
+    for value, number in zip(values, numbers, strict=True):
+        found.setdefault(number, []).append(math.log(value))
+    return list(found.values())
+
+
+class _Deviation(NamedTuple):
+    """A deviation that was estimated with so many degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+    def band(self, share: float) -> Noise:
+        """Of a value whose standard error is ``share`` times the deviation."""
+        t = next(t for limit, t in reversed(_T999) if limit <= self.freedom)
+        return Noise(self.deviation * share, t * self.deviation * share)
+
+
+def _pooled(groups: Sequence[Sequence[float]], assumed: float) -> _Deviation:
+    """The deviation within the groups, into which an ``assumed`` one weighs as ``ASSUMED_RUNS`` degrees of freedom."""
+    squares = sum((x - fmean(group)) ** 2 for group in groups for x in group)
+    freedom = sum(len(group) - 1 for group in groups) + ASSUMED_RUNS
+    return _Deviation(math.sqrt((squares + ASSUMED_RUNS * assumed**2) / freedom), freedom)
+
+
+def _judge_noisy(limit: Limit, base: Sequence[float], new: Sequence[float], days: Days) -> dict[str, Any]:
     """Varying figures: geometric means, and a failure only beyond limit and noise together."""
     metric = limit.metric
     if min(*base, *new) <= 0:
         return {"outcome": "not comparable", "reason": f"a run has {metric.text(min(*base, *new))}"}
     old, now = geometric_mean(base), geometric_mean(new)
-    noise = noise_band(base, new, metric.noise or 0.0)
+    noise = noise_band(base, new, metric.noise or 0.0, days)
     bound = limit.bound(old)
     found: dict[str, Any] = {"base": old, "new": now, "bound": bound, "change": now / old - 1}
     found |= {"noise": math.expm1(noise.band), "reason": ""}
@@ -325,18 +370,41 @@ def _second_opinion(limit: Limit, base: Sequence[Row], new: Sequence[Row], found
     if times is None or "change" not in found:
         return found
     before, after = map(geometric_mean, times)
+    days = sessions(base), sessions(new)
     sides = [
         [value * (before / ms) ** metric.machine for value, ms in zip(_values(metric, rows), side, strict=True)]
         for rows, side in zip((base, new), times, strict=True)
     ]
-    second = _judge_noisy(limit, *sides)
+    second = _judge_noisy(limit, *sides, days)
     told = {name: second[name] for name in ("outcome", "new", "change", "noise")}
     against = AgainstReference.model_validate({"before_ms": before, "after_ms": after, **told})
     outcome = _TOGETHER.get((found["outcome"], against.outcome), found["outcome"])
     if "sure_from" in found:
         found = {**found, "sure_from": min(found["sure_from"], second["sure_from"])}
     reason = found["reason"] if outcome == found["outcome"] else _both_told(limit, outcome, found, against)
+    if outcome == "fail" and _machine_slowed(times, days):
+        most = (before / after) ** (MOST_FOLLOWED * metric.machine)
+        at_most = _judge_noisy(limit, _values(metric, base), [most * value for value in _values(metric, new)], days)
+        if at_most["outcome"] != "fail":
+            outcome, reason = "not comparable", _may_be_the_machine(limit, found, against)
     return {**found, "outcome": outcome, "reason": reason, "against_reference": against}
+
+
+def _machine_slowed(times: Sequence[Sequence[float]], days: Days) -> bool:
+    """Whether the reference became slower, by more than it differs from run to run.
+
+    What it differs by from run to run is in the noise of what was measured already.
+    """
+    before, after = map(geometric_mean, times)
+    return math.log(after / before) > max(MACHINE_SLOWED, _SURE * noise_band(*times, 0.0, days).error)
+
+
+def _may_be_the_machine(limit: Limit, found: Mapping[str, Any], against: AgainstReference) -> str:
+    return (
+        f"{_beyond(limit, found['new'], found['bound'])} ({found['change']:+.1%}), but the machine itself "
+        f"{ran(against.before_ms, against.after_ms)}, and a network may change up to {MOST_FOLLOWED} times as much as "
+        "its reference does, which would explain it. Run again, or measure both in turns: edgekit bench --compare"
+    )
 
 
 def _both_told(limit: Limit, outcome: Outcome, found: Mapping[str, Any], against: AgainstReference) -> str:

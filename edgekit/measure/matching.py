@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ from ..runtime.errors import BadInput
 from .row import Row
 
 DISTURBED = ("noisy", "throttled")
+SESSION_PAUSE = timedelta(hours=1)  # between runs; what the host of a virtual machine does changes meanwhile
 # Facts that say which machine it is. memory_mb may differ a little: the kernel keeps some for itself.
 _IDENTITY = (
     "cpu",
@@ -78,6 +81,27 @@ def require_one_file(runs: Runs, source: str | Path) -> None:
                 f"{source}: {key.label} was measured on {len(files)} different model files ({', '.join(files)}), so "
                 f"its rows are no repeats of each other. Give the reports of one build at a time."
             )
+
+
+def sessions(rows: Sequence[Row]) -> list[int]:
+    """The number of the session of each row, from 0 in the order of time. A pause of SESSION_PAUSE begins another one.
+
+    Rows that do not tell when they were measured count to the first.
+    """
+    times = [_when(row) for row in rows]
+    known = sorted({time for time in times if time is not None})
+    numbers = dict.fromkeys(known[:1], 0)
+    for last, now in pairwise(known):
+        numbers[now] = numbers[last] + (now - last > SESSION_PAUSE)
+    return [0 if time is None else numbers[time] for time in times]
+
+
+def _when(row: Row) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(row.started or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def machine_differences(first: Row, second: Row) -> list[str]:

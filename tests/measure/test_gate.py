@@ -15,6 +15,7 @@ from edgekit.measure.baseline import baseline
 from edgekit.measure.bench import Target, measure_target
 from edgekit.measure.gate import DEFAULT_LIMITS, FAILING, compare, gate, noise_band
 from edgekit.measure.gate_report import gate_cells, github_annotations, headline, junit_xml, render_gate
+from edgekit.measure.matching import sessions
 from edgekit.measure.metrics import METRICS, find_metric, parse_limits
 from edgekit.measure.report import read_report, report_json
 from edgekit.measure.row import Latency, Verdict
@@ -161,6 +162,36 @@ def test_the_noise_band_by_hand():
     assert two.error == pytest.approx(math.sqrt((2 * 0.01**2 + 4 * 0.01**2) / 5) * math.sqrt(1.5))
 
 
+def test_the_noise_band_of_several_sessions_by_hand():
+    # three sessions of two equal runs, log 0, d and 2 d, against one of two: within, only the assumed 1 % is left
+    d = 0.03
+    base = [math.exp(d * n) for n in (0, 0, 1, 1, 2, 2)]
+    noise = noise_band(base, [1.0, 1.0], 0.01, ([0, 0, 1, 1, 2, 2], [0, 0]))
+    within = math.sqrt(4 * 0.01**2 / (4 + 4))  # 3 + 1 degrees of freedom, and the assumed four
+    expected = within / math.sqrt(2)  # of the mean of a session's two runs
+    between = math.sqrt((2 * d**2 + 4 * expected**2) / (2 + 4))
+    assert noise.error == pytest.approx(between * math.sqrt(1 / 3 + 1))  # one session in the report: its runs share it
+    assert noise.band == pytest.approx(5.208 * noise.error)
+    # one session a side is the band of runs alone, and sessions that agree make it no narrower
+    alone = noise_band([10.0] * 4, [10.0] * 4, 0.01)
+    assert noise_band([10.0] * 4, [10.0] * 4, 0.01, ([0] * 4, [0] * 4)) == alone
+    assert noise_band([10.0] * 4, [10.0] * 4, 0.01, ([0, 0, 1, 1], [0] * 4)).band >= alone.band
+
+
+@pytest.mark.parametrize(
+    ("started", "numbers"),
+    [
+        (["2026-11-01T10:00:00+00:00", "2026-11-01T10:59:00+00:00", "2026-11-01T11:58:00+00:00"], [0, 0, 0]),
+        (["2026-11-02T10:00:00+00:00", "2026-11-01T10:00:00+00:00", "2026-11-02T10:01:00+00:00"], [1, 0, 1]),
+        (["2026-11-01T10:00:00+00:00", "2026-11-01T13:00:00+02:00", "2026-11-01T12:30:00"], [0, 0, 1]),
+        ([None, "2026-11-01T10:00:00+00:00", "some day", "2026-11-03T10:00:00+00:00"], [0, 0, 0, 1]),
+        ([None], [0]),
+    ],
+)
+def test_a_pause_of_an_hour_begins_a_session(started, numbers):
+    assert sessions([row(started=text) for text in started]) == numbers
+
+
 @pytest.mark.parametrize(
     ("ms", "outcome"), [(9.0, "pass"), (10.0, "pass"), (10.5, "pass"), (10.55, "within noise"), (11.0, "fail")]
 )
@@ -214,6 +245,25 @@ def test_a_hundred_baselines_too():
         base = machine.runs(20.0, 5)
         assert compare(base, machine.runs(20.0, 5), limits).passed
         assert not compare(base, machine.runs(22.0, 5), limits).passed
+
+
+def day(machine, ms, number, count, drift):
+    """Runs of one day, on which the whole machine is slower or faster than on another; no reference sees it."""
+    pace = random.Random(1000 * machine + number).lognormvariate(0, drift)
+    runs = ScriptedMachine(seed=machine * 100 + number, run_noise=0.005).runs(ms * pace, count)
+    return [r.model_copy(update={"started": f"2026-10-{number + 1:02d}T10:00:00+00:00"}) for r in runs]
+
+
+def test_a_baseline_of_several_days_knows_how_the_machine_differs_from_day_to_day():
+    """By 4 %: against five runs of one day some unchanged builds fail, against one run of each of five days none."""
+    limits, wrong, one_day = parse_limits(["latency=+5%"]), 0, 0
+    for machine in range(100):
+        days = [run for number in range(5) for run in day(machine, 20.0, number, 1, 0.04)]
+        same = day(machine, 20.0, 9, 5, 0.04)
+        wrong += not compare(days, same, limits).passed
+        one_day += not compare(day(machine, 20.0, 0, 5, 0.04), same, limits).passed
+    assert wrong == 0
+    assert one_day >= 5
 
 
 def test_too_few_runs_are_told():
