@@ -661,7 +661,11 @@ def _model(source: str | Path) -> Artifact:
     if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
         return read_artifact(source, kinds=(*MODEL_KINDS, "engine"))
     if str(source) not in recipe_names():
-        raise unknown_name("artifact or recipe", str(source), recipe_names(), "Make one with: edgekit run RECIPE")
+        name, _, runtime = str(source).rpartition("@")
+        more = "Make one with: edgekit run RECIPE"
+        if Path(name).is_dir() or name in recipe_names():  # ... that bench --compare alone understands
+            more = f"@{runtime} chooses the runtime of a side of --compare; here it is: {name} --runtime {runtime}"
+        raise unknown_name("artifact or recipe", str(source), recipe_names(), more)
     for kind in reversed(MODEL_KINDS):
         place = RUNS / str(source) / kind
         if (place / "manifest.json").is_file():

@@ -47,8 +47,10 @@ def complexity(
     if json:
         print_json({**_totals(found), "layers": found.layers})
         return
-    for name, text in _texts(found).items():
-        print(f"{name:28}{text}")
+    texts = _texts(found)
+    width = max(map(len, texts)) + 2
+    for name, text in texts.items():
+        print(f"{name:{width}}{text}")
     chosen = sorted(found.layers, key=lambda layer: -layer.counted)[:layers]
     if chosen:
         show_table(map(_record, chosen), COLUMNS)

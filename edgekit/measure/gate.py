@@ -375,7 +375,7 @@ def _second_opinion(limit: Limit, base: Sequence[Row], new: Sequence[Row], found
         [value * (before / ms) ** metric.machine for value, ms in zip(_values(metric, rows), side, strict=True)]
         for rows, side in zip((base, new), times, strict=True)
     ]
-    second = _judge_noisy(limit, *sides, days)
+    second = _judge_noisy(limit, sides[0], sides[1], days)
     told = {name: second[name] for name in ("outcome", "new", "change", "noise")}
     against = AgainstReference.model_validate({"before_ms": before, "after_ms": after, **told})
     outcome = _TOGETHER.get((found["outcome"], against.outcome), found["outcome"])
@@ -396,7 +396,7 @@ def _machine_slowed(times: Sequence[Sequence[float]], days: Days) -> bool:
     What it differs by from run to run is in the noise of what was measured already.
     """
     before, after = map(geometric_mean, times)
-    return math.log(after / before) > max(MACHINE_SLOWED, _SURE * noise_band(*times, 0.0, days).error)
+    return math.log(after / before) > max(MACHINE_SLOWED, _SURE * noise_band(times[0], times[1], 0.0, days).error)
 
 
 def _may_be_the_machine(limit: Limit, found: Mapping[str, Any], against: AgainstReference) -> str:

@@ -47,7 +47,10 @@ def load_graph(path: str | Path) -> ModelProto:
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such file") from error
     except (DecodeError, ValueError, shape_inference.InferenceError) as error:
-        raise BadInput(f"{path}: not a readable ONNX file ({type(error).__name__}: {error})") from error
+        raise BadInput(
+            f"{path}: not a readable ONNX file ({type(error).__name__}: {error}). "
+            "Copy or export it again: edgekit export RECIPE"
+        ) from error
 
 
 def tensor_shapes(model: ModelProto) -> dict[str, Shape]:

@@ -174,6 +174,8 @@ def load_report(path: str | Path) -> Report:
     path = _report_file(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        if told := _another_file(values):
+            raise BadInput(f"{path}: {told}")
         return Report.model_validate(values)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -187,6 +189,28 @@ def load_report(path: str | Path) -> Report:
         raise BadInput(
             f"{path}: not a report of EdgeKit {__version__} ({told}). Measure again: edgekit bench"
         ) from error
+
+
+_OTHERS = {
+    "edgekit-comparison": "what bench --compare wrote: two rows that took turns, and their ratio. For a report measure "
+    "without --compare: edgekit bench A B --out rows.json",
+    "edgekit-gate": "what gate --json printed. It takes the reports that were gated: edgekit report run-1.json",
+}
+
+
+def _another_file(values: Any) -> str | None:
+    """What a JSON value is that looks like EdgeKit's and is no report of this version; None when it may be one."""
+    kind, own = (
+        (values.get("format"), Report.model_fields["format"].default) if isinstance(values, dict) else (None, "")
+    )
+    if kind in _OTHERS:
+        return f"no report, but {_OTHERS[kind]}"
+    if kind == own and values.get("version") != (known := Report.model_fields["version"].default):
+        return (
+            f"a report of version {values.get('version')}, and EdgeKit {__version__} reads version {known}. "
+            "Use the EdgeKit that wrote it, or measure again: edgekit bench"
+        )
+    return None
 
 
 def _report_file(path: str | Path) -> Path:

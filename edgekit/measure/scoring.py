@@ -154,12 +154,20 @@ def load_references(name: str | Path, beside: Path = Path()) -> ReferenceSet:
     return _load(ReferenceSet, "reference set", place, share("scoring") / "references")
 
 
+_YAML = (".yaml", ".yml")
+
+
 def _load(kind: type[T], what: str, name: str | Path, shipped: Path) -> T:
-    path = Path(name).expanduser()
-    file = path if path.is_file() else shipped / f"{path.stem if path.suffix in ('.yaml', '.yml') else path.name}.yaml"
-    if not file.is_file() or (file != path and path.parent != Path()):
-        known = sorted(p.stem for p in shipped.glob("*.yaml"))
-        raise unknown_name(what, str(name), known, "The path of a YAML file works too.")
+    path, names = Path(name).expanduser(), sorted(p.stem for p in shipped.glob("*.yaml"))
+    stem = path.stem if path.suffix in _YAML else path.name
+    if path.is_file():
+        file = path
+    elif stem in names and path.parent == Path():
+        file = shipped / f"{stem}.yaml"
+    elif path.suffix in _YAML or path.parent != Path():
+        raise BadConfig(f"{name}: no such file. Shipped {what} need no path: {', '.join(names)}")
+    else:
+        raise unknown_name(what, str(name), names, "The path of a YAML file works too.")
     values = read_mapping(file)
     try:
         return kind.model_validate(values)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
+import edgekit
 from edgekit.cli import main
 from edgekit.cli.app import VERBS
 from edgekit.cli.output import cell, plain
+from edgekit.measure.complexity import Complexity
 
 LINES = {
     "train": "r",
@@ -174,3 +176,10 @@ def test_plain(value, expected):
 )
 def test_cell(value, text):
     assert cell(value) == text
+
+
+def test_a_long_convention_does_not_touch_its_number(monkeypatch, capsys):
+    found = Complexity(5, 7, (), convention="elementwise-flops", counted=9)
+    monkeypatch.setattr(edgekit, "complexity", lambda *_, **__: found, raising=False)
+    assert main(["complexity", "m.onnx"]) == 0
+    assert "counted as elementwise-flops  9 = " in capsys.readouterr().out
