@@ -84,7 +84,7 @@ def test_a_failure_that_a_slower_machine_may_explain_is_withheld_and_says_so():
     result = compare([run(10.0)] * 5, [run(11.2, 0.52)] * 5, LIMITS)
     assert not result.passed
     text = told(result.checks[0])
-    assert "11.20 ms is above the limit of 10.50 ms (+12.0%), but the machine itself ran 4.0% slower" in text
+    assert "(+12.0%): 11.20 ms is above the limit of 10.50 ms, but the machine itself ran 4.0% slower" in text
     assert "up to 3 times as much as its reference does" in text
     assert "edgekit bench --compare" in text
 

@@ -138,6 +138,11 @@ def test_counted_figures_are_compared_as_they_are(limit, base, new, outcome):
     assert (found.noise, found.sure_from) == (None, None)
 
 
+def test_a_difference_that_rounding_hides_is_shown():
+    found = check([row(complexity=complexity(10**9))], [row(complexity=complexity(10**9 + 1000))], "gops=+0%")
+    assert found.reason == "2.000002 GOPS is above the limit of 2 GOPS"
+
+
 def test_of_repeats_that_differ_the_worst_counts():
     found = check(
         [row(accuracy=accuracy(m)) for m in (0.30, 0.31, 0.32)],
