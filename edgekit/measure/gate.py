@@ -28,6 +28,7 @@ from .matching import (
 )
 from .metrics import METRICS, Limit, Metric, parse_limits
 from .row import NOT_MEASURED, Record, Row
+from .verdict import ACCURACY_UNKNOWN
 
 DEFAULT_LIMITS = "mAP=-0.5pt,latency=+5%,size=+1%,gops=+0%"
 ASSUMED_RUNS = 4  # the assumed noise of a metric weighs as much as this many runs beyond the first
@@ -214,12 +215,17 @@ def _values(metric: Metric, rows: Sequence[Row]) -> list[float]:
 def _absent(metric: Metric, base: Sequence[Row], new: Sequence[Row], known: bool) -> dict[str, Any]:
     """The baseline has a value that the report lacks: missing. Without a baseline there is nothing to compare with."""
     side, rows = ("report", new) if known else ("baseline", base)
-    reasons = dict.fromkeys(reason for row in rows for reason in row.verdict.reasons)
+    reasons = dict.fromkeys(reason for row in rows for reason in row.verdict.reasons if _explains(row, reason, metric))
     told = f": {'; '.join(reasons)}" if reasons else ""
     return {
         "outcome": "missing" if known else "not comparable",
         "reason": f"{metric.name} was not measured in the {side}{told}",
     }
+
+
+def _explains(row: Row, reason: str, metric: Metric) -> bool:
+    """Whether a reason of the verdict is why a figure is missing; that a run was disturbed is not."""
+    return row.latency is None or (metric.name in ("mAP", "mAP50") and reason.startswith(ACCURACY_UNKNOWN))
 
 
 def _incomparable(metric: Metric, base: Sequence[Row], new: Sequence[Row]) -> Iterator[str]:

@@ -103,8 +103,9 @@ class ModelFile(Record):
 
 
 class Complexity(Record):
-    """Counted on the ONNX graph that ships, per frame. gops = 2 x macs / 1e9: a multiply and an add are two operations.
+    """Counted on the exported ONNX graph before INT8 rewrites it, per frame.
 
+    gops = 2 x macs / 1e9: a multiply and an add are two operations
     parameters: weights and biases in the graph, normalisation folded; learnable: of the network as it was trained
     """
 
@@ -454,8 +455,8 @@ COLUMNS = (
         "GOPS/frame",
         lambda r: r.complexity.gops if r.complexity else None,
         "{:.2f}",
-        "operations per frame / 1e9, counted on the ONNX graph that ships; one multiply-accumulate (MAC) is two "
-        "operations, so GOPS = 2 x GMAC",
+        "operations per frame / 1e9, counted on the exported ONNX graph (an INT8 file counts as the FP32 file that it "
+        "was made from); one multiply-accumulate (MAC) is two operations, so GOPS = 2 x GMAC",
         "low",
     ),
     Column(

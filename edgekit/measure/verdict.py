@@ -9,6 +9,7 @@ import numpy as np
 
 from .row import MachineReference, Process, Status, Sustained, Track, Verdict
 
+ACCURACY_UNKNOWN = "accuracy unknown"  # how the reason of perf-only begins
 LEAST_CPU_SHARE = 0.97  # of wall time, for one pinned thread; less means that somebody else had the core
 MOST_OTHER_LOAD = 0.25  # cores kept busy by others
 MOST_CLOCK_MOVE = 0.05  # of the clock, between the first and the last third of the run
@@ -44,7 +45,7 @@ def judge(
     status: Status = "throttled" if moved else "noisy" if noise else "valid" if accuracy_known else "perf-only"
     reasons = moved + noise
     if not accuracy_known:
-        reasons.append(f"accuracy unknown: {perf_only}")
+        reasons.append(f"{ACCURACY_UNKNOWN}: {perf_only}")
     if simulated:
         status = "simulated"
         reasons.insert(0, f"no board but a simulator, so its times mean nothing: {'; '.join(simulated)}")

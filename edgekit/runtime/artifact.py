@@ -155,6 +155,12 @@ def check_place(path, kind="artifact"):
         raise BadConfig("{}: {} is a file, not a folder. Choose another place.".format(path, above))
     if not os.access(above, os.W_OK | os.X_OK):
         raise BadConfig("{}: nothing can be written in {}. Choose another place.".format(path, above))
+    try:  # what the rights allow, the file system may refuse: found out now, and not after an hour of measuring
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        message = "{}: nothing can be written in {} ({}). Choose another place.".format(path, above, reason)
+        raise BadConfig(message) from error
     return path
 
 

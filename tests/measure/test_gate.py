@@ -138,6 +138,14 @@ def test_counted_figures_are_compared_as_they_are(limit, base, new, outcome):
     assert (found.noise, found.sure_from) == (None, None)
 
 
+def test_a_missing_accuracy_is_told_by_what_explains_it_and_not_by_noise():
+    reasons = ["p90 is 1.4 x p50; the board allows 1.2 x", "accuracy unknown: the images have no labels"]
+    found = check([row()], [row(accuracy=None, verdict={"status": "noisy", "reasons": reasons})], "mAP=-1pt")
+    assert found.reason == "mAP was not measured in the report: accuracy unknown: the images have no labels"
+    found = check([row()], [row(energy=None, verdict={"status": "noisy", "reasons": reasons[:1]})], "mAP50=-1pt")
+    assert found.outcome == "pass"
+
+
 def test_a_difference_that_rounding_hides_is_shown():
     found = check([row(complexity=complexity(10**9))], [row(complexity=complexity(10**9 + 1000))], "gops=+0%")
     assert found.reason == "2.000002 GOPS is above the limit of 2 GOPS"

@@ -169,6 +169,8 @@ def test_a_place_that_can_be_written(kind, place, places):
         ("file", "full", "is a folder, and a file"),
         ("file", "to-artifact", "is a folder, and a file"),
         ("file", "full/thesis.tex/a/b.json", "thesis.tex is a file, not a folder"),
+        ("file", "/proc/nope/it.json", r"nothing can be written in /proc \("),  # where root has every right
+        ("artifact", "/proc/nope", r"nothing can be written in /proc \("),
         ("folder", "full/thesis.tex", "thesis.tex is a file, not a folder"),
         ("folder", "full/thesis.tex/a", "thesis.tex is a file, not a folder"),
     ],
