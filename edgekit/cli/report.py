@@ -86,8 +86,8 @@ def _print_rows(files: list[Path], history: Path | None, title: str | None, json
 
 
 def _show_history(rows: Sequence[Row], steps: Sequence[Step]) -> None:
-    from ..measure.history import history_lines, tracks
+    from ..measure.history import history_lines, tracks, with_past
 
-    for track in tracks(steps, rows):
+    for track in with_past(tracks(steps, rows)):
         print(track.label)
         show_grid(("metric", "history", "now", "change"), history_lines(track))

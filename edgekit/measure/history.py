@@ -93,6 +93,11 @@ def tracks(steps: Sequence[Step], rows: Sequence[Row] = (), metrics: Sequence[st
     return found
 
 
+def with_past(found: Sequence[Track]) -> list[Track]:
+    """The rows that an earlier step has too; all of them where none has."""
+    return [track for track in found if any(len(series.dots) > 1 for series in track.series)] or list(found)
+
+
 def _dots(metric: Metric, runs: Sequence[tuple[str, Sequence[Row]]]) -> Iterator[Dot]:
     for name, rows in runs:
         quiet = [row for row in rows if row.verdict.status not in DISTURBED]

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from .. import __version__
 from . import charts, charts_layers
 from .draw import encode_jpeg, fit
-from .history import Series, Step, change_text, tracks
+from .history import Series, Step, change_text, tracks, with_past
 from .matching import DISTURBED
 from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, Column, LayerTime, Row, Track, table_cells
 from .words import (
@@ -213,7 +213,8 @@ def _how(row: Row) -> str:
 
 def _histories(history: Sequence[Step], rows: Sequence[Row]) -> list[HistoryView]:
     return [
-        HistoryView(track.label, [_history_cell(series) for series in track.series]) for track in tracks(history, rows)
+        HistoryView(track.label, [_history_cell(series) for series in track.series])
+        for track in with_past(tracks(history, rows))
     ]
 
 

@@ -23,7 +23,7 @@ from ..runtime.errors import BadInput
 from .charts_layers import worst_layers
 from .draw import save_image
 from .exports import render_csv, render_latex
-from .history import Step, history_cells, tracks
+from .history import Step, history_cells, tracks, with_past
 from .page import Picture, render_html
 from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, LayerTime, Record, Row, table_cells, table_values
 from .words import Machine, by_board, conditions, facts, findings, labels, machines, span_names, subtitle, verdict_text
@@ -291,7 +291,7 @@ def _layer_cells(layer: LayerTime) -> list[str]:
 
 def _history_markdown(rows: Sequence[Row], history: Sequence[Step]) -> list[str]:
     """A line of bars per row and metric, with the last value and its change."""
-    headers, body = history_cells(tracks(history, rows) if history else [])
+    headers, body = history_cells(with_past(tracks(history, rows)) if history else [])
     return ["## History", markdown_grid(headers, body)] if body else []
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from edgekit.measure.charts import sparkline
-from edgekit.measure.history import Step, change_text, history_lines, read_history, spark_text, tracks
+from edgekit.measure.history import Step, change_text, history_lines, read_history, spark_text, tracks, with_past
 from edgekit.measure.report import render_html, render_markdown, report_json
 from edgekit.runtime.errors import BadInput
 
@@ -106,6 +106,15 @@ def test_page_and_markdown_show_it(folder):
     assert "12.00 ms -20.0%" in text
     assert "History" not in render_html(rows)
     assert "## History" not in render_markdown(rows)
+
+
+def test_rows_without_a_past_do_not_fill_the_history(folder):
+    rows, steps = [at(4, 12.0), at(4, 3.0, board="jetson-tx2"), at(4, 5.0, runtime="openvino")], read_history(folder)
+    assert [track.label for track in with_past(tracks(steps, rows))] == ["toynet · x86-1t · onnxruntime int8"]
+    html, text = render_html(rows, history=steps), render_markdown(rows, history=steps)
+    assert html.split('id="history"')[1].split("</section>")[0].count('class="history"') == 1
+    assert "jetson-tx2" not in text.split("## History")[1].split("## ")[0]
+    assert len(with_past(tracks(steps, rows[1:]))) == 2  # where none has a past, all are shown
 
 
 def test_folders_that_hold_none_are_told(tmp_path):
