@@ -5,13 +5,15 @@ preprocessing, nor its post-processing.
 
 Three measurements, in one pinned process, one after the other and again, round after round:
 
-* loop: the very loop of ``edgekit bench`` (SingleStream, spans, bookkeeping, telemetry, progress) around a runner whose
-  preprocessing, session and post-processing do nothing. What is left is EdgeKit.
+* loop: the very loop of ``edgekit bench`` (SingleStream, spans, bookkeeping, telemetry, progress, asking whether the
+  machine's reference is due) around a runner whose preprocessing, session and post-processing do nothing. What is left
+  is EdgeKit. Its CPU time stands beside the wall time.
 * session: ``session.infer`` against the bare ``InferenceSession.run`` of the same tiny file in ONNX Runtime; pairs.
 * at 10 ms: the same loop around a session that keeps the core busy for ten milliseconds, over those ten milliseconds.
 
 Goals: loop + session under 20 us, and under 1 % of a network of 10 ms. Medians over the rounds; of the loop and of the
-session the 2.5 and 97.5 percentiles of a bootstrap over rounds stand beside them.
+session the 2.5 and 97.5 percentiles of a bootstrap over rounds stand beside them. A goal that is missed while other
+processes had the core for more than 3 % of the time is not judged.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 from edgekit.runtime import machine  # noqa: E402 - numpy must not load before the thread counts are set
 from edgekit.runtime.errors import EdgeKitError  # noqa: E402
+from edgekit.runtime.reference import PARTS, Reference  # noqa: E402
 from edgekit.runtime.worker import prepare  # noqa: E402
 
 MOST_MICROSECONDS = 20.0
@@ -38,6 +41,7 @@ MOST_SHARE = 0.01
 NETWORK_SECONDS = 0.010
 LOOP_FRAMES, SPIN_FRAMES, CALLS = 2000, 20, 500
 RESAMPLES = 2000
+LEAST_CPU_SHARE = 0.97  # of wall time; with less, others had the core
 
 
 class Nothing:
@@ -71,16 +75,29 @@ def hollow_runner(seconds: float) -> Any:
     return runner
 
 
-def loop_seconds(seconds: float, frames: int) -> float:
-    """Of one frame in the bench's loop: its whole wall time over its frames."""
+class Idle(Reference):
+    """The machine's reference without its work: what stays in the loop is asking whether a slice is due."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(0.0, frames)
+        self._kind = "no work"
+
+    def slice(self, count: int, seconds: float) -> bool:
+        self._border = (int(self._done(count, seconds) * PARTS) + 1.0) / PARTS
+        return False
+
+
+def loop_seconds(seconds: float, frames: int) -> tuple[float, float]:
+    """Of one frame in the bench's loop: its whole wall time over its frames, and its CPU time."""
     from edgekit.runtime.loops import single_stream
     from edgekit.runtime.telemetry import Telemetry
     from edgekit.runtime.worker import _Progress
 
     job = {"min_count": frames, "min_seconds": 0.0}
     with open("/dev/null", "w", encoding="utf-8") as nowhere:
-        _, account, _, _ = single_stream(hollow_runner(seconds), [None] * 16, job, _Progress(nowhere), Telemetry())
-    return account["wall_seconds"] / frames
+        around = hollow_runner(seconds), [None] * 16, job, _Progress(nowhere), Telemetry(), Idle(frames)
+        _, account, _, _ = single_stream(*around)
+    return account["wall_seconds"] / frames, account["cpu_seconds"] / frames
 
 
 def tiny_artifact(folder: Path) -> Path:
@@ -151,20 +168,29 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     core = machine.pick_core() if options.core is None else options.core
     prepare({"core": core, "threads": 1})
     report: dict[str, Any] = {"rounds": options.rounds, "core": core, "before": machine.facts()}
-    loops, sessions, shares = [], [], []
+    loops, busy, sessions, shares = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         session = session_seconds(Path(folder))
         for _ in range(options.rounds):
-            loops.append(loop_seconds(0.0, LOOP_FRAMES) * 1e6)
+            wall, cpu = loop_seconds(0.0, LOOP_FRAMES)
+            loops.append(wall * 1e6)
+            busy.append(cpu * 1e6)
             sessions.append(session() * 1e6)
-            shares.append(loop_seconds(NETWORK_SECONDS, SPIN_FRAMES) / NETWORK_SECONDS - 1)
+            shares.append(loop_seconds(NETWORK_SECONDS, SPIN_FRAMES)[0] / NETWORK_SECONDS - 1)
     report["loop_us"], report["session_us"] = interval(loops), interval(sessions)
+    report["loop_cpu_us"], report["cpu_over_wall"] = interval(busy), sum(busy) / sum(loops)
     report["total_us"] = report["loop_us"]["median"] + max(0.0, report["session_us"]["median"])
     report["share_of_10_ms"] = report["total_us"] * 1e-6 / NETWORK_SECONDS
     report["share_of_10_ms_in_the_loop"] = interval(shares)
-    report["met"] = report["total_us"] < MOST_MICROSECONDS and report["share_of_10_ms"] < MOST_SHARE
+    report["met"] = judged(report["total_us"], report["share_of_10_ms"], report["cpu_over_wall"])
     report["after"] = machine.facts()
     return report
+
+
+def judged(microseconds: float, share: float, cpu_over_wall: float) -> bool | None:
+    """Whether the goals are met; None where they are missed and others had the core."""
+    met = microseconds < MOST_MICROSECONDS and share < MOST_SHARE
+    return None if not met and cpu_over_wall < LEAST_CPU_SHARE else met
 
 
 def table(report: dict[str, Any]) -> str:
@@ -172,7 +198,10 @@ def table(report: dict[str, Any]) -> str:
     for name, what in (("loop_us", "the bench's loop"), ("session_us", "session.infer over the bare run")):
         value = report[name]
         lines.append(f"{what:36}{value['median']:8.2f} us   ({value['low']:.2f} to {value['high']:.2f})")
-    goal = f"goal: under {MOST_SHARE:.0%}; {'met' if report['met'] else 'MISSED'}"
+    disturbed = f"not judged: it had its core for only {report['cpu_over_wall']:.0%} of the time"
+    goal = f"goal: under {MOST_SHARE:.0%}; {({True: 'met', False: 'MISSED', None: disturbed})[report['met']]}"
+    cpu = report["loop_cpu_us"]
+    lines.insert(2, f"{'  of it CPU time':36}{cpu['median']:8.2f} us   ({cpu['low']:.2f} to {cpu['high']:.2f})")
     lines.append(f"{'together':36}{report['total_us']:8.2f} us   goal: under {MOST_MICROSECONDS:g} us")
     lines.append(f"{'of a network of 10 ms':36}{report['share_of_10_ms']:8.3%}      {goal}")
     inside = report["share_of_10_ms_in_the_loop"]
@@ -185,7 +214,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--core", type=int, help="core to run on; default: the least busy")
     parser.add_argument("--out", type=Path, help="write the report here as JSON")
-    parser.add_argument("--check", action="store_true", help="exit with 1 when a goal is missed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 unless the goals are met")
     return parser.parse_args()
 
 

@@ -191,6 +191,25 @@ def test_the_noise_band_of_several_sessions_by_hand():
     assert noise_band([10.0] * 4, [10.0] * 4, 0.01, ([0, 0, 1, 1], [0] * 4)).band >= alone.band
 
 
+runs_of_days = st.lists(st.tuples(st.floats(1, 100), st.integers(0, 3)), min_size=1, max_size=8)
+
+
+@given(base=runs_of_days, new=runs_of_days, scale=st.floats(0.1, 10), seed=st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_properties_of_sessions(base, new, scale, seed):
+    def band(base, new, scale=1.0):
+        values = [[scale * ms for ms, _ in side] for side in (base, new)]
+        return noise_band(*values, 0.01, tuple([day for _, day in side] for side in (base, new))).band
+
+    found = band(base, new)
+    assert found > 0
+    # neither the unit nor the order nor the names of the sessions matter, nor which side is which
+    assert band(base, new, scale) == pytest.approx(found)
+    assert band(seed.sample(base, len(base)), new) == pytest.approx(found)
+    assert band([(ms, 7 - day) for ms, day in base], new) == pytest.approx(found)
+    assert band(new, base) == pytest.approx(found)
+
+
 @pytest.mark.parametrize(
     ("started", "numbers"),
     [
