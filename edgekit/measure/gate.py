@@ -455,6 +455,8 @@ def _notes(before: Runs, after: Runs, checks: Sequence[Check]) -> Iterator[str]:
                 )
         if why := gap(*(_usable(METRICS["latency"], rows) for rows in (base, after.get(key, ())))):
             yield f"{key.label}: {why}"
+        if any(check.row == key.label and check.outcome == "fail" and _timed(check) for check in checks):
+            yield from _one_session(key, base)
     for check in checks:
         if check.against_reference is not None and (moved := check.against_reference.machine):
             yield (
@@ -467,6 +469,20 @@ def _notes(before: Runs, after: Runs, checks: Sequence[Check]) -> Iterator[str]:
                 f"{check.row}: {check.metric} must get {check.sure_from:.1%} worse before this gate is sure to fail "
                 f"({check.runs[0]} runs in the baseline, {check.runs[1]} in the report); more runs make it sharper"
             )
+
+
+def _timed(check: Check) -> bool:
+    return check.metric in METRICS and METRICS[check.metric].machine != 0
+
+
+def _one_session(key: Key, base: Sequence[Row]) -> Iterator[str]:
+    """What one who reads of a failure should know of a baseline that was measured in one go on a shared host."""
+    if max(sessions(base)) == 0 and any(row.machine.get("before", {}).get("virtual") is True for row in base):
+        yield (
+            f"{key.label}: the baseline is of one session on a virtual machine, whose host may differ from day to day "
+            "by more than these runs do. Save it from runs of several days, or measure both builds in turns: "
+            "edgekit bench --compare"
+        )
 
 
 def _input(row: Row) -> str:

@@ -298,6 +298,19 @@ def test_a_baseline_of_several_days_knows_how_the_machine_differs_from_day_to_da
     assert one_day >= 5
 
 
+def test_a_failure_against_one_session_of_a_virtual_machine_says_what_that_cannot_know():
+    limits, shared = parse_limits(["latency=+5%,size=+1%"]), {"machine": {"virtual": True}}
+    base, slow = [row(10.0, **shared)] * 5, [row(12.0, **shared)] * 5
+    (note,) = compare(base, slow, limits).notes
+    assert "the baseline is of one session on a virtual machine" in note
+    assert compare(base, base, limits).notes == ()
+    assert compare([row(10.0)] * 5, [row(12.0)] * 5, limits).notes == ()  # a machine of its own
+    days = [row(10.0, started=f"2026-10-0{n}T10:00:00+00:00", **shared) for n in range(1, 6)]
+    assert not any("one session" in told for told in compare(days, slow, limits).notes)
+    bigger = [row(10.0, model_file=model_file(5_000_000, "d"), **shared)] * 5
+    assert compare(base, bigger, limits).notes == ()  # a file does not become larger from day to day
+
+
 def test_too_few_runs_are_told():
     found = compare([row(10.0)], [row(10.0)], parse_limits(["latency=+5%"]))
     assert found.passed
