@@ -5,8 +5,10 @@
 
 * kernel: the CUDA preprocessing kernel against ``Preprocess``, every interpolation, both modes, FP32, FP16 and raw
 * cuda: ONNX Runtime's CUDA provider against its CPU provider, box by box
-* engine: TensorRT engines (fp32, fp16, and NMS in the graph where the head has NMS), built here, box by box, with the
-  session's spans, with and without CUDA graph and kernel
+* engine: TensorRT engines (fp32, fp16), built here, box by box, with the session's spans, with and without CUDA graph
+  and kernel
+* engine nms: the same network with its NMS on the host and in the engine, in every way that this TensorRT has; with
+  --seconds all of them are timed in turns, frame by frame, so that what the machine does meanwhile is in all alike
 
 Each check ends as passed, failed or not run, with what was found. Nothing is written that was not seen in this run;
 times are only taken with --seconds, on a machine that does nothing else.
@@ -19,9 +21,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -34,9 +37,9 @@ sys.path.insert(0, str(ROOT))
 
 from edgekit.paths import share  # noqa: E402
 from edgekit.runtime import machine  # noqa: E402
-from edgekit.runtime.artifact import Artifact, new_file, read_artifact  # noqa: E402
+from edgekit.runtime.artifact import Artifact, check_place, new_file, read_artifact  # noqa: E402
 from edgekit.runtime.cuda import Cuda, load_pycuda  # noqa: E402
-from edgekit.runtime.engines.build import builder_for, load_tensorrt  # noqa: E402
+from edgekit.runtime.engines.build import choose_builder, load_tensorrt  # noqa: E402
 from edgekit.runtime.errors import EdgeKitError, MissingDependency  # noqa: E402
 from edgekit.runtime.images import read_image  # noqa: E402
 from edgekit.runtime.onboard.golden import choose_threshold, compare  # noqa: E402
@@ -46,7 +49,9 @@ from edgekit.runtime.sessions import preprocess_kernel as kernel  # noqa: E402
 from edgekit.runtime.timing import Timing, summary  # noqa: E402
 
 RECIPE = "mobile-centernet-w16-dhaka"
+SHIPPED = 60  # images of the set dhaka-eval
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
+WARMUP = 4  # rounds of all images before the timed ones
 HEAD = """# Hardware log
 
 What was run on real hardware, and what was seen. `python benchmarks/gpu_check.py --log docs/hardware-log.md` writes the
@@ -71,6 +76,8 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.log:
+        check_place(options.log, "file")
     given = read_artifact(options.onnx, kinds=("onnx",)) if options.onnx else None
     images = sorted((share("calibration") / "dhaka-eval" / "images").glob("*.jpg"))[: options.images]
     facts = about()
@@ -95,10 +102,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--onnx", type=Path, help="an onnx artifact with input nchw_float; else the student is exported"
     )
-    parser.add_argument("--images", type=int, default=8, help="how many of the shipped images")
+    parser.add_argument("--images", type=int, default=8, help=f"how many of the {SHIPPED} shipped images")
     parser.add_argument("--seconds", type=float, default=0.0, help="time each session for so long; 0: take no times")
     parser.add_argument("--log", type=Path, help="the Markdown file that gets an entry")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not 1 <= options.images <= SHIPPED:
+        parser.error(f"--images: expected 1 to {SHIPPED}, got {options.images}")
+    if options.seconds < 0:
+        parser.error(f"--seconds: expected 0 or more, got {options.seconds:g}")
+    return options
 
 
 def attempt(name: str, check: Callable[[], str]) -> Check:
@@ -150,50 +162,53 @@ def _kernel_difference(cuda: Cuda, function: Any, preprocess: Preprocess, image:
 
 
 def check_cuda(artifact: Artifact, images: list[Path], seconds: float) -> str:
-    return same_boxes(artifact, artifact.path, "cuda", images, "fp32") + times(artifact.path, "cuda", images, seconds)
+    same = same_boxes(artifact, artifact.path, "cuda", images, "fp32")
+    return same + times({"": artifact.path}, "cuda", images, seconds)
 
 
 def check_engine(artifact: Artifact, images: list[Path], folder: Path, precision: str, options: Any) -> str:
-    import edgekit
-    from edgekit.conversion.engine import EngineOptions
-
-    runtime = builder_for(load_tensorrt().__version__)
-    chosen, place = EngineOptions(precision=precision), folder / f"engine-{precision}"
-    engine = edgekit.build(artifact.path, board="desktop-gpu", out=place, options=chosen)
+    engine = build(artifact, folder / f"engine-{precision}", precision, "host")
     told = engine.manifest["engine"]
     lines = [
         f"{told['builder']} {told['tensorrt']}, flags {' '.join(told['flags']) or 'none'}, pins {len(told['pins'])}"
     ]
     for switches in ({}, {"EDGEKIT_CUDA_GRAPH": "0", "EDGEKIT_CUDA_PREPROCESS": "0"}):
         with environment(switches):
-            lines.append(_session_line(artifact, engine.path, runtime, images, precision, options.seconds))
+            seen = session_line(artifact, engine, images)
+            lines.append(seen + times({"": engine.path}, told["builder"], images, options.seconds))
     return "; ".join(lines)
 
 
-def _session_line(
-    artifact: Artifact, path: str, runtime: str, images: list[Path], precision: str, seconds: float
-) -> str:
-    with open_runner(path, runtime) as runner:
+def check_nms(artifact: Artifact, images: list[Path], folder: Path, options: Any) -> str:
+    """NMS on the host and in the engine. In FP32, where the boxes must be the same whoever selects them."""
+    if artifact.manifest["postprocess"]["nms"] != "classwise":
+        raise MissingDependency("the head of this artifact needs no NMS; give one that does: --onnx ARTIFACT")
+    builder = choose_builder(load_tensorrt().__version__)
+    engines = {way: build(artifact, folder / f"nms-{way}", "fp32", way) for way in ("host", *builder.suppressions)}
+    lines = [f"{way}: {session_line(artifact, engine, images)}" for way, engine in engines.items()]
+    paths = {way: engine.path for way, engine in engines.items()}
+    return "; ".join(lines) + times(paths, builder.name, images, options.seconds)
+
+
+def build(artifact: Artifact, place: Path, precision: str, nms: str) -> Artifact:
+    import edgekit
+    from edgekit.conversion.engine import EngineOptions
+
+    chosen = EngineOptions(precision=precision, nms=nms)
+    engine: Artifact = edgekit.build(artifact.path, board="desktop-gpu", out=place, options=chosen)
+    return engine
+
+
+def session_line(artifact: Artifact, engine: Artifact, images: list[Path]) -> str:
+    """How the session runs the engine, and whether it sees the boxes that the CPU sees."""
+    runtime = engine.manifest["engine"]["builder"]
+    with open_runner(engine.path, runtime) as runner:
         runner(read_image(images[0]))
         about = runner.session.describe()
         spans = " ".join(sorted(runner.session.spans))
     how = f"graph {'on' if about['cuda_graph'] else 'off'}, images prepared on the {about['preprocess']}, spans {spans}"
     notes = "".join(f" [{note}]" for note in about["notes"])
-    boxes = same_boxes(artifact, path, runtime, images, precision)
-    return f"{how}{notes}: {boxes}{times(path, runtime, images, seconds)}"
-
-
-def check_nms(artifact: Artifact, images: list[Path], folder: Path, options: Any) -> str:
-    import edgekit
-    from edgekit.conversion.engine import EngineOptions
-
-    if artifact.manifest["postprocess"]["nms"] != "classwise":
-        raise MissingDependency("the head of this artifact needs no NMS; give one that does: --onnx ARTIFACT")
-    chosen = EngineOptions(precision="fp32", nms="graph")
-    engine = edgekit.build(artifact.path, board="desktop-gpu", out=folder / "engine-nms", options=chosen)
-    runtime = engine.manifest["engine"]["builder"]
-    where = engine.manifest["engine"]["nms"]
-    return f"{where}: {_session_line(artifact, engine.path, runtime, images, 'fp32', options.seconds)}"
+    return f"{how}{notes}: {same_boxes(artifact, engine.path, runtime, images, engine.manifest['precision'])}"
 
 
 # -- how they compare -------------------------------------------------------------------------------------------------
@@ -214,22 +229,43 @@ def detections(path: str, runtime: str, images: list[Path]) -> list[Any]:
         return [runner(read_image(image))[0] for image in images]
 
 
-def times(path: str, runtime: str, images: list[Path], seconds: float) -> str:
-    """Median and p90 of the whole run and of its parts, over ``seconds``; "" when nobody asked."""
+def times(paths: dict[str, str], runtime: str, images: list[Path], seconds: float) -> str:
+    """Median and p90 of the whole run and of its parts, over ``seconds`` for each; "" when nobody asked.
+
+    paths: name -> artifact. Several take turns, frame by frame; behind the first, each tells its share of the first's
+    """
     if not seconds:
         return ""
-    decoded, timings = [read_image(image) for image in images], list[Timing]()
-    with open_runner(path, runtime) as runner:
-        for image in decoded * 4:
-            runner(image)
-        started = datetime.now(timezone.utc)
-        while (datetime.now(timezone.utc) - started).total_seconds() < seconds:
-            timings.append(runner(decoded[len(timings) % len(decoded)])[1])
+    timings = in_turns(paths, runtime, [read_image(image) for image in images], seconds)
+    medians = {name: float(np.median([run.total for run in runs])) for name, runs in timings.items()}
+    first = next(iter(paths))
+    told = {name: " ".join([name, _times_of(runs)]).strip() for name, runs in timings.items()}
+    shares = {name: "" if name == first else f", {medians[name] / medians[first]:.3f} x {first}" for name in paths}
+    return "".join(f"; {told[name]}{shares[name]}" for name in paths)
+
+
+def in_turns(paths: dict[str, str], runtime: str, images: list[Any], seconds: float) -> dict[str, list[Timing]]:
+    """The runs of each artifact, one frame of each at a time, until ``seconds`` for each are over."""
+    timings: dict[str, list[Timing]] = {name: [] for name in paths}
+    with ExitStack() as stack:
+        runners = {name: stack.enter_context(open_runner(path, runtime)) for name, path in paths.items()}
+        for image in images * WARMUP:
+            for runner in runners.values():
+                runner(image)
+        end, number = time.monotonic() + seconds * len(paths), 0
+        while time.monotonic() < end or not number:
+            for name, runner in runners.items():
+                timings[name].append(runner(images[number % len(images)])[1])
+            number += 1
+    return timings
+
+
+def _times_of(timings: list[Timing]) -> str:
     whole = summary([t.total * 1e3 for t in timings])
     parts = {name: float(np.median([t.spans[name] for t in timings])) * 1e3 for name in timings[0].spans}
     p90 = f"{whole['p90']:.3f}" if whole["p90"] is not None else "too few"
     shares = ", ".join(f"{name} {ms:.3f}" for name, ms in parts.items())
-    return f"; {whole['count']} runs, ms p50 {whole['p50']:.3f}, p90 {p90} ({shares})"
+    return f"{whole['count']} runs, ms p50 {whole['p50']:.3f}, p90 {p90} ({shares})"
 
 
 @contextmanager

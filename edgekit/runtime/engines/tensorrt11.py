@@ -9,6 +9,7 @@ class Tensorrt11(StronglyTyped):
     """FP16 is a typed FP16 file, INT8 symmetric Q/DQ; NMS in the graph is INMSLayer (the plugin is deprecated)."""
 
     name = "tensorrt11"
+    suppressions = ("layer",)
 
     def _create_network(self, builder):
         return builder.create_network(0)
