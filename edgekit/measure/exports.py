@@ -15,6 +15,7 @@ _MORE: Mapping[str, Callable[[Row], str | float | None]] = {
     "reasons": lambda r: "; ".join(r.verdict.reasons),
     "recipe": lambda r: r.recipe,
     "runtime version": lambda r: r.runtime_version,
+    "NMS in the engine": lambda r: r.nms or None,
     "input": lambda r: f"{r.input.width}x{r.input.height}",
     "layout": lambda r: r.input.layout,
     "frames": lambda r: r.latency.count if r.latency else None,

@@ -34,18 +34,19 @@ _UNKNOWN = (None, "unknown", "not measured")
 
 
 class Key(NamedTuple):
-    """What a row is of. recipe: only where rows of several recipes share the rest, else empty."""
+    """What a row is of. recipe, nms: only where rows of several recipes or ways of NMS share the rest, else empty."""
 
     model: str
     board: str
     runtime: str
     precision: str
     recipe: str = ""
+    nms: str = ""
 
     @property
     def label(self) -> str:
         model = f"{self.model} ({self.recipe})" if self.recipe else self.model
-        return f"{model} · {self.board} · {self.runtime} {self.precision}"
+        return f"{model} · {self.board} · {self.runtime} {self.precision}" + (f" · {self.nms}" if self.nms else "")
 
 
 Runs = dict[Key, list[Row]]
@@ -53,19 +54,25 @@ Runs = dict[Key, list[Row]]
 
 def group_rows(*files: Sequence[Row]) -> list[Runs]:
     """The rows of each list by their key. Rows under one key in one list are repeated runs of the same thing."""
-    shared: set[Key] = set()  # by rows of several recipes in one list
-    for rows in files:
-        named = {(_key(row), row.recipe) for row in rows}
-        keys = [key for key, _ in named]
-        shared |= {key for key in keys if keys.count(key) > 1}
+    shared = {name: set().union(*(_shared(rows, name) for rows in files)) for name in _TELLING}
     grouped = []
     for rows in files:
         runs: Runs = {}
         for row in rows:
             key = _key(row)
-            runs.setdefault(key._replace(recipe=row.recipe) if key in shared else key, []).append(row)
+            more = {name: getattr(row, name) for name in _TELLING if key in shared[name]}
+            runs.setdefault(key._replace(**more), []).append(row)
         grouped.append(runs)
     return grouped
+
+
+_TELLING = ("recipe", "nms")  # fields of Row and Key that count only where they are needed
+
+
+def _shared(rows: Sequence[Row], name: str) -> set[Key]:
+    """Keys that rows of several values of ``name`` have in common."""
+    keys = [key for key, _ in {(_key(row), getattr(row, name)) for row in rows}]
+    return {key for key in keys if keys.count(key) > 1}
 
 
 def _key(row: Row) -> Key:

@@ -14,6 +14,7 @@ from ..runtime.timing import P90_NEEDS, summary
 
 NOT_MEASURED = "not measured"
 TWIN = "twin"  # the board of every row that a simulator gave
+IN_THE_ENGINE = {"plugin": "NMS in the engine (EfficientNMS_TRT)", "layer": "NMS in the engine (INMSLayer)"}
 SYMBOLS = {"valid": "●", "noisy": "▲", "throttled": "▲", "perf-only": "◆", "simulated": "◇", NOT_MEASURED: "✕"}
 Status = Literal["valid", "noisy", "throttled", "perf-only", "simulated", "not measured"]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -385,6 +386,11 @@ class Row(Record):
         if self.complexity is None:
             return None
         return self.complexity.parameters if self.complexity.learnable is None else self.complexity.learnable
+
+    @property
+    def nms(self) -> str:
+        """How boxes are suppressed inside an engine, as a reader is told; "" where the host does it, or nobody."""
+        return IN_THE_ENGINE.get(str(self.session.get("nms")), "")
 
     @property
     def label(self) -> str:

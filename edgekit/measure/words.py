@@ -11,6 +11,7 @@ from .drift import ran, rows_apart
 from .matching import DISTURBED, board_facts
 from .row import NOT_MEASURED, Row
 
+NMS_ON_HOST = "NMS on the host"  # or none, where the head needs none
 _PER_ROW = ("affinity", "smt_siblings")  # facts of the core that a row was pinned to, not of the machine
 MOST_COMPARED = 6  # sentences about lower precisions; more rows are told together, by board and runtime
 _MOVING = {"load_average": "load average (1 min)", "frequency_mhz": "frequency (MHz)"}  # facts that change meanwhile
@@ -19,7 +20,8 @@ _MOVING = {"load_average": "load average (1 min)", "frequency_mhz": "frequency (
 def labels(rows: Sequence[Row]) -> list[str]:
     """A short name for each row, with only those of model, board, runtime and precision in which the rows differ.
 
-    What the four do not tell apart is told by the recipe, then by the input's size; repeated runs are numbered.
+    What the four do not tell apart is told by the recipe, by the input's size, then by where NMS happens; repeated runs
+    are numbered.
     """
     names = [[row.model, row.board, f"{row.runtime} {row.precision}"] for row in rows]
     shared = [len({name[part] for name in names}) == 1 for part in (0, 1)] + [False]
@@ -28,9 +30,10 @@ def labels(rows: Sequence[Row]) -> list[str]:
 
 
 def told_apart(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Names of rows, made different by the recipe, by the input's size, and at last by a number for each run."""
+    """Names of rows, made different by recipe, input size and place of NMS, and at last by a number for each run."""
     names = _told_apart(names, [row.recipe for row in rows])
     names = _told_apart(names, [f"{row.input.width}x{row.input.height}" for row in rows])
+    names = _told_apart(names, [row.nms or NMS_ON_HOST for row in rows])
     return _numbered(names)
 
 
@@ -52,7 +55,7 @@ def _numbered(names: Sequence[str]) -> list[str]:
 
 
 def findings(rows: Sequence[Row]) -> list[str]:
-    """The report in a few sentences: the fastest row, what INT8 brought, and how many rows can be trusted."""
+    """The report in a few sentences: the fastest row, what INT8 and NMS in the engine brought, which rows to trust."""
     timed = [row for row in rows if row.latency]
     said = _fastest(timed)
     several = len({(row.model, row.recipe, row.board) for row in timed}) > 1
@@ -61,6 +64,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
         said += [_against_fp32(row, base, several) for row, base in pairs]
     else:
         said += _against_fp32_together(pairs)
+    said += _against_host(timed)
     return [*said, *_machine_apart(rows), _how_many_valid(rows)]
 
 
@@ -154,16 +158,16 @@ def map_text(row: Row) -> str:
     return f", mAP@0.5 {100 * row.accuracy.map50:.1f} %" if row.accuracy else ""
 
 
+def _but_precision(row: Row) -> tuple[str, ...]:
+    return row.recipe, row.board, row.runtime, row.nms
+
+
 def _fp32_pairs(timed: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
     """The first run of each row of a lower precision, with FP32 of the same recipe in the same runtime on its board."""
     seen: set[tuple[str, ...]] = set()
     for row in timed:
-        kind = (row.recipe, row.model, row.board, row.runtime, row.precision)
-        same = [
-            r
-            for r in timed
-            if r.precision == "fp32" and (r.recipe, r.board, r.runtime) == (row.recipe, row.board, row.runtime)
-        ]
+        kind = (row.model, *_but_precision(row), row.precision)
+        same = [r for r in timed if r.precision == "fp32" and _but_precision(r) == _but_precision(row)]
         if row.precision != "fp32" and same and kind not in seen:
             seen.add(kind)
             yield row, same[0]
@@ -199,6 +203,21 @@ def _against_fp32_together(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
             f"{', '.join(parts)}{caution}."
         )
     return said
+
+
+def _against_host(timed: Sequence[Row]) -> Iterator[str]:
+    """What NMS in the engine brought against the same network with its NMS on the host, where both were timed."""
+    seen: dict[tuple[str, ...], Row] = {}
+    for row in timed:
+        seen.setdefault((row.recipe, row.model, row.board, row.runtime, row.precision, row.nms), row)
+    for (*same, nms), row in seen.items():
+        base = seen.get((*same, ""))
+        if not nms or base is None:
+            continue
+        parts = [f"{_p50(base) / _p50(row):.2f} x as fast"]
+        if row.accuracy and base.accuracy:
+            parts.append(f"mAP@0.5 {points(row.accuracy.map50 - base.accuracy.map50, '+')} points")
+        yield f"{nms} against the host in {row.runtime} {row.precision}: {', '.join(parts)}{_caution(row, base)}."
 
 
 def _range(texts: Sequence[str], in_order: bool = False) -> str:
@@ -335,6 +354,7 @@ def file_facts(row: Row) -> list[tuple[str, str]]:
         ("voluntary switches", _show(process.voluntary_switches, "{}")),
         ("cores busy with others", _show(process.other_load, "{:.2f}")),
         ("runtime version", row.runtime_version or "unknown"),
+        ("NMS", (row.nms or NMS_ON_HOST).removeprefix("NMS ")),
         ("model file", row.model_file.name),
         ("its size", f"{row.model_size_mb:.2f} MB = {row.model_size_mib:.2f} MiB"),
         ("its SHA-256", row.model_file.sha256[:16]),

@@ -472,6 +472,19 @@ def test_two_recipes_of_one_network_are_two_rows():
     assert compare([row(recipe="a")], [row(recipe="b")], parse_limits(["size=+1%"])).passed
 
 
+def test_nms_on_the_host_and_in_the_engine_are_two_rows_where_both_were_measured():
+    host, graph = (
+        row(session={"nms": "host"}),
+        row(9.0, session={"nms": "plugin"}, model_file=model_file(2_500_000, "d")),
+    )
+    result = compare([host, graph], [graph, host], parse_limits(["latency=+5%"]))
+    name = "toynet · x86-1t · onnxruntime int8"
+    assert [c.row for c in result.checks] == [name, f"{name} · NMS in the engine (EfficientNMS_TRT)"]
+    assert result.passed
+    # whoever moves NMS into the engine wants to know what became of the time
+    assert [c.row for c in compare([host], [graph], parse_limits(["latency=+5%"])).checks] == [name]
+
+
 def test_two_files_under_one_name_are_no_repeats():
     rows = [row(), row(model_file=model_file(2_500_000, "d"))]
     with pytest.raises(BadInput, match="2 different model files"):

@@ -271,6 +271,17 @@ def test_findings_compare_int8_with_fp32_of_the_same_runtime():
     ]
 
 
+def test_nms_on_the_host_and_in_the_engine_are_told_apart_and_compared():
+    engine = {"runtime": "tensorrt8", "precision": "fp16"}
+    host, graph = timed(20.0, **engine, session={"nms": "host"}), timed(16.0, **engine, session={"nms": "plugin"})
+    way = "NMS in the engine (EfficientNMS_TRT)"
+    assert labels([host, graph]) == ["tensorrt8 fp16 · NMS on the host", f"tensorrt8 fp16 · {way}"]
+    assert labels([graph, make_row()]) == ["tensorrt8 fp16", "onnxruntime int8"]
+    assert f"{way} against the host in tensorrt8 fp16: 1.25 x as fast, mAP@0.5 +0.0 points." in findings([graph, host])
+    assert [dict(file_facts(r))["NMS"] for r in (host, graph)] == ["on the host", way.removeprefix("NMS ")]
+    assert not any("against the host" in text for text in findings([graph]))
+
+
 def test_findings_about_noisy_rows_warn():
     noisy = timed(40.0, verdict={"status": "noisy", "reasons": ["p90 is 2 x p50"]})
     said = findings([ROWS[0], noisy])
