@@ -45,6 +45,8 @@ def flash(
     ] = None,
     precision: Annotated[str | None, typer.Option(help="Of an artifact that is bundled first.")] = None,
     data: Annotated[str | None, typer.Option(help="Its evaluation set: a name, a COCO file, or none.")] = None,
+    nms: Annotated[str, typer.Option(help="Its NMS: host, or graph: inside the engine.")] = "host",
+    release: Annotated[str | None, typer.Option(help="JetPack or L4T release of its boards, if not the last.")] = None,
     measure: Annotated[bool, typer.Option("--bench/--no-bench", help="Measure after verifying.")] = True,
     seconds: options.Seconds = None,
     power_mode: Annotated[
@@ -70,7 +72,7 @@ def flash(
 
     ssh = SshOptions(ssh_config, python)
     wishes = FlashOptions(ssh, tuple(trust or ()), measure, seconds, power_mode, jetson_clocks, force)
-    contents = BundleOptions(precision=precision, data=data)
+    contents = BundleOptions(precision=precision, data=data, nms=nms, release=release)
     with _watching(hosts or []) as progress:
         results = edgekit.flash(
             source,

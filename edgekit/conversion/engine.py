@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from ..board import Board, load_board
 from ..runtime.artifact import Artifact, check_place, read_artifact
-from ..runtime.engines.build import KINDS, build_engine, builder_for, check_request
+from ..runtime.engines.build import KINDS, build_engine, builder_for, check_nms, check_request
 from ..runtime.engines.options import BuildOptions
 from ..runtime.errors import BadConfig, BoardLacks
 from ..runtime.onboard import identity
@@ -62,6 +62,7 @@ def build(
     check_machine(artifact, profile)
     place = check_place(out or Path(f"{artifact.path.rstrip('/')}-{profile.name}-{precision}"))
     runtime = builder_for(run_in_child("edgekit.conversion.engine:tensorrt_version", {}, "find TensorRT", board))
+    check_nms(options.nms, runtime, artifact.manifest.get("postprocess") or {})
     chosen = artifact
     if precision == "fp16" and artifact.manifest.get("precision") == "fp32":
         chosen, request["pins"] = _half(artifact, runtime, options, tell)

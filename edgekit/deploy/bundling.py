@@ -17,6 +17,7 @@ from ..board import Board, load_board
 from ..paths import unknown_name
 from ..runtime.artifact import MANIFEST, Artifact, check_place, new_file, read_artifact
 from ..runtime.detections import Detections
+from ..runtime.engines.build import check_nms
 from ..runtime.engines.options import NMS
 from ..runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
 from ..runtime.onboard import archive
@@ -42,7 +43,8 @@ class BundleOptions:
 
     precision: of the engine, "fp32", "fp16" or "int8"; release: of the board's software (JetPack or L4T)
     data: the annotated set to measure mAP on, by name or as a COCO file, or "none"
-    golden, calibration: folders or named sets of images; nms: "host" or "graph"; workspace_mb: the builder's
+    golden, calibration: folders or named sets of images
+    nms: "host", "graph", "plugin" or "layer"; workspace_mb: the builder's
     """
 
     precision: str | None = None
@@ -70,8 +72,11 @@ def bundle(
     instead: every hash, and the signature, which must be of a key of ``trust`` if there are any.
     Returns what ``describe`` returns.
     """
-    if Path(source).is_file():
+    if is_bundle(source, options):
+        _only_checked(source, board, out, sign)
         return check(source, trust, progress)
+    if trust:
+        raise BadConfig(f"{source}: is no bundle; --trust checks the signature of one. To sign a new one: --sign KEY")
     options, board = options or BundleOptions(), require_board_name(board)
     artifact, profile = read_artifact(source, kinds=KINDS), load_board(board)
     build = plan_build(artifact, profile, options)
@@ -86,6 +91,38 @@ def bundle(
         with new_file(file, "wb") as handle:
             archive.write_archive(handle, made, folder, lambda done, total: _tell(progress, "pack", done, total))
     return describe(file)
+
+
+def is_bundle(source: str | Path, options: BundleOptions | None = None) -> bool:
+    """Whether a bundle's file was given, not an artifact's folder. ``options`` are for what is bundled yet.
+
+    Raises BadInput for an ONNX file, BadConfig for options that a bundle would not follow.
+    """
+    if not Path(source).is_file():
+        return False
+    if Path(source).suffix == ".onnx":
+        raise BadInput(
+            f"{source}: is an ONNX file; a board is given an artifact, which also says what goes in and comes out. "
+            f"Make one: edgekit import-onnx {source} --layout NAME"
+        )
+    fields = dataclasses.fields(options) if options else ()
+    given = [f"--{f.name.removesuffix('_mb')}" for f in fields if getattr(options, f.name) != f.default]
+    if given:
+        raise BadConfig(
+            f"{source}: is a bundle, whose contents are fixed; it cannot follow {', '.join(given)}. "
+            "Bundle the artifact again: edgekit bundle ARTIFACT --board BOARD"
+        )
+    return True
+
+
+def _only_checked(file: str | Path, board: str | None, out: Path | None, sign: Path | None) -> None:
+    """Raise BadConfig where somebody expects more of a bundle than to be checked."""
+    given = [name for name, value in (("--board", board), ("--out", out), ("--sign", sign)) if value is not None]
+    if given:
+        raise BadConfig(
+            f"{file}: is a bundle already, and is only checked; it cannot follow {', '.join(given)}. "
+            "To make another one, give the artifact: edgekit bundle ARTIFACT --board BOARD"
+        )
 
 
 def require_board_name(board: str | None) -> str:
@@ -136,6 +173,7 @@ def plan_build(artifact: Artifact, profile: Board, options: BundleOptions) -> di
         raise unknown_name("way of NMS", options.nms, list(NMS), "")
     if options.nms != "host" and not runtime.startswith("tensorrt"):
         raise BadConfig(f"--nms {options.nms}: NMS is put into engines of TensorRT; {profile.name} uses {runtime}")
+    check_nms(options.nms, runtime, artifact.manifest.get("postprocess") or {})
     if layout is not None and layout not in profile.input_layouts:
         raise BoardLacks(
             f"{artifact.path}: its input is {layout}; board {profile.name!r} takes {', '.join(profile.input_layouts)}. "

@@ -20,7 +20,7 @@ from ..runtime.errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 from ..runtime.onboard import archive, trust
 from . import rows
 from .boardzip import NAME, board_zip
-from .bundling import BundleOptions, bundle
+from .bundling import BundleOptions, bundle, is_bundle
 from .ssh import Agent, Host, SshOptions
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def flash(
         check_place(out, "file")
     show = progress or _quiet
     if rollback:
+        if contents not in (None, BundleOptions()):
+            raise BadConfig("--rollback goes back to what is on the board; nothing is bundled. Leave its options out")
         work = _rollback_work(source)
     else:
         trusted = [key for path in options.trust for key in trust.read_keys(path)] or None
@@ -144,7 +146,7 @@ def _bundle_file(source: str | Path | None, board: str | None, contents: BundleO
     if source is None:
         raise BadConfig("nothing to flash: give an artifact's folder or a bundle, or --rollback")
     path = Path(source)
-    if path.is_file():
+    if is_bundle(path, contents):
         return path
     if not path.exists():
         raise BadInput(

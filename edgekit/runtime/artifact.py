@@ -146,8 +146,8 @@ def check_place(path, kind="artifact"):
     place = os.path.realpath(str(path))
     if kind == "artifact":
         _check_replaceable(path)
-    elif kind == "file" and os.path.isdir(place):
-        raise BadConfig("{}: is a folder, and a file is to be written. Name a file in it.".format(path))
+    elif kind == "file":
+        _check_file(place, path)
     above = place if kind == "folder" else os.path.dirname(place)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
@@ -162,6 +162,14 @@ def check_place(path, kind="artifact"):
         message = "{}: nothing can be written in {} ({}). Choose another place.".format(path, above, reason)
         raise BadConfig(message) from error
     return path
+
+
+def _check_file(place, path):
+    """Raise BadConfig unless ``place`` is free or a plain file: a rename over /dev/null takes it from everybody."""
+    if os.path.isdir(place):
+        raise BadConfig("{}: is a folder, and a file is to be written. Name a file in it.".format(path))
+    if os.path.exists(place) and not os.path.isfile(place):
+        raise BadConfig("{}: is a device or a pipe, which a file cannot replace. Name a file.".format(path))
 
 
 def _check_replaceable(path):
@@ -243,8 +251,12 @@ def _exchange(a, b):
 
 @contextlib.contextmanager
 def new_file(path, mode="w"):
-    """Write one file whole or not at all: opened beside its place, renamed into it on a clean exit."""
-    path = os.path.realpath(str(path))
+    """Write one file whole or not at all: opened beside its place, renamed into it on a clean exit.
+
+    Raises BadConfig where a folder, a device or a pipe stands.
+    """
+    place, path = path, os.path.realpath(str(path))
+    _check_file(path, place)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     # the suffix stays last: cv2.imwrite chooses the format by it
     stem, suffix = os.path.splitext(os.path.basename(path))

@@ -68,6 +68,8 @@ def test_int8_boards_get_calibration_images(model, options, pictures, tmp_path):
         ("jetson-nano", BundleOptions(precision="int8"), BoardLacks, r"sm_53"),
         ("jetson-tx2", BundleOptions(precision="bf16"), BoardLacks, "has no precision 'bf16'"),
         ("jetson-tx2", BundleOptions(release="5.1.2"), BoardLacks, "no software stack '5.1.2'"),
+        ("jetson-tx2", BundleOptions(nms="layer"), BadConfig, r"tensorrt8 has no INMSLayer .*--nms plugin"),
+        ("jetson-tx2", BundleOptions(nms="gpu"), BadConfig, "no way of NMS named 'gpu'"),
         ("jetson-tx3", BundleOptions(), BadConfig, "jetson-tx2"),
         (None, BundleOptions(), BadConfig, "--board jetson-tx2"),
     ],
@@ -93,6 +95,18 @@ def test_uint8_input_and_quantized_files_are_refused_for_the_tx2(model, tmp_path
     int8 = changed(model, tmp_path / "int8", kind="onnx-int8", precision="int8", flavour="trt")
     with pytest.raises(BoardLacks, match=r"sm_62.*Bundle the onnx artifact without"):
         plan_build(int8, profile, BundleOptions())
+
+
+@pytest.mark.parametrize(("nms", "says"), [("none", "this head needs none"), ("soft", "no soft NMS")])
+def test_nms_that_no_engine_does_is_refused_here_and_not_on_the_board(nms, says, model, tmp_path):
+    other = changed(model, tmp_path / "other", postprocess={**network.POSTPROCESS, "nms": nms})
+    with pytest.raises(BadConfig, match=says):
+        plan_build(other, load_board("jetson-tx2"), BundleOptions(nms="graph"))
+
+
+@pytest.mark.parametrize("way", ["host", "graph", "plugin"])
+def test_ways_of_nms_reach_the_board(way, model):
+    assert plan_build(model, load_board("jetson-tx2"), BundleOptions(nms=way))["nms"] == way
 
 
 def test_a_cpu_board_runs_the_file_as_it_is(model):
@@ -132,6 +146,29 @@ def test_golden_images_alone(model, pictures, tmp_path):
         options=BundleOptions(golden=str(pictures.parent), data="none"),
     )
     assert archive.read_bundle(made["path"]).index["evaluation"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"board": "jetson-nano"}, "--board"),
+        ({"sign": Path("key"), "out": Path("b")}, "--out, --sign"),
+        ({"options": BundleOptions(nms="graph", workspace_mb=8)}, "--nms, --workspace"),
+    ],
+)
+def test_a_bundle_does_not_silently_ignore_what_it_cannot_follow(given, named, bundled):
+    with pytest.raises(BadConfig, match=rf"is a bundle.*{named}\. .*edgekit bundle ARTIFACT"):
+        bundle(bundled["path"], **given)
+
+
+def test_trust_is_for_bundles(model):
+    with pytest.raises(BadConfig, match=r"is no bundle.*--sign KEY"):
+        bundle(model.path, board="jetson-tx2", trust=[Path("key.pub")])
+
+
+def test_an_onnx_file_is_led_to_its_import(model):
+    with pytest.raises(BadInput, match=r"edgekit import-onnx .*model\.onnx --layout NAME"):
+        bundle(model.file("model.onnx"), board="jetson-tx2")
 
 
 def test_a_key_that_cannot_sign_is_found_before_any_work(model, options, tmp_path, monkeypatch):

@@ -142,6 +142,8 @@ def places(tmp_path):
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
     (tmp_path / "to-artifact").symlink_to(tmp_path / "artifact")
     (tmp_path / "to-full").symlink_to(tmp_path / "full")
+    (tmp_path / "to-null").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
     return tmp_path
 
 
@@ -171,6 +173,8 @@ def test_a_place_that_can_be_written(kind, place, places):
         ("file", "full/thesis.tex/a/b.json", "thesis.tex is a file, not a folder"),
         ("file", "/proc/nope/it.json", r"nothing can be written in /proc \("),  # where root has every right
         ("artifact", "/proc/nope", r"nothing can be written in /proc \("),
+        ("file", "pipe", "is a device or a pipe"),
+        ("file", "to-null", "is a device or a pipe"),
         ("folder", "full/thesis.tex", "thesis.tex is a file, not a folder"),
         ("folder", "full/thesis.tex/a", "thesis.tex is a file, not a folder"),
     ],
@@ -185,6 +189,12 @@ def test_a_place_without_the_right_to_write_is_told_before_the_work(kind, tmp_pa
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path))  # root may write everywhere
     with pytest.raises(BadConfig, match=f"nothing can be written in {tmp_path}"):
         check_place(tmp_path / "below" / "it", kind)
+
+
+def test_a_pipe_is_not_replaced_by_a_file(places):
+    with pytest.raises(BadConfig, match="is a device or a pipe"), new_file(places / "pipe"):
+        pytest.fail("opened")
+    assert (places / "pipe").is_fifo()
 
 
 def test_writes_through_a_link(tmp_path):

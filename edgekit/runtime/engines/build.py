@@ -12,7 +12,7 @@ import time
 from ..artifact import file_sha256, new_artifact, read_artifact
 from ..child import run_in_child
 from ..errors import BadConfig, BoardLacks, MissingDependency
-from . import caches
+from . import caches, nms
 from .calibration import ImageFeed, make_calibrator
 from .options import BuildOptions, as_options
 from .plan import read_plan_header
@@ -119,9 +119,20 @@ def check_request(artifact, options):
     if options.builder is not None and options.builder not in BUILDERS:
         raise BadConfig("builder: expected one of {}, got {!r}".format(", ".join(sorted(BUILDERS)), options.builder))
     if options.nms != "host":
-        from .nms import check_suppression
+        nms.check_suppression(manifest.get("postprocess") or {})
 
-        check_suppression(manifest.get("postprocess") or {})
+
+def check_nms(way, builder, postprocess):
+    """Raise BadConfig for NMS in the engine that the head does not want, or that the named builder cannot put there."""
+    if way == "host":
+        return
+    nms.check_suppression(postprocess)
+    able = choose_builder("", builder).suppressions
+    if way not in ("graph",) + able:
+        raise BadConfig("nms: {} has no {}; take --nms {}".format(builder, _NOT_THERE[way], able[0]))
+
+
+_NOT_THERE = {"layer": "INMSLayer (TensorRT 8.5 on)", "plugin": "EfficientNMS_TRT (deprecated, TensorRT 10 at most)"}
 
 
 def _check_calibration(artifact, options):
@@ -207,6 +218,7 @@ def build_here(source, target, options, progress):
     facts = dict(cuda.facts(), tensorrt=trt.__version__, l4t=l4t())
     check_ability(options, facts)
     builder = choose_builder(trt.__version__, options.builder)(trt)
+    check_nms(options.nms, builder.name, artifact.manifest.get("postprocess") or {})
     place = caches.timing_cache_file(options, facts)
     with cuda:
         calibration = Calibration(artifact, options, cuda, trt.__version__, progress)

@@ -1,6 +1,5 @@
 """Engines with TensorRT 11: every network is strongly typed; no precision flags, calibrators or dynamic ranges."""
 
-from ..errors import BadConfig
 from . import nms
 from .tensorrt10 import StronglyTyped
 
@@ -17,7 +16,5 @@ class Tensorrt11(StronglyTyped):
     def _append_nms(self, network, job):
         if job.options.nms == "host":
             return "host"
-        if job.options.nms == "plugin":
-            raise BadConfig("nms: EfficientNMS_TRT is deprecated in TensorRT 11; take --nms layer")
         nms.add_layer(self.trt, network, job.postprocess)
         return "layer"

@@ -4,7 +4,7 @@ These are all the names of TensorRT that this builder touches, with network.py, 
 its source is in docs/engines.md.
 """
 
-from ..errors import BadConfig, ChildDied
+from ..errors import ChildDied
 from . import network as graph
 from . import nms
 
@@ -55,10 +55,6 @@ class Tensorrt8(object):
         """Where suppression happens: "host", "plugin" or "layer"."""
         if job.options.nms == "host":
             return "host"
-        if job.options.nms == "layer":
-            raise BadConfig(
-                "nms: TensorRT {} has no INMSLayer (8.5 on); take --nms plugin".format(self.trt.__version__)
-            )
         nms.add_plugin(self.trt, network, self.logger, job.postprocess)
         return "plugin"
 

@@ -161,7 +161,9 @@ def _open(path):
     except OSError as error:
         if error.errno is not None:  # a disk's own word: no space, no permission
             raise
-        raise ArtifactError("{}: not a bundle: {}. Needed a .tar.gz file".format(path, error)) from error
+        raise ArtifactError(
+            "{}: not a bundle: {}. Needed a .tar.gz file that edgekit bundle wrote".format(path, error)
+        ) from error
 
 
 def _head(packed, path):
