@@ -253,7 +253,7 @@ class Agent:
     def holding(self, who: str) -> Iterator[None]:
         """Hold the board's flash lock. Raises the board's error at once when somebody else holds it."""
         with self.host.started(self.script("hold", "--who", who)) as (process, words):
-            first = _parse((process.stdout.readline() if process.stdout else b"").decode("utf-8", "replace"))
+            first = _first_answer(process.stdout or ())
             if "error" in first:
                 raise _same_error(self.host.name, first)
             if "result" not in first:
@@ -268,6 +268,12 @@ class Agent:
             finally:
                 stop.set()
                 beat.join()
+
+
+def _first_answer(lines: Iterable[bytes]) -> dict[str, Any]:
+    """The first result or error; {} when there is none. A login script on the board may have had a word before it."""
+    messages = (_parse(line.decode("utf-8", "replace")) for line in lines)
+    return next((message for message in messages if message.keys() & {"result", "error"}), {})
 
 
 def _ended(code: int, words: IO[bytes]) -> Conversation:

@@ -172,6 +172,12 @@ def test_holding_ends_with_the_block(ssh, tmp_path):
     assert (tmp_path / "freed").exists()
 
 
+def test_a_board_whose_login_script_talks_can_be_held(ssh):
+    host = ssh("echo 'Welcome to Ubuntu 18.04'; echo; " + says({"result": {"held": True}}) + "; cat > /dev/null")
+    with agent(host).holding("me"):
+        pass
+
+
 def test_a_board_that_is_held_already(ssh):
     host = ssh(says({"error": "another flash", "type": "BoardBusy"}) + "; exit 2")
     with pytest.raises(BoardBusy, match="another flash"), agent(host).holding("me"):
