@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ def build(
     chosen = artifact
     if precision == "fp16" and artifact.manifest.get("precision") == "fp32":
         chosen, request["pins"] = _half(artifact, runtime, options, tell)
-    request["rebuild"] = f"edgekit build {artifact.path} --board {board} --precision {precision} --out {place}"
+    request["rebuild"] = rebuild_command(artifact.path, board, precision, place, options)
     return build_engine(chosen, place, BuildOptions(**request), lambda done, total: tell("build engine", done, total))
 
 
@@ -142,6 +143,21 @@ def _request(profile: Board, precision: str, options: EngineOptions) -> dict[str
         "device": options.device,
         "board": profile.name,
     }
+
+
+def rebuild_command(source: str, board: str, precision: str, place: Path, options: EngineOptions) -> str:
+    """The command that builds the same engine again: an engine's refusal proposes it. What is default is left out."""
+    words = ["edgekit", "build", source, "--board", board, "--precision", precision]
+    for name, value in (
+        ("--nms", None if options.nms == "host" else options.nms),
+        ("--calibration", options.calibration),
+        ("--workspace", options.workspace_mb),
+        ("--device", options.device or None),
+        *(("--pin", layer) for layer in options.pin),
+    ):
+        words += [] if value is None else [name, str(value)]
+    words += ["--perf-only"] * options.perf_only + ["--no-scan"] * (not options.scan)
+    return shlex.join([*words, "--out", str(place)])
 
 
 def _calibration_images(options: EngineOptions) -> Sequence[Path]:

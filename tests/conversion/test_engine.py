@@ -64,6 +64,23 @@ def test_the_precision_that_nobody_named(kind, board, wanted, floats, tmp_path):
     assert engine.default_precision(read_artifact(tmp_path / "a"), load_board(board)) == wanted
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (EngineOptions(), ""),
+        (
+            EngineOptions(nms="graph", pin=("head.size", "a"), workspace_mb=64),
+            " --nms graph --workspace 64 --pin head.size --pin a",
+        ),
+        (EngineOptions(calibration="my set", device=1), " --calibration 'my set' --device 1"),
+        (EngineOptions(perf_only=True, scan=False), " --perf-only --no-scan"),
+    ],
+)
+def test_the_command_that_builds_it_again_keeps_what_was_asked_for(options, words):
+    found = engine.rebuild_command("runs/onnx", "desktop-gpu", "fp16", Path("runs/engine"), options)
+    assert found == f"edgekit build runs/onnx --board desktop-gpu --precision fp16{words} --out runs/engine"
+
+
 @pytest.fixture
 def simulated(monkeypatch):
     """A TensorRT 8.2 that is simulated, here and in children; a desktop board takes any."""
@@ -89,5 +106,5 @@ def test_an_engine_with_pinned_layers(floats, simulated, tmp_path):
     assert about["pins"]
     assert all("/size/" in name for name in about["pins"])
     assert (about["workspace_mb"], about["board"], made.manifest["precision"]) == (64, "desktop-gpu", "fp16")
-    assert about["rebuild"].startswith(f"edgekit build {floats.path} --board desktop-gpu --precision fp16 --out")
+    assert about["rebuild"].startswith(f"edgekit build {floats.path} --board desktop-gpu --precision fp16 --workspace 64")
     assert ("build engine", 2, 3) in seen
