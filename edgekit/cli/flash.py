@@ -97,6 +97,8 @@ def _show(results: Sequence[Flashed], out: Path | None) -> None:
     for result in results:
         if result.error:
             print(f"edgekit: {result.error}", file=sys.stderr)
+        for refused in _refused(result):
+            print(f"edgekit: {result.host}: not set for the bench: {refused}", file=sys.stderr)
     for signs in {"; ".join(result.simulated) for result in results if result.simulated}:
         print(f"A SIMULATOR, not a board: {signs}. Its times mean nothing.")
     rows = [result.row for result in results if result.row is not None]
@@ -104,6 +106,11 @@ def _show(results: Sequence[Flashed], out: Path | None) -> None:
         show_rows(rows)
     if rows and out:
         print(f"Next: edgekit report {out} --out report")
+
+
+def _refused(result: Flashed) -> Sequence[str]:
+    """Wishes for power mode and clocks that the board did not permit; the row was measured without them."""
+    return result.row.machine.get("power", {}).get("refused", ()) if result.row is not None else ()
 
 
 def _record(result: Flashed) -> dict[str, object]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..board import Board, load_board, recognise
 from ..runtime.artifact import check_place, new_file
 from ..runtime.errors import BadConfig, BadInput, BoardLacks, EdgeKitError
-from ..runtime.onboard import archive, trust
+from ..runtime.onboard import archive, power, trust
 from . import rows
 from .boardzip import NAME, board_zip
 from .bundling import BundleOptions, bundle, is_bundle
@@ -190,12 +190,19 @@ def _rollback_work(source: str | Path | None) -> Work:
     def work(host: Host, result: Flashed, show: Progress) -> None:
         with _step(result, "connect", host, show):
             agent = _agent(host)
-            result.board = agent.call("identify")["model"]
+            facts = agent.call("identify")
+            result.board, result.simulated = _name(facts), list(facts["simulated"])
         with agent.holding(_who()), _step(result, "rollback", host, show):
             state = agent.call("rollback")
             result.version, result.previous = state["current"], state["previous"]
 
     return work
+
+
+def _name(facts: dict[str, Any]) -> str:
+    """The profile that fits what a board says of itself; else what it calls itself."""
+    found = recognise(facts["model"], facts["compatible"], facts["dts"])
+    return found.name if found else str(facts["model"])
 
 
 def _flash_work(file: Path, board: str | None, options: FlashOptions, trusted: list[bytes] | None) -> Work:
@@ -204,8 +211,10 @@ def _flash_work(file: Path, board: str | None, options: FlashOptions, trusted: l
     name = found.index["board"]["name"]
     if board is not None and name != board:
         raise BadConfig(f"{file}: is a bundle for {name}, --board says {board}. Bundle it again for that board")
-    job = _Job(file, found, load_board(name), trusted, options)
-    return job.run
+    profile = load_board(name)
+    if options.power_mode is not None and options.measure:
+        power.mode_number([mode.model_dump() for mode in profile.modes], options.power_mode)
+    return _Job(file, found, profile, trusted, options).run
 
 
 class _step:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..runtime.errors import BadInput
+from ..runtime.onboard.power import CLOCKS_SET
 from .row import Row
 
 DISTURBED = ("noisy", "throttled")
@@ -139,7 +140,7 @@ def noted_differences(first: Row, second: Row) -> list[str]:
 def board_facts(row: Row) -> dict[str, Any]:
     """What is told beside ``machine.facts``: a board's model, L4T, host, power mode, static clocks; the accelerator."""
     board, power = row.machine.get("board", {}), row.machine.get("power", {})
-    mode, asked = power.get("during") or {}, power.get("asked") or {}
+    mode = power.get("during") or {}
     told = {
         "model": board.get("model"),
         "L4T": board.get("l4t"),
@@ -147,7 +148,7 @@ def board_facts(row: Row) -> dict[str, Any]:
         "device": row.session.get("device"),
         "CUDA": row.session.get("cuda"),
         "power mode": mode.get("name"),
-        "static clocks": asked.get("jetson_clocks"),
+        "static clocks": CLOCKS_SET in power.get("done", ()) if power else None,
     }
     return {name: value for name, value in told.items() if value not in _UNKNOWN}
 

@@ -36,6 +36,15 @@ def test_json_of_both(two, capsys):
     assert (first["error"], first["row"]["model"], second["error_type"]) == (None, "the-model", "ChildDied")
 
 
+def test_what_the_board_did_not_permit_is_told(pipeline, row, capsys):
+    power = {"refused": ["power mode 0: a password is required"]}
+    told = row.model_copy(update={"machine": {"power": power}})
+    pipeline.results["flash"] = [Flashed("tx2-a", "jetson-tx2", row=told)]
+    assert main(ARGS) == 0
+    said = "edgekit: tx2-a: not set for the bench: power mode 0: a password is required"
+    assert said in capsys.readouterr().err
+
+
 def test_options_reach_the_function(pipeline):
     assert main(["flash", "b.tar.gz", "-H", "x", "--no-bench", "--force", "--power-mode", "MAXN", "--python", "p"]) == 0
     ((_, (source,), given),) = pipeline.calls

@@ -393,7 +393,9 @@ def test_what_moves_or_is_unknown_forbids_nothing(facts):
 def on_board(mode="MAXN", clocks=True, **board):
     """A row as a board gives it, with what only a board tells."""
     identity = {"model": "NVIDIA Jetson TX2", "l4t": "32.7.6", "host": "tx2-a", **board}
-    power = {"before": {"name": "MAXQ", "id": 1}, "during": {"name": mode, "id": 0}, "asked": {"jetson_clocks": clocks}}
+    done = ["clocks at their maximum"] if clocks else []  # asked for in both, permitted in one
+    power = {"before": {"name": "MAXQ", "id": 1}, "during": {"name": mode, "id": 0}, "done": done}
+    power["asked"] = {"jetson_clocks": True}
     return row().model_copy(update={"machine": {"before": MACHINE, "board": identity, "power": power}})
 
 

@@ -15,7 +15,7 @@ from edgekit.deploy.flashing import FlashOptions, flash
 from edgekit.deploy.ssh import SshOptions
 from edgekit.measure.report import read_report, report_json
 from edgekit.measure.row import Row
-from edgekit.runtime.errors import BadInput
+from edgekit.runtime.errors import BadConfig, BadInput
 
 pytestmark = [pytest.mark.real36, pytest.mark.slow]
 
@@ -133,6 +133,20 @@ def test_rollback_goes_to_the_version_before_and_back(twin, bundles, flash_onto)
         result = flash_onto(twin, None, rollback=True)
         assert result.error is None
         assert (result.version, current(twin)) == (wanted, wanted)
+
+
+def test_a_rollback_of_a_simulator_says_so(twin, flash_onto):
+    result = flash_onto(twin, None, rollback=True)
+    assert result.board == "jetson-tx2"
+    assert any("edgekit,twin" in sign for sign in result.simulated)
+    assert flash_onto(twin, None, rollback=True).error is None
+
+
+def test_a_power_mode_that_the_board_has_not_is_refused_before_any_host_is_touched(twin, bundles, flash_onto):
+    told = []
+    with pytest.raises(BadConfig, match="power mode 'TURBO': this board has: 0 MAXN"):
+        flash_onto(twin, bundles["second"][0], keep=told, power_mode="TURBO")
+    assert not told
 
 
 def test_a_second_flash_at_the_same_time_is_told_of_the_first(twin, bundles, flash_onto):

@@ -9,9 +9,11 @@ import os
 import re
 import subprocess
 
+from ..errors import BadConfig
 from .store import read_json, write_json
 
 NOT_MEASURED = "not measured"
+CLOCKS_SET = "clocks at their maximum"  # among what was done
 JOURNAL = "power.json"
 _SECONDS = 60
 
@@ -38,18 +40,19 @@ def parse_mode(text):
 def power_set(home, modes, mode=None, clocks=False):
     """Set a power mode and static clocks while the block runs.
 
-    modes: [{"id", "name"}] of the board's profile; mode: a name or an id of them, or None; clocks: run jetson_clocks
+    modes: [{"id", "name"}] of the board's profile; mode: see ``mode_number``, or None; clocks: run jetson_clocks
     Yields the report: before, during, asked {mode, jetson_clocks}, done, refused (sentences), restored; the block's end
-    completes it. Asking for nothing only reports.
+    completes it. Asking for nothing only reports. Raises BadConfig for a mode that the board does not have.
     """
+    number = None if mode is None else mode_number(modes, mode)
     restore_left_over(home)
     before = read_mode()
     asked = {"mode": mode, "jetson_clocks": clocks}
     report = {"before": before, "during": before, "asked": asked, "done": [], "refused": [], "restored": []}
     journal = {"mode": None, "clocks": None}
     try:
-        if mode is not None:
-            _set_mode(home, modes, mode, report, journal)
+        if number is not None:
+            _set_mode(home, number, report, journal)
         if clocks:
             _set_clocks(home, report, journal)
         report["during"] = read_mode()
@@ -65,16 +68,12 @@ def restore_left_over(home):
     return _restore(home, journal) if journal else []
 
 
-def _set_mode(home, modes, wish, report, journal):
-    number = _mode_number(modes, wish)
+def _set_mode(home, number, report, journal):
     before = report["before"]["id"]
-    if number is None:
-        known = ", ".join("{} {}".format(m["id"], m["name"]) for m in modes) or "none"
-        report["refused"].append("power mode {}: this board has: {}".format(wish, known))
-    elif before == number:
+    if before == number:
         report["done"].append("power mode was {} already".format(number))
     elif before == NOT_MEASURED:
-        report["refused"].append("power mode {}: nvpmodel does not tell the present one to return to".format(wish))
+        report["refused"].append("power mode {}: nvpmodel does not tell the present one to return to".format(number))
     else:
         journal["mode"] = before
         write_json(os.path.join(home, JOURNAL), journal)
@@ -89,14 +88,26 @@ def _set_clocks(home, report, journal):
         return
     journal["clocks"] = stored
     write_json(os.path.join(home, JOURNAL), journal)
-    _try(["jetson_clocks"], "clocks at their maximum", report)
+    _try(["jetson_clocks"], CLOCKS_SET, report)
 
 
-def _mode_number(modes, wish):
+def mode_number(modes, wish):
+    """nvpmodel's number of a mode, by its name or number. A profile that lists no modes leaves a number to nvpmodel.
+
+    Raises BadConfig for a mode that the board does not have.
+    """
     for mode in modes:
         if str(wish).upper() in (str(mode["id"]), str(mode["name"]).upper()):
             return mode["id"]
-    return None
+    if not modes and str(wish).isdigit():
+        return int(wish)
+    known = ", ".join("{} {}".format(m["id"], m["name"]) for m in modes)
+    raise BadConfig(
+        "power mode {!r}: {}".format(
+            wish,
+            "this board has: " + known if known else "the board's profile names none; give the number for nvpmodel -m",
+        )
+    )
 
 
 def _restore(home, journal):

@@ -175,7 +175,7 @@ def bench(version, store, progress, wishes=None, force=False):
     """Measure in a process of its own. Returns what the workstation makes a row from.
 
     wishes: seconds, count, warmup (None: the profile's), power_mode, jetson_clocks
-    Asked for the same again, the answer is the earlier one, unless ``force``.
+    Asked for the same again, the answer is the earlier one, unless ``force``, or a power mode or clocks were refused.
     The answer: the worker's result, with "board" (``identity``), "power", "sensors", "engine" (its manifest), "bundle".
     """
     from ..artifact import read_artifact
@@ -184,7 +184,7 @@ def bench(version, store, progress, wishes=None, force=False):
     artifact = read_artifact(version.model)
     asked = {"artifact": artifact.digest, "job": _job(version, wishes), "wishes": wishes}
     kept = read_json(version.path(BENCH))
-    if kept and kept.get("asked") == asked and not force:
+    if kept and kept.get("asked") == asked and not kept["power"]["refused"] and not force:
         return dict(kept, skipped=True)
     facts, started = identity.identity(), time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
     facts["simulated"] += tensorrt_signs()

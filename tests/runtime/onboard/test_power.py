@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.runtime.errors import BadConfig
 from edgekit.runtime.onboard import identity, power
 from edgekit.runtime.onboard.store import write_json
 from tests.twin.sysroot import GPU, make_sysroot
@@ -89,9 +90,18 @@ def test_not_permitted_is_reported_and_nothing_changes(board):
 
 def test_a_mode_that_the_board_has_not(board):
     board.permit()
-    with power.power_set(board.home, MODES, "TURBO") as report:
-        assert board.mode == "0"
-    assert report["refused"] == ["power mode TURBO: this board has: 0 MAXN, 1 MAXQ, 3 MAXP_CORE_ARM"]
+    known = "power mode 'TURBO': this board has: 0 MAXN, 1 MAXQ, 3 MAXP_CORE_ARM"
+    with pytest.raises(BadConfig, match=known), power.power_set(board.home, MODES, "TURBO", clocks=True):
+        pytest.fail("measured in another mode than was asked for")
+    assert (board.mode, board.least_clock) == ("0", 114750000)
+
+
+def test_a_profile_that_lists_no_modes_leaves_the_number_to_nvpmodel(board):
+    board.permit()
+    with power.power_set(board.home, [], "3"):
+        assert board.mode == "3"
+    with pytest.raises(BadConfig, match="names none; give the number for nvpmodel -m"):
+        power.mode_number([], "MAXN")
 
 
 def test_the_mode_that_is_set_already(board):

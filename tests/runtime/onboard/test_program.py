@@ -80,7 +80,8 @@ def test_it_becomes_current_only_when_it_was_verified(board, version):
 
 
 def test_its_bench_becomes_a_row(board, stick, version, tmp_path):
-    code, told = board("bench", "--seconds", "0.1", "--count", "5", "--warmup", "1", "--power-mode", "MAXN")
+    words = ("bench", "--seconds", "0.1", "--count", "5", "--warmup", "1")
+    code, told = board(*words, "--power-mode", "0")
     assert code == 0
     assert told["board"]["simulated"] == []
     assert told["power"]["before"]["name"] == "not measured"
@@ -93,9 +94,13 @@ def test_its_bench_becomes_a_row(board, stick, version, tmp_path):
     assert row.verdict.status != "simulated"
     assert row.latency.count >= 5
     assert row.machine["room"]["disk_free_bytes"] > 0
-    again = board("bench", "--seconds", "0.1", "--count", "5", "--warmup", "1", "--power-mode", "MAXN")[1]
-    assert (again["skipped"], again["started"]) == (True, told["started"])
+    assert not board(*words, "--power-mode", "0")[1]["skipped"]  # it was refused, and may be permitted now
+    plain = board(*words)[1]
+    again = board(*words)[1]
+    assert (plain["skipped"], again["skipped"], again["started"]) == (False, True, plain["started"])
     assert not board("bench", "--seconds", "0.1", "--count", "6", "--warmup", "1")[1]["skipped"]
+    code, message = board(*words, "--power-mode", "TURBO")
+    assert (code, "power mode 'TURBO'" in message) == (2, True)
 
 
 def test_without_a_version_before_there_is_no_way_back(board, version):
