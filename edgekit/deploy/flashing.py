@@ -103,12 +103,13 @@ def flash(
     if rollback:
         if contents not in (None, BundleOptions()):
             raise BadConfig("--rollback goes back to what is on the board; nothing is bundled. Leave its options out")
-        work = _rollback_work(source)
+        results = _all(targets, _rollback_work(source), show)
     else:
         trusted = [key for path in options.trust for key in trust.read_keys(path)] or None
         file = _bundle_file(source, board, contents, show)
-        work = _flash_work(file, board, options, trusted)
-    results = _all(targets, work, show)
+        with tempfile.TemporaryDirectory(prefix="edgekit-flash-") as folder:
+            work = _flash_work(file, Path(folder) / "bundle", board, options, trusted, show)
+            results = _all(targets, work, show)
     measured = [result.row for result in results if result.row is not None]
     if out is not None and measured:
         from ..measure.report import report_json
@@ -205,16 +206,22 @@ def _name(facts: dict[str, Any]) -> str:
     return found.name if found else str(facts["model"])
 
 
-def _flash_work(file: Path, board: str | None, options: FlashOptions, trusted: list[bytes] | None) -> Work:
-    found = archive.read_bundle(str(file))
-    trust.check_signature(found, trusted, str(file))
-    name = found.index["board"]["name"]
-    if board is not None and name != board:
-        raise BadConfig(f"{file}: is a bundle for {name}, --board says {board}. Bundle it again for that board")
-    profile = load_board(name)
+def _flash_work(
+    file: Path, place: Path, board: str | None, options: FlashOptions, trusted: list[bytes] | None, show: Progress
+) -> Work:
+    """The work on one host. The bundle is unpacked to ``place`` before: a damaged one is refused before any is touched."""
+
+    def check(found: archive.Bundle) -> None:
+        trust.check_signature(found, trusted, str(file))
+        name = found.index["board"]["name"]
+        if board is not None and name != board:
+            raise BadConfig(f"{file}: is a bundle for {name}, --board says {board}. Bundle it again for that board")
+
+    found = archive.unpack(str(file), str(place), lambda done, total: show("", "check", done, total), check)
+    profile = load_board(found.index["board"]["name"])
     if options.power_mode is not None and options.measure:
         power.mode_number([mode.model_dump() for mode in profile.modes], options.power_mode)
-    return _Job(file, found, profile, trusted, options).run
+    return _Job(file, place, found, profile, trusted, options).run
 
 
 class _step:
@@ -243,17 +250,18 @@ class _step:
 
 
 class _Job:
-    """One bundle onto one host, step by step; every step may be repeated."""
+    """One bundle onto one host, step by step; every step may be repeated. place: where the bundle is unpacked here."""
 
     def __init__(
         self,
         file: Path,
+        place: Path,
         found: archive.Bundle,
         profile: Board,
         trusted: list[bytes] | None,
         options: FlashOptions,
     ) -> None:
-        self.file, self.bundle, self.profile = file, found, profile
+        self.file, self.place, self.bundle, self.profile = file, place, found, profile
         self.trusted, self.options = trusted, options
         self.sha256 = _sha256(file)
         self.size = file.stat().st_size
@@ -277,7 +285,7 @@ class _Job:
             if self.options.measure:
                 with _step(result, "bench", host, show) as step:
                     told = step.skip(agent.call("bench", version, *self._wishes(), *again, progress=step.progress))
-                    result.row = self._row(told)
+                    result.row = rows.row_from_board(told, self.profile, self.bundle.index, self.place)
 
     # -- the steps ----------------------------------------------------------------------------------------------------
     def _check(self, host: Host, facts: dict[str, Any]) -> str:
@@ -359,12 +367,6 @@ class _Job:
         if self.options.power_mode is not None:
             wishes += ["--power-mode", self.options.power_mode]
         return wishes + (["--jetson-clocks"] if self.options.jetson_clocks else [])
-
-    def _row(self, told: dict[str, Any]) -> Row:
-        with tempfile.TemporaryDirectory(prefix="edgekit-row-") as folder:
-            place = Path(folder) / "bundle"
-            archive.unpack(str(self.file), str(place))
-            return rows.row_from_board(told, self.profile, self.bundle.index, place)
 
 
 def _sha256(file: Path, size: int | None = None) -> str:
