@@ -81,6 +81,14 @@ def test_stacks_agree_with_their_operator_tables(board):
         assert stack.tensorrt_version[:2] >= tuple(int(part) for part in table.tensorrt.split("."))[:2]
 
 
+@pytest.mark.parametrize("release", ["35.6.4", "5.1.6", "35.5.0", "5.1.3"])
+@pytest.mark.parametrize("name", ["jetson-xavier-nx", "jetson-agx-xavier", "jetson-orin-nano", "jetson-agx-orin"])
+def test_the_last_jetpack_5_is_known_and_called_unconfirmed(name, release):
+    stack = load_board(name).stack(release)
+    assert (stack.tensorrt, stack.runtime) == ("8.5.2", "tensorrt10")
+    assert {"tensorrt", "cuda"} <= set(stack.unconfirmed)
+
+
 def test_a_stack_is_found_by_release_jetpack_and_name():
     board = load_board("jetson-tx2")
     assert board.stack().tensorrt == "8.2.1.8"

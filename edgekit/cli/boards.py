@@ -63,7 +63,7 @@ def _show_board(record: Mapping[str, Any]) -> None:
     for key, value in sections.items():
         if isinstance(value, list):
             print(f"\n{key}")
-            _show_list(value)
+            _show_list([_mode(one) for one in value] if key == "modes" else value)
         elif any(cell(part) != "-" for part in value.values()):
             print(f"\n{key}")
             _show_section(value)
@@ -81,6 +81,20 @@ def _show_section(values: Mapping[str, Any]) -> None:
                 print(f"  {name}{UNITS.get(key, '')}: {_text(part)}")
         elif cell(value) != "-":
             print(f"  {key.replace('_', ' ')}{UNITS.get(key, '')}: {_text(value)}")
+
+
+def _mode(mode: Mapping[str, Any]) -> dict[str, Any]:
+    """A power mode in columns that fit a terminal; its CPU is {kind: (cores, GHz)}."""
+    peaks = mode["peaks"] or {"gflops": {}, "bandwidth": None}
+    return {
+        "id": mode["id"],
+        "name": mode["name"],
+        "GPU MHz": mode["gpu_mhz"],
+        "EMC MHz": mode["emc_mhz"],
+        "cores, GHz": "\n".join(f"{count} {kind} {ghz:g}" for kind, (count, ghz) in mode["cpu"].items() if count),
+        "GFLOPS": "\n".join(f"{precision} {peak:g}" for precision, peak in peaks["gflops"].items()),
+        "GB/s": peaks["bandwidth"],
+    }
 
 
 def _show_list(records: Sequence[Mapping[str, Any]]) -> None:

@@ -209,7 +209,7 @@ def _name(facts: dict[str, Any]) -> str:
 def _flash_work(
     file: Path, place: Path, board: str | None, options: FlashOptions, trusted: list[bytes] | None, show: Progress
 ) -> Work:
-    """The work on one host. The bundle is unpacked to ``place`` before: a damaged one is refused before any is touched."""
+    """The work on one host. The bundle is unpacked to ``place`` at once: a damaged one is refused before any work."""
 
     def check(found: archive.Bundle) -> None:
         trust.check_signature(found, trusted, str(file))
@@ -271,7 +271,7 @@ class _Job:
             agent = _agent(host)
             facts = agent.call("identify")
             result.board, result.simulated = self._check(host, facts), list(facts["simulated"])
-            result.previous = facts["store"]["current"]
+            result.version, result.previous = facts["store"]["current"], facts["store"]["previous"]
         with agent.holding(_who()):
             version = self._bring(agent, host, result, show)
             again = ["--force"] if self.options.force else []

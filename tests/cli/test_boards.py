@@ -5,6 +5,7 @@ import json
 import onnx
 import pytest
 
+from edgekit.board import board_names
 from edgekit.cli import main
 from tests.conversion.test_lint import VECTOR, i64, model
 
@@ -62,4 +63,21 @@ def test_mistakes_of_an_import(options, told, tmp_path, capsys):
 
 def test_peaks_have_their_units_behind_them(capsys):
     assert main(["boards", "show", "jetson-tx2"]) == 0
-    assert "fp32 665.9, fp16 1331.7 GFLOPS, bandwidth 59.7 GB/s" in capsys.readouterr().out
+    assert "  fp16 GFLOPS: 1331.7\n  bandwidth GB/s: 59.7" in capsys.readouterr().out
+
+
+def test_power_modes_are_readable_on_a_terminal_of_80_columns(capsys, monkeypatch):
+    monkeypatch.setattr("edgekit.cli.output._WIDE", 80)
+    assert main(["boards", "show", "jetson-tx2"]) == 0
+    out = capsys.readouterr().out
+    table = out[out.index("\nmodes\n") : out.index("\ncamera\n")]
+    assert max(map(len, table.splitlines())) <= 80
+    for whole in ("MAXP_CORE_DENVER", "1 denver2 2", "1 a57 2", "fp16 1148.9", "51.2"):
+        assert whole in table
+    assert "0 denver2" not in table  # cores that are off
+
+
+@pytest.mark.parametrize("name", board_names())
+def test_every_board_is_shown(name, capsys):
+    assert main(["boards", name]) == 0
+    assert f"name: {name}" in capsys.readouterr().out

@@ -78,6 +78,7 @@ REFUSED = [
     ({"pins": ["nothing"]}, BadConfig, "pins: no floating point layer is called nothing"),
     ({"nms": "graph"}, BadConfig, "this head needs none"),
     ({"builder": "tensorrt9"}, BadConfig, "builder: expected one of"),
+    ({"builder": "tensorrt10"}, BoardLacks, r"TensorRT 8.2.1.8 is installed here, which takes tensorrt8;.*--release"),
 ]
 
 

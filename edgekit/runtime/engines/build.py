@@ -217,7 +217,8 @@ def build_here(source, target, options, progress):
     trt = load_tensorrt()
     facts = dict(cuda.facts(), tensorrt=trt.__version__, l4t=l4t())
     check_ability(options, facts)
-    builder = choose_builder(trt.__version__, options.builder)(trt)
+    check_version(trt.__version__, options.builder)
+    builder = choose_builder(trt.__version__)(trt)
     check_nms(options.nms, builder.name, artifact.manifest.get("postprocess") or {})
     place = caches.timing_cache_file(options, facts)
     with cuda:
@@ -291,6 +292,17 @@ def load_tensorrt():
                 sys.executable, error
             )
         ) from error
+
+
+def check_version(version, builder):
+    """Raise BoardLacks when a builder was asked for and the TensorRT that is installed takes another one."""
+    if builder not in (None, builder_for(version)):
+        raise BoardLacks(
+            "TensorRT {} is installed here, which takes {}; {} was asked for. Bundle for the software that this board "
+            "has: edgekit bundle ARTIFACT --board BOARD --release RELEASE".format(
+                version, builder_for(version), builder
+            )
+        )
 
 
 def choose_builder(version, name=None):
