@@ -510,12 +510,10 @@ def _up_to_date(out: Path, key: str) -> Artifact | None:
 
 
 def _golden_images(artifact: Artifact) -> list[Path]:
-    """Real images for comparing boxes; those that the recipe measures on, or calibrates with."""
-    from .data.calibration import load_set
+    """Real images for comparing boxes."""
+    from .data.calibration import recipe_images
 
-    recipe = artifact.manifest["recipe"]
-    name = recipe.get("evaluation") or (recipe.get("quantize") or {}).get("calibration")
-    return list(load_set(name).images[:GOLDEN_IMAGES]) if name else []
+    return recipe_images(artifact.manifest["recipe"], GOLDEN_IMAGES)
 
 
 def _measure_accuracy(artifact: Artifact, coco: CocoSet, runtime: str, progress: Progress | None) -> Metrics:

@@ -45,6 +45,9 @@ def flash(
     ] = None,
     precision: Annotated[str | None, typer.Option(help="Of an artifact that is bundled first.")] = None,
     data: Annotated[str | None, typer.Option(help="Its evaluation set: a name, a COCO file, or none.")] = None,
+    golden: Annotated[
+        str | None, typer.Option(help="Its images that prove the boxes: a folder or a set; else the first of its set.")
+    ] = None,
     nms: Annotated[str, typer.Option(help="Its NMS: host, or graph: inside the engine.")] = "host",
     release: Annotated[str | None, typer.Option(help="JetPack or L4T release of its boards, if not the last.")] = None,
     measure: Annotated[bool, typer.Option("--bench/--no-bench", help="Measure after verifying.")] = True,
@@ -72,7 +75,7 @@ def flash(
 
     ssh = SshOptions(ssh_config, python)
     wishes = FlashOptions(ssh, tuple(trust or ()), measure, seconds, power_mode, jetson_clocks, force)
-    contents = BundleOptions(precision=precision, data=data, nms=nms, release=release)
+    contents = BundleOptions(precision=precision, data=data, golden=golden, nms=nms, release=release)
     with _watching(hosts or []) as progress:
         results = edgekit.flash(
             source,

@@ -181,9 +181,7 @@ def _half(artifact: Artifact, runtime: str, options: EngineOptions, tell: Phases
 
 
 def _scan_images(artifact: Artifact) -> list[Path]:
-    """Real images of the recipe: those that it measures on, or calibrates with; none where it names none."""
-    from ..data.calibration import load_set
+    """Real images of the recipe; none where it names none."""
+    from ..data.calibration import recipe_images
 
-    recipe = artifact.manifest.get("recipe", {})
-    name = recipe.get("evaluation") or (recipe.get("quantize") or {}).get("calibration")
-    return list(load_set(name).images[:SCAN_IMAGES]) if name else []
+    return recipe_images(artifact.manifest.get("recipe", {}), SCAN_IMAGES)

@@ -5,7 +5,7 @@ The same name gives the same pixels everywhere, so an INT8 model or an mAP can b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -138,6 +138,15 @@ def load_set(name_or_path: str | Path, base: Path | None = None, progress: Progr
     problems.raise_any()
     digest = value_sha256([[entry.sha256 for entry in values.images], values.annotations_sha256])
     return ImageSet(values.name, folder, images, annotations, digest, root, values.purpose)
+
+
+def recipe_images(recipe: Mapping[str, Any], most: int) -> list[Path]:
+    """Up to ``most`` real images that a recipe names: those that it measures on, calibrates with or was imported with.
+
+    Empty where it names none. Raises as ``load_set`` for a set that is gone.
+    """
+    name = recipe.get("evaluation") or (recipe.get("quantize") or {}).get("calibration") or recipe.get("images")
+    return list(load_set(name).images[:most]) if name else []
 
 
 def _find(name_or_path: str | Path, base: Path | None) -> Path:

@@ -294,16 +294,16 @@ def _evaluation(artifact: Artifact, options: BundleOptions) -> CocoSet | None:
 
 
 def _golden_sources(artifact: Artifact, options: BundleOptions, coco: CocoSet | None) -> list[Path]:
-    from ..data.calibration import load_set
+    from ..data.calibration import load_set, recipe_images
 
     if options.golden:
         return list(load_set(options.golden).images[:GOLDEN_IMAGES])
     if coco is not None and coco.samples:
         return [sample.path for sample in coco.samples[:GOLDEN_IMAGES]]
-    name = (artifact.manifest.get("recipe", {}).get("quantize") or {}).get("calibration")
-    if name is None:
+    found = recipe_images(artifact.manifest.get("recipe", {}), GOLDEN_IMAGES)
+    if not found:
         raise BadConfig(f"{artifact.path}: its recipe names no images. Give some real ones: --golden FOLDER")
-    return list(load_set(name).images[:GOLDEN_IMAGES])
+    return found
 
 
 def _write_golden(folder: Path, artifact: Artifact, images: Sequence[Path], progress: Progress) -> None:

@@ -68,7 +68,8 @@ def import_onnx(
 
     layout: a name (see LAYOUTS), or a YAML file that says which output is what (see LayoutSpec)
     classes: names, or a text file with one on each line; None takes those that the file itself names
-    images: real images, or folders of them, of which the first few show the network; else some that ship with EdgeKit
+    images: real images, or folders of them, of which the first few show the network; else some that ship with EdgeKit.
+        One folder is remembered: what comes later looks at its images too (FP16's overflow, a bundle's golden boxes)
     out: the artifact's folder, by default ``runs/<file's name>/onnx``
 
     Raises BadInput for a file that is no usable ONNX, BadConfig for a layout, size or class list that does not fit it,
@@ -81,18 +82,20 @@ def import_onnx(
     fields = _preprocess_fields(layout, options)
     _postprocess("none", options)
     parents = {"file": _digest(path)}
-    key = value_sha256({"step": "import", "parents": parents, "layout": layout, "options": asdict(options)})
+    kept = _kept_images(images)
+    asked = {"layout": layout, "options": asdict(options), "images": kept}
+    key = value_sha256({"step": "import", "parents": parents, **asked})
     out = check_place(Path(out or Path("runs") / path.stem / "onnx"))
     manifest: dict[str, Any] = {"parents": parents, "key": key}
     with tempfile.TemporaryDirectory(prefix="edgekit-import-") as scratch:
         tell("reading the file", 0, STEPS)
         plain = Path(scratch) / "model.onnx"
-        asked = {"source": str(path), "target": str(plain), "layout": layout, "classes": names}
-        found = run_in_child(
-            "edgekit.conversion.imports.convert:convert", {**asked, "options": asdict(options)}, "import", path
-        )
+        request = {"source": str(path), "target": str(plain), "layout": layout, "classes": names}
+        request["options"] = asdict(options)
+        found = run_in_child("edgekit.conversion.imports.convert:convert", request, "import", path)
         preprocess = _preprocess(tuple(found["size"]), fields)
         manifest |= _manifest(path, layout, found, preprocess, options)
+        manifest["recipe"]["images"] = kept
         with new_artifact(out, "onnx", manifest) as folder:
             tell("simplifying", 1, STEPS)
             target = Path(folder) / "model.onnx"
@@ -126,6 +129,12 @@ def _check_layout(layout: str) -> None:
 
 def _golden_images() -> list[Path]:
     return sorted((share("calibration") / GOLDEN_SET / "images").glob("*.jpg"))[:GOLDEN_IMAGES]
+
+
+def _kept_images(images: Sequence[Path]) -> str:
+    """The set of real images that the artifact names: the folder that was given, or the shipped one."""
+    one_folder = len(images) == 1 and Path(images[0]).is_dir()
+    return str(Path(images[0]).resolve()) if one_folder else GOLDEN_SET
 
 
 def given_names(classes: str | Path | Sequence[str] | None) -> list[str] | None:

@@ -1,6 +1,7 @@
 """The verb: artifacts that work like our own, and mistakes that are told in one sentence."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgekit.conversion.imports.inputs import class_names
 from edgekit.conversion.imports.layouts import LAYOUTS
 from edgekit.conversion.imports.look import judge
 from edgekit.conversion.imports.verb import ImportOptions, given_names, import_onnx
+from edgekit.data.calibration import recipe_images
 from edgekit.paths import share
 from edgekit.runtime.artifact import read_artifact
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput
@@ -63,6 +65,21 @@ def test_an_imported_file_is_an_artifact_like_our_own(files, tmp_path):
     assert len(found) > 0
     again = import_onnx(files["v8"], layout="yolov8", classes=NAMES, images=photos, out=tmp_path / "again")
     assert again.digest == made.digest
+
+
+@pytest.mark.slow
+def test_the_artifact_remembers_real_images_for_what_comes_later(files, tmp_path):
+    """FP16 is looked at for overflow, and a bundle proves its boxes, on the user's images or on those that ship."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for photo in sorted((share("calibration") / "dhaka-eval" / "images").glob("*.jpg"))[:2]:
+        shutil.copy(photo, folder)
+    given = {"layout": "yolov8", "classes": NAMES}
+    mine = import_onnx(files["v8"], **given, images=[folder], out=tmp_path / "a").manifest["recipe"]
+    assert recipe_images(mine, 8) == sorted(folder.iterdir())
+    one = [next(folder.iterdir())]
+    files_only = import_onnx(files["v8"], **given, images=one, out=tmp_path / "b").manifest["recipe"]
+    assert {p.parent.parent.name for p in recipe_images(files_only, 8)} == {"dhaka-eval"}
 
 
 def test_the_users_preprocessing_wins_over_the_layouts(files, tmp_path):
