@@ -90,8 +90,13 @@ def import_onnx(
     with tempfile.TemporaryDirectory(prefix="edgekit-import-") as scratch:
         tell("reading the file", 0, STEPS)
         plain = Path(scratch) / "model.onnx"
-        request = {"source": str(path), "target": str(plain), "layout": layout, "classes": names}
-        request["options"] = asdict(options)
+        request = {
+            "source": str(path),
+            "target": str(plain),
+            "layout": layout,
+            "classes": names,
+            "options": asdict(options),
+        }
         found = run_in_child("edgekit.conversion.imports.convert:convert", request, "import", path)
         preprocess = _preprocess(tuple(found["size"]), fields)
         manifest |= _manifest(path, layout, found, preprocess, options)

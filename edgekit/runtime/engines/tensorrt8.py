@@ -14,7 +14,8 @@ class Tensorrt8(object):
 
     name = "tensorrt8"
     typed = False  # precision is chosen by flags, not by the file's types
-    suppressions = ("plugin",)  # ways of NMS in the engine; the first is what "graph" means
+    # ways of NMS in the engine; the first is what "graph" means
+    suppressions = ("plugin",)  # type: tuple[str, ...]
 
     def __init__(self, trt):
         self.trt = trt
