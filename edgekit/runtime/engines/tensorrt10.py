@@ -9,7 +9,7 @@ class Tensorrt10(Tensorrt8):
     """The same steps as with 8.2; the workspace is one of several memory pools, and NMS may be a layer of its own."""
 
     name = "tensorrt10"
-    suppressions = ("plugin", "layer")
+    suppressions = ("plugin", "layer")  # type: tuple[str, ...]
 
     def _create_network(self, builder):
         """Explicit batch is the only kind from 10.0 on, where its flag is deprecated; 8.x still asks for it."""
