@@ -56,10 +56,13 @@ class Store(object):
             return found
         if os.path.isfile(os.path.join(str(wish), archive.INDEX)):
             return os.path.abspath(str(wish))
-        path = self.version_path(wish)
+        return self._installed(wish)
+
+    def _installed(self, digest):
+        path = self.version_path(digest)
         if not os.path.isdir(path):
             have = ", ".join(self.versions()) or "none"
-            raise ArtifactError("version {}: not installed here; installed: {}".format(wish, have))
+            raise ArtifactError("version {}: not installed here; installed: {}".format(digest, have))
         return path
 
     def versions(self):
@@ -84,7 +87,7 @@ class Store(object):
 
     def activate(self, digest):
         """Make a verified version the current one; the one before becomes ``previous``. Returns both names."""
-        target, before = self.version_path(digest), self._linked("current")
+        target, before = self._installed(digest), self._linked("current")
         report = read_json(os.path.join(target, "verify.json"))
         if not report or not report.get("same"):
             raise ArtifactError(

@@ -60,6 +60,11 @@ def test_only_a_verified_version_becomes_current(same, store, version):
     assert store.state()["current"] == NAMES[0]
 
 
+def test_a_version_that_is_not_there_cannot_become_current(store):
+    with pytest.raises(ArtifactError, match=r"version 0123456789abcdef: not installed here; installed: none"):
+        store.activate("0123456789abcdef")
+
+
 def test_rollback_needs_a_whole_version_before(store, version):
     with pytest.raises(ArtifactError, match="no previous version"):
         store.rollback()
