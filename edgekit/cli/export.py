@@ -34,4 +34,11 @@ def export(
 
     with work(out) as progress:
         artifact = pipeline.export(source, out=out, board=board, overrides=overrides or [], progress=progress)
-    show_artifact(artifact, json, "edgekit quantize {path}")
+    show_artifact(artifact, json, _next(board))
+
+
+def _next(board: str) -> str:
+    """A Jetson is given the file as it is, and checked for it first; a CPU wants INT8."""
+    from edgekit.board import load_board
+
+    return f"edgekit lint {{path}} --board {board}" if load_board(board).kind == "jetson" else "edgekit quantize {path}"

@@ -183,3 +183,12 @@ def test_a_long_convention_does_not_touch_its_number(monkeypatch, capsys):
     monkeypatch.setattr(edgekit, "complexity", lambda *_, **__: found, raising=False)
     assert main(["complexity", "m.onnx"]) == 0
     assert "counted as elementwise-flops  9 = " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("board", "then"),
+    [("jetson-tx2", "edgekit lint {} --board jetson-tx2"), ("x86-1t", "edgekit quantize {}")],
+)
+def test_what_comes_after_an_export_depends_on_the_board(board, then, pipeline, artifact, capsys):
+    assert main(["export", "r", "--board", board]) == 0
+    assert f"Next: {then.format(artifact.path)}\n" in capsys.readouterr().out
