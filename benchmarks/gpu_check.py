@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from functools import partial
@@ -69,7 +69,7 @@ class Check(NamedTuple):
 
 def main() -> int:
     try:
-        return run(arguments())
+        return run(parse())
     except EdgeKitError as error:  # a mistake in the call; what fails on the GPU is a check's result
         sys.stderr.write(f"{error}\n")
         return 2
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     return int(any(check.status == FAILED for check in checks))
 
 
-def arguments() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument(
@@ -105,7 +105,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=8, help=f"how many of the {SHIPPED} shipped images")
     parser.add_argument("--seconds", type=float, default=0.0, help="time each session for so long; 0: take no times")
     parser.add_argument("--log", type=Path, help="the Markdown file that gets an entry")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not 1 <= options.images <= SHIPPED:
         parser.error(f"--images: expected 1 to {SHIPPED}, got {options.images}")
     if options.seconds < 0:
