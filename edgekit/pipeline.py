@@ -322,13 +322,13 @@ def data_recipe(
     }
 
 
-def data_convert(coco: CocoSet, *, out: Path, layout: str = "coco") -> Path:
-    """Write a set as a COCO file, or as a folder in the YOLO text layout. Returns the file that describes it."""
+def data_convert(coco: CocoSet, *, out: Path, layout: str = "coco", split: str = "train") -> Path:
+    """Write a set as a COCO file, or as a ``split`` of a folder in the YOLO text layout; returns what describes it."""
     from .data.coco import write_coco
     from .data.formats import yolo
 
     if layout == "yolo":
-        return yolo.write(coco, out)
+        return yolo.write(coco, out, split)
     if layout != "coco":
         raise unknown_name("layout to write", layout, ["coco", "yolo"], "")
     return write_coco(coco, out)

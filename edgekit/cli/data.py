@@ -18,6 +18,7 @@ edgekit data check edgekit-road-traffic4 data.root=~/data
 edgekit data stats VOC2007/ImageSets/Main/train.txt --layout voc --out sheet.png
 edgekit data convert labels/train.json --layout bdd100k --images images/train --map bdd100k-traffic4 --out train.json
 edgekit data convert train.json --to yolo --out my-yolo
+edgekit data convert val.json --to yolo --split val --out my-yolo
 """
 
 COLUMNS = {
@@ -58,6 +59,14 @@ class Written(str, Enum):
     yolo = "yolo"
 
 
+class Split(str, Enum):
+    """Of a YOLO folder."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
 def data(
     action: Annotated[Action, typer.Argument(metavar="check|stats|convert", help="What to do.")],
     annotations: Annotated[
@@ -77,6 +86,7 @@ def data(
         Path | None, typer.Option("--out", "-o", help="stats: a picture of labelled images; convert: what to write.")
     ] = None,
     to: Annotated[Written, typer.Option(help="convert: the layout to write.")] = Written.coco,
+    split: Annotated[Split, typer.Option(help="convert --to yolo: the split that it becomes.")] = Split.train,
     json: options.Json = False,
 ) -> None:
     """Check, describe or convert annotated images.
@@ -99,7 +109,7 @@ def data(
         return
     if overrides:
         raise typer.BadParameter(f"{overrides[0]}: only a recipe takes KEY=VALUE")
-    _check_out(action, out, to)
+    _check_out(action, out, to, split)
     with work(out, interrupted="nothing was written") as progress:
         coco = pipeline.data_check(
             annotations,
@@ -110,27 +120,35 @@ def data(
             frame_stride=frame_stride,
             progress=progress,
         )
-        written = pipeline.data_convert(coco, out=out, layout=to.value) if out and action is Action.convert else None
+        written = None
+        if out and action is Action.convert:
+            written = pipeline.data_convert(coco, out=out, layout=to.value, split=split.value)
         stats = pipeline.data_stats(coco, sheet=out if action is Action.stats else None)
     if json:
         print_json({**stats, "written": written})
     elif written is not None:
         print(written)
+        _show_notes(stats, err=True)
     else:
         _show(stats, brief=action is Action.check)
 
 
-def _check_out(action: Action, out: Path | None, to: Written) -> None:
+def _check_out(action: Action, out: Path | None, to: Written, split: Split) -> None:
     """Before thousands of images are read."""
+    from ..data.formats.yolo import check_split
     from ..measure.draw import check_picture
     from ..runtime.artifact import check_place
 
+    if split is not Split.train and not (action is Action.convert and to is Written.yolo):
+        raise typer.BadParameter("--split is of a YOLO folder: only convert --to yolo takes it")
     if action is Action.check and out is not None:
         raise typer.BadParameter("check writes nothing, so leave --out away; stats and convert write")
     if action is Action.convert:
         if out is None:
             raise typer.BadParameter("convert needs --out: a file for coco, a folder for yolo")
         check_place(out, "folder" if to is Written.yolo else "file")
+        if to is Written.yolo:
+            check_split(out, split.value)
     elif out is not None:
         check_picture(out)
 
@@ -163,8 +181,7 @@ def _show_recipe(found: dict[str, Any], brief: bool) -> None:
         ]
         show_table(rows, {"source": "source", "split": "split", **COLUMNS})
     print(f"images per epoch: {found['images_per_epoch']}")
-    for note in found["notes"]:
-        print(f"note: {note}")
+    _show_notes(found)
 
 
 def _per_class(one: dict[str, Any], key: str) -> dict[str, Any]:
@@ -172,11 +189,16 @@ def _per_class(one: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _show(stats: dict[str, Any], brief: bool) -> None:
-    per_class, notes = stats.pop("per_class"), stats.pop("notes")
+    per_class = stats.pop("per_class")
     if not brief:
         show_table([{"class": name, **values} for name, values in per_class.items()], COLUMNS)
     sizes = stats.pop("image_sizes")
     few = dict(list(sizes.items())[:5])
-    show_values({**stats, "image_sizes": {**few, **({"others": len(sizes) - 5} if len(sizes) > 5 else {})}})
-    for note in notes:
-        print(f"note: {note}")
+    values = {key: value for key, value in stats.items() if key != "notes"}
+    show_values({**values, "image_sizes": {**few, **({"others": len(sizes) - 5} if len(sizes) > 5 else {})}})
+    _show_notes(stats)
+
+
+def _show_notes(found: dict[str, Any], err: bool = False) -> None:
+    for note in found["notes"]:
+        typer.echo(f"note: {note}", err=err)

@@ -229,6 +229,56 @@ def test_yolo_writes_what_it_reads(tmp_path):
         assert other.labels.tolist() == sample.labels[~sample.ignore].tolist()
 
 
+def files_of(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
+
+
+def coco_of(folder, names, classes=("car", "bus"), **flags):
+    """A COCO set of pictures, with one box of the second class in the first of them."""
+    (width, height), *_ = (size(photo(folder / "pictures", name)) for name in names)
+    content = {
+        "images": [{"id": i, "file_name": n, "width": width, "height": height} for i, n in enumerate(names)],
+        "annotations": [{"id": 1, "image_id": 0, "category_id": 2, "bbox": [0, 0, 8, 8], **flags}],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(classes, 1)],
+    }
+    (folder / "set.json").write_text(json.dumps(content))
+    return read_set(folder / "set.json", folder / "pictures")
+
+
+def test_yolo_splits_stand_side_by_side(tmp_path):
+    yolo.write(coco_of(tmp_path, ["a.jpg"]), tmp_path / "y")
+    yolo.write(coco_of(tmp_path, ["b.jpg"], ignore=1), tmp_path / "y", "val")
+    images, labels = ("images/train/a.jpg", "images/val/b.jpg"), ("labels/train/a.txt", "labels/val/b.txt")
+    assert files_of(tmp_path / "y") == ["data.yaml", *images, *labels]
+    for split, boxes in (("train", 1), ("val", 0)):
+        again = read_set(Path(f"{tmp_path / 'y'}#{split}"), Path(), layout="yolo")
+        assert [len(s.boxes) for s in again.samples] == [boxes]
+
+
+@pytest.mark.parametrize(
+    ("classes", "split", "said"),
+    [
+        (("car", "bus"), "train", r"images/train: is there already.*--split val"),
+        # the same indices would mean other classes
+        (("bus", "car"), "val", r"names car, bus, and what is to be written bus, car.*--classes car,bus"),
+    ],
+)
+def test_yolo_does_not_mix_sets(tmp_path, classes, split, said):
+    yolo.write(coco_of(tmp_path, ["a.jpg"]), tmp_path / "y")
+    before = files_of(tmp_path / "y")
+    with pytest.raises(BadConfig, match=said):
+        yolo.write(coco_of(tmp_path, ["b.jpg"], classes), tmp_path / "y", split)
+    assert files_of(tmp_path / "y") == before
+
+
+def test_yolo_is_written_whole_or_not_at_all(tmp_path):
+    """Two pictures that would share a text file are found out when the first one has been written."""
+    twins = coco_of(tmp_path, ["a.jpg", "a.png"])
+    with pytest.raises(BadInput, match=r"a\.png: another image differs only.*a\.txt"):
+        yolo.write(twins, tmp_path / "y")
+    assert files_of(tmp_path / "y") == []
+
+
 def test_an_unknown_layout_offers_the_nearest():
     with pytest.raises(BadConfig, match="Did you mean yolo"):
         read_set(Path("a"), Path("b"), layout="yolov5")

@@ -3,31 +3,37 @@
 Each line is ``class x y width height``: the class's index, and the box's centre and size as shares of the image. A line
 with more numbers is a polygon, whose bounding box is taken. An image without a text file has no objects.
 
-``annotations`` is the ``data.yaml``, with ``#SPLIT`` behind it for another split than ``train``: ``data.yaml#val``.
+``annotations`` is the ``data.yaml`` or its folder, with ``#SPLIT`` behind it for another split than ``train``:
+``data.yaml#val``.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from ...config import read_mapping
 from ...runtime.artifact import new_file
-from ...runtime.errors import BadInput
-from ..coco import CocoSet
+from ...runtime.errors import BadConfig, BadInput
+from ..coco import CocoSet, Sample
 from ..imagefile import SUFFIXES
 from ..problems import Problems
 from .content import CocoBuilder
+
+CONFIG = "data.yaml"
 
 
 def read(annotations: Path, images: Path) -> tuple[dict[str, Any], Path]:
     """COCO object and image folder, which is the set's own: ``images`` is not needed."""
     text, _, split = str(annotations).partition("#")
-    file = Path(text)
+    file = Path(text) / CONFIG if Path(text).is_dir() else Path(text)
     if not file.is_file():
         raise BadInput(
             f"{file}: no such file; the YOLO layout is described by a data.yaml. Give data.yaml#val for a split"
@@ -53,36 +59,67 @@ def label_file(image: Path) -> Path:
     return Path(*parts)
 
 
+def check_split(folder: Path, split: str) -> None:
+    """Raises BadConfig where ``write`` would mix its images with others: what lies there stays as it is."""
+    for kind in ("images", "labels"):
+        if (folder / kind / split).exists():
+            raise BadConfig(
+                f"{folder / kind / split}: is there already, and two sets in one split could not be told apart again. "
+                "Name another split (--split val) or folder, or remove it."
+            )
+
+
 def write(coco: CocoSet, folder: Path, split: str = "train") -> Path:
-    """Write a set's boxes as text files below ``folder``/labels/``split``, with links to its images; returns data.yaml.
+    """Write a set as the split of a YOLO folder: text files, and links to its images; returns data.yaml.
 
-    Ignored boxes are left out: the layout cannot say so. Existing files of the same names are replaced.
+    It appears whole or not at all. Other splits of the folder stay, if they have the same classes: their lines hold
+    indices into the one list of names. Ignored boxes are left out, for the layout cannot say so.
+
+    Raises BadConfig for a split that is there already, and for a folder whose classes are others.
     """
-    for sample in coco.samples:
-        name = sample.path.relative_to(coco.images)
-        place = folder / "images" / split / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            place.symlink_to(sample.path.resolve())
-        scale = np.array([sample.width, sample.height] * 2, np.float64)
-        corners = sample.boxes[~sample.ignore] / scale
-        centres, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
-        rows = zip(sample.labels[~sample.ignore], np.concatenate([centres, sizes], 1), strict=True)
-        label_file(place).parent.mkdir(parents=True, exist_ok=True)
-        with new_file(label_file(place)) as handle:
-            handle.writelines(f"{label} " + " ".join(f"{v:.6f}" for v in values) + "\n" for label, values in rows)
-    return _write_config(folder, coco.classes, split)
-
-
-def _write_config(folder: Path, classes: Sequence[str], split: str) -> Path:
-    import yaml
-
-    file = folder / "data.yaml"
-    config = read_mapping(file) if file.is_file() else {"path": "."}
-    config |= {split: f"images/{split}", "names": dict(enumerate(classes))}
-    with new_file(file) as handle:
+    check_split(folder, split)
+    config = _joined(folder / CONFIG, coco.classes, split)
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{split}.", dir=folder))
+    try:
+        for kind in ("images", "labels"):
+            (beside / kind / split).mkdir(parents=True)
+            (folder / kind).mkdir(exist_ok=True)
+        for sample in coco.samples:
+            _write_sample(sample, beside / "images" / split / sample.path.relative_to(coco.images))
+        for kind in ("labels", "images"):
+            (beside / kind / split).rename(folder / kind / split)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    with new_file(folder / CONFIG) as handle:  # last: what it does not name is not there for a reader
         yaml.safe_dump(config, handle, sort_keys=False)
-    return file
+    return folder / CONFIG
+
+
+def _write_sample(sample: Sample, place: Path) -> None:
+    """A link to the image at ``place``, and its boxes where ``label_file`` looks for them."""
+    file = label_file(place)
+    if file.exists():
+        raise BadInput(f"{sample.path}: another image differs only in its suffix, and both would need {file.name}")
+    for needed in (place, file):
+        needed.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(sample.path.resolve())
+    corners = sample.boxes[~sample.ignore] / np.array([sample.width, sample.height] * 2, np.float64)
+    values = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
+    rows = zip(sample.labels[~sample.ignore], values, strict=True)
+    file.write_text("".join(f"{label} " + " ".join(f"{v:.6f}" for v in row) + "\n" for label, row in rows))
+
+
+def _joined(file: Path, classes: Sequence[str], split: str) -> dict[str, Any]:
+    """The folder's data.yaml with one more split. Raises BadConfig where its lines would mean other classes."""
+    config = read_mapping(file) if file.is_file() else {"path": "."}
+    known = _names(file, config["names"]) if "names" in config else list(classes)
+    if known != list(classes):
+        raise BadConfig(
+            f"{file}: names {', '.join(known)}, and what is to be written {', '.join(classes)}. All splits share one "
+            f"list: give --classes {','.join(known)}, or another folder."
+        )
+    return config | {split: f"images/{split}", "names": dict(enumerate(classes))}
 
 
 def _root(file: Path, config: dict[str, Any]) -> Path:
