@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +37,8 @@ def zoo(
     """List the recipes: parameters, GOPS, FP32 size, anchors or cells, paper, weights, and what they were measured at.
 
     One multiply-accumulate is two operations in GOPS. With --papers each printed figure has a mark: exact (ours rounds
-    to it), fitted (a reading of what the paper leaves open, within 1 %) or open (not met; docs/readings.md says why).
+    to it), fitted (a reading of what the paper leaves open, within 1 %) or open (not met; why is told below the table,
+    and what was tried in docs/readings.md).
     """
     import edgekit
 
@@ -45,6 +47,7 @@ def zoo(
         print_json(records)
     elif papers:
         show_table([_compared(record) for record in records], PAPERS)
+        _show_open(records)
     else:
         show_records([_short(record) for record in records])
 
@@ -52,6 +55,16 @@ def zoo(
 def _compared(record: dict[str, Any]) -> dict[str, Any]:
     formats = {"ours": "{:.5g}", "ratio": "{:.4f}"}
     return {**record, **{key: text.format(record[key]) for key, text in formats.items() if key in record}}
+
+
+def _show_open(records: list[dict[str, Any]]) -> None:
+    """How many figures have each mark, and why the open ones are not met."""
+    counts = Counter(record["mark"] for record in records)
+    print(", ".join(f"{counts[mark]} {mark}" for mark in ("exact", "fitted", "open")))
+    for record in records:
+        if record["mark"] == "open":
+            what = f"{record['system']}, {record['metric']} {record['printed']} ({record['paper']})"
+            print(f"open: {what}: {record['note']}")
 
 
 def _short(record: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ digit, so that a ratio between a paper's figure and ours compares networks and n
 
 macs         multiply-accumulates of convolutions and matrix products
 flops        2 x macs
+macs-dense   macs of all but depthwise convolutions, a layer of their own in the authors' Caffe (Tiny-DSOD)
 darknet      what darknet prints as BFLOPs (CSPNet, PRN, YOLOv3): 2 x macs, and the window of every local pooling
 elementwise  what a counter of PyTorch modules adds up (the style of thop): macs, biases, 2 per normalised value, 1 per
              activated or resized one, the window of local average pooling, and transposed convolutions at their
@@ -14,6 +15,9 @@ elementwise-flops  twice that (DenseNet-201-Elastic's 8.77 G in CSPNet, table 3)
 A network is first turned into operations, from its modules (``module_operations``) or from its ONNX file
 (``onnx_operations``); a convention is a function of one operation. Global pooling, concatenation, addition and
 multiplication are free in all of them.
+
+Published files also hold layers that no output depends on. They are no part of our networks, and are added to a count
+by name where a paper counted them (``Unused``).
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ class Operation:
     kind: one of KINDS;  macs: multiply-accumulates, 0 where there are none
     outputs: how many values it writes;  bias: does it add one value to each of them
     window: kernel height x width of a pooling;  spread: output positions per input position of a transposed convolution
+    depthwise: is it a convolution of every channel by itself
     """
 
     name: str
@@ -47,6 +52,7 @@ class Operation:
     bias: bool = False
     window: int = 0
     spread: float = 1
+    depthwise: bool = False
 
 
 WEIGHTED = ("convolution", "transposed", "product")
@@ -60,6 +66,10 @@ def macs(operation: Operation) -> int:
 
 def flops(operation: Operation) -> int:
     return 2 * operation.macs
+
+
+def macs_dense(operation: Operation) -> int:
+    return 0 if operation.depthwise else operation.macs
 
 
 def darknet(operation: Operation) -> int:
@@ -82,6 +92,7 @@ def elementwise_flops(operation: Operation) -> int:
 CONVENTIONS: Mapping[str, Convention] = {
     "macs": macs,
     "flops": flops,
+    "macs-dense": macs_dense,
     "darknet": darknet,
     "elementwise": elementwise,
     "elementwise-flops": elementwise_flops,
@@ -148,6 +159,7 @@ def _recorder(found: list[Operation], name: str, kind: str) -> Callable[[Any, An
                 weight is not None and module.bias is not None,
                 _window(module.kernel_size) if kind.endswith("pool") else 0,
                 prod(output.shape[2:]) / prod(x.shape[2:]) if kind == "transposed" else 1,
+                kind == "convolution" and module.groups == x.shape[1] > 1,
             )
         )
 
@@ -176,6 +188,30 @@ def stored(network: nn.Module) -> int:
 
 
 PARAMETERS: Mapping[str, Callable[[nn.Module], int]] = {"weights": weights, "learnable": learnable, "stored": stored}
+
+
+@dataclass(frozen=True)
+class Unused:
+    """A 1x1 convolution of the authors' network that no output depends on, and that a counter of modules sees.
+
+    cin, cout: its channels;  normalised: by a layer behind it; else it has a bias
+    positions: pixels at which it is computed; 0 where it only lies in the file
+    """
+
+    name: str
+    cin: int
+    cout: int
+    normalised: bool
+    positions: int = 0
+
+    @property
+    def parameters(self) -> int:
+        return self.cin * self.cout + (2 if self.normalised else 1) * self.cout
+
+    def operations(self) -> list[Operation]:
+        outputs = self.cout * self.positions
+        found = [Operation(self.name, "convolution", outputs, self.cin * outputs, bias=not self.normalised)]
+        return found + [Operation(self.name, "normalisation", outputs)] * self.normalised
 
 
 # -- ONNX files -------------------------------------------------------------------------------------------------------
@@ -219,4 +255,5 @@ def _node_operation(node: NodeProto, shapes: Mapping[str, Shape]) -> Operation:
         kind in WEIGHTED and node.op_type != "MatMul" and len(node.input) > 2,
         prod(next((a.ints for a in node.attribute if a.name == "kernel_shape"), ())) if kind.endswith("pool") else 0,
         prod(after[2:]) / prod(before[2:]) if kind == "transposed" else 1,
+        kind == "convolution" and next((a.i for a in node.attribute if a.name == "group"), 1) == before[1] > 1,
     )

@@ -192,3 +192,27 @@ def test_a_long_convention_does_not_touch_its_number(monkeypatch, capsys):
 def test_what_comes_after_an_export_depends_on_the_board(board, then, pipeline, artifact, capsys):
     assert main(["export", "r", "--board", board]) == 0
     assert f"Next: {then.format(artifact.path)}\n" in capsys.readouterr().out
+
+
+def test_figures_that_are_not_met_say_why(pipeline, capsys):
+    row = {
+        "paper": "P",
+        "system": "S",
+        "input": "8x8",
+        "metric": "parameters",
+        "convention": "learnable",
+        "unit": "1e6",
+    }
+    row |= {
+        "printed": "2.0",
+        "ours": 1.5,
+        "ratio": 0.75,
+        "where": "table 1",
+        "mark": "open",
+        "note": "half is left out",
+    }
+    pipeline.results["zoo"] = [row, {**row, "mark": "exact", "note": "not shown"}]
+    assert main(["zoo", "--papers"]) == 0
+    *_, counts, why = capsys.readouterr().out.splitlines()
+    assert counts == "1 exact, 0 fitted, 1 open"
+    assert why == "open: S, parameters 2.0 (P): half is left out"

@@ -34,6 +34,7 @@ def test_one_layer(layer, shape, macs, darknet, elementwise):
     assert totals == {
         "macs": macs,
         "flops": 2 * macs,
+        "macs-dense": macs,
         "darknet": darknet,
         "elementwise": elementwise,
         "elementwise-flops": 2 * elementwise,
@@ -91,6 +92,42 @@ def test_parameters():
     assert conventions.learnable(network) == weights + 16 + 8 + 4 + 5
     assert conventions.stored(network) == conventions.learnable(network) + 16
     assert {name: count(network) for name, count in conventions.PARAMETERS.items()}["stored"] == 1961
+
+
+def test_depthwise_convolutions_are_left_out_of_the_dense_ones(tmp_path):
+    """3x3 of 8 channels each by itself, of 4 groups of two, and a 1x1 to 4, on 4 x 6 pixels."""
+    network = nn.Sequential(
+        nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 3, padding=1, groups=4), nn.Conv2d(8, 4, 1)
+    ).eval()
+    image = torch.zeros(1, 8, 4, 6)
+    torch.onnx.export(network, (image,), str(tmp_path / "d.onnx"), dynamo=False, opset_version=13)
+    for found in (conventions.module_operations(network, image), conventions.onnx_operations(tmp_path / "d.onnx")):
+        assert conventions.total(found, "macs") == 24 * (72 + 144 + 32)
+        assert conventions.total(found, "macs-dense") == 24 * (144 + 32)
+
+
+@pytest.mark.parametrize(
+    ("unused", "layer"),
+    [
+        (
+            conventions.Unused("p", 64, 128, True, 15),
+            nn.Sequential(nn.Conv2d(64, 128, 1, bias=False), nn.BatchNorm2d(128)),
+        ),
+        (conventions.Unused("c", 512, 10, False, 15), nn.Conv2d(512, 10, 1)),
+    ],
+)
+def test_an_unused_layer_counts_as_if_it_were_built(unused, layer):
+    assert unused.parameters == conventions.learnable(layer)
+    image = torch.zeros(1, unused.cin, 3, 5)
+    for convention in conventions.CONVENTIONS:
+        built = conventions.total(conventions.module_operations(layer.eval(), image), convention)
+        assert conventions.total(unused.operations(), convention) == built
+
+
+def test_an_unused_layer_that_is_never_computed_only_lies_in_the_file():
+    layer = conventions.Unused("ImageNet's classifier", 512, 1000, normalised=False)
+    assert layer.parameters == 513_000
+    assert {conventions.total(layer.operations(), name) for name in conventions.CONVENTIONS} == {0}
 
 
 def test_the_onnx_file_counts_like_the_modules(tmp_path):
