@@ -19,10 +19,12 @@ LAYOUT = "nhwc_uint8"
 IMAGE = sorted(share("calibration").glob("dhaka-eval/**/*.jpg"))[0]
 
 
-def enliven(detector: Detector, size: tuple[int, int], seed: int = 0) -> None:
+def enliven(detector: Detector, size: tuple[int, int], seed: int = 0, images: torch.Tensor | None = None) -> None:
     """Random scales and shifts in every normalisation, and statistics of real activations.
 
     A freshly made network forgets its input within some twenty layers: with it, two graphs agree whatever they compute.
+    images: [N, 3, height, width] that the statistics are of, else noise. Deep networks need photographs: where those of
+    the comparison are far from the statistics, rounding grows to tenths of a pixel.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = [module for module in detector.modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -31,8 +33,10 @@ def enliven(detector: Detector, size: tuple[int, int], seed: int = 0) -> None:
         with torch.no_grad():
             norm.weight.copy_(0.5 + torch.rand(norm.num_features, generator=generator))
             norm.bias.copy_(0.2 * torch.randn(norm.num_features, generator=generator))
+    if images is None:
+        images = torch.randn(4, 3, size[1], size[0], generator=generator)
     with torch.no_grad():
-        detector.train()(torch.randn(4, 3, size[1], size[0], generator=generator))
+        detector.train()(images)
     for norm in norms:
         norm.running_var.clamp_(min=0.1)  # a dead channel would magnify rounding by 1 / sqrt(eps)
     detector.eval()

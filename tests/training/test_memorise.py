@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from edgekit.recipe import load_recipe
+from edgekit.recipe import Recipe, load_recipe, recipe_names
 from edgekit.training.fit import fit
 
 from . import jobs
@@ -40,6 +40,7 @@ SETTINGS = [
 # All pictures in every batch: then the statistics of batch normalisation are the same in training and evaluation. With
 # four of eight, a picture unlike the others is learnt by the statistics of its batch, and not found without them.
 WHOLE = "train.batch_size=8"
+WIDER = "preprocess.size=[224, 128]"
 
 
 class Family(NamedTuple):
@@ -58,6 +59,7 @@ class Family(NamedTuple):
 FOCAL = "anchor_loss={classification: focal}"
 ADVANCED = "anchor_loss={box: giou, iou_guided: {}, class_weights: {}, balanced: true}"
 EFM = "{name: yolo, options: {backbone: cspdensenet-reference, neck: efm, neck_options: {sam: true}}}"
+NECK = "{{name: yolo, options: {{backbone: cspdensenet-reference, neck: {}}}}}"
 PRN = "{{name: yolo, options: {{backbone: cspdensenet-reference, backbone_options: {{b: true}}, neck: prn{}}}}}"
 FAMILIES = {
     # CI
@@ -66,8 +68,13 @@ FAMILIES = {
     "yolo-prn-3l": Family(PRN.format(", neck_options: {levels: 3}"), 48, nightly=False),
     # nightly
     # at 192x128 two objects have the same prior at the same cell of stride 16: one can be found, and 0.945 is the most
-    "yolo-prn": Family(PRN.format(""), 60, ("preprocess.size=[224, 128]",), seconds=18),
+    "yolo-prn": Family(PRN.format(""), 60, (WIDER,), seconds=18),
     "yolo-efm": Family(EFM, 100, (WHOLE, "yolo_loss={box: ciou, box_weight: 2}"), seconds=38),
+    "yolo-gfm": Family(NECK.format("gfm"), 100, (WHOLE,)),
+    "yolo-cem": Family(NECK.format("cem"), 100, (WHOLE,)),
+    "yolo-panet": Family(NECK.format("panet"), 100, (WHOLE,)),
+    "yolov3": Family(NECK.format("yolov3"), 100, (WHOLE,)),
+    "yolov3-tiny": Family("{name: yolo, options: {backbone: darknet-tiny, neck: yolov3-tiny}}", 100, (WHOLE, WIDER)),
     "thundernet": Family("{name: thundernet}", 80),
     "refinedet-lite": Family("{name: refinedet-lite, options: {res2_mid_ratio: 0.25}}", 80, (WHOLE,)),
     "refinedet-lite-advanced": Family(
@@ -78,6 +85,10 @@ FAMILIES = {
     ),
     "refinedet-align": Family("{name: refinedet, options: {backbone: mobilenet-v1, align: 3}}", 90),
     "fpnlite": Family("{name: fpnlite, options: {width: 64}}", 80, (WHOLE, FOCAL)),
+    "ssd": Family("{name: mobilenet-ssd, options: {backbone: mobilenet-v1}}", 80, (WHOLE,)),
+    "mobilenet-fpn": Family("{name: mobilenet-fpn}", 80, (WHOLE,)),
+    "lightweight-ssd-base": Family("{name: lightweight-ssd, options: {neck: ssd}}", 100, (WHOLE,)),
+    "lightweight-ssd-fpn": Family("{name: lightweight-ssd, options: {neck: fpn}}", 100, (WHOLE,)),
     "lightweight-ssd": Family("{name: lightweight-ssd}", 120, (WHOLE, "anchor_loss={classification: focal, box: bll}")),
     # its coarsest maps need 264 pixels
     "pelee": Family("{name: pelee}", 80, (WHOLE, "preprocess.size=[304, 304]"), seconds=101),
@@ -86,6 +97,19 @@ FAMILIES = {
     "centernet-deformable": Family("{name: centernet, options: {backbone: resnet-18}}", 80, (WHOLE,), seconds=84),
     "centernet-dla": Family("{name: centernet, options: {backbone: dla-34}}", 60, (WHOLE,)),
 }
+
+
+def kind(recipe: Recipe) -> tuple[str, str, bool]:
+    """What its targets, losses and decode depend on: the builder, the neck, and whether predictors are separable."""
+    options = recipe.model.options
+    neck = options.get("neck", "cfpn" if recipe.model.name == "lightweight-ssd" else "")
+    return recipe.model.name, neck, options.get("lite", False)
+
+
+def test_every_kind_of_detector_in_the_zoo_learns_by_heart() -> None:
+    base = recipe_names()[0]
+    learnt = {kind(load_recipe(base, [f"model={family.model}"])) for family in FAMILIES.values()}
+    assert {kind(load_recipe(name)) for name in recipe_names()} - learnt == set()
 
 
 @pytest.mark.slow
