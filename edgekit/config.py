@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_origin
@@ -46,6 +47,10 @@ def explain(root: type[BaseModel], file: Path, error: ValidationError, private: 
 
 
 def _nearest(root: type[BaseModel], loc: tuple[int | str, ...], private: tuple[str, ...]) -> str:
+    """What may have been meant by an unknown key."""
+    key = str(loc[-1])
+    if ":" in key:  # {gamma:2} is a key without a value to YAML
+        return f"; YAML wants a space behind a colon: {key.replace(':', ': ')}"
     section: Any = root
     keyed = False
     for part in loc[:-1]:
@@ -53,11 +58,22 @@ def _nearest(root: type[BaseModel], loc: tuple[int | str, ...], private: tuple[s
             keyed = False
             continue
         field = section.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        section = next((t for t in getattr(annotation, "__args__", (annotation,)) if hasattr(t, "model_fields")), None)
-        keyed = get_origin(annotation) is dict
+        section, keyed = _section(field), get_origin(field.annotation if field else None) is dict
         if section is None:
             return ""
     names = [n for n in section.model_fields if n not in private]
-    near = get_close_matches(str(loc[-1]), names, n=2, cutoff=0.5)
+    here = "".join(f"{part}." for part in loc[:-1])
+    below = [f"{here}{name}.{key}" for name in names if key in _fields(section.model_fields[name])]
+    near = get_close_matches(key, names, n=2, cutoff=0.8) or below or get_close_matches(key, names, n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else f"; known keys: {', '.join(names)}"
+
+
+def _section(field: Any) -> Any:
+    """The section that a field holds, None for a plain value."""
+    annotation = field.annotation if field else None
+    return next((t for t in getattr(annotation, "__args__", (annotation,)) if hasattr(t, "model_fields")), None)
+
+
+def _fields(field: Any) -> Mapping[str, Any]:
+    section = None if get_origin(field.annotation) is dict else _section(field)
+    return section.model_fields if section else {}

@@ -18,6 +18,7 @@ from .necks.efm import CEM, EFM, GFM
 from .necks.panet import PANet
 from .necks.prn import PRN
 from .necks.yolo import YOLOv3Neck, YOLOv3TinyNeck
+from .options import keywords
 
 STRIDES = (8, 16, 32)
 NECKS: Mapping[str, Callable[..., nn.Module]] = {
@@ -63,7 +64,7 @@ class YOLO(Detector):
         if tuple(body.strides) != STRIDES:  # type: ignore[arg-type]
             raise ValueError(f"backbone: needs maps at strides 8, 16 and 32, {backbone} gives {body.strides}")
         self.backbone = body
-        self.neck = NECKS[neck](body.channels, **(neck_options or {}))
+        self.neck = NECKS[neck](body.channels, **keywords(neck, NECKS[neck], neck_options, ["channels"]))
         widths: tuple[int, ...] = self.neck.channels  # type: ignore[assignment]
         strides: tuple[int, ...] = self.neck.strides  # type: ignore[assignment]
         chosen = anchor_set(anchors or ("yolov3" if len(widths) == 3 else "yolov3-tiny"))

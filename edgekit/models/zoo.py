@@ -10,6 +10,7 @@ from ..runtime.errors import BadConfig
 from .centernet import centernet
 from .detector import Detector
 from .mobile_centernet import MobileCenterNet
+from .options import keywords
 from .refinedet import refinedet, refinedet_lite
 from .ssd import any_ssd, fpnlite, lightweight_ssd, mobilenet_fpn, mobilenet_ssd, pelee, tiny_dsod
 from .thundernet import ThunderNet
@@ -43,16 +44,12 @@ def build(
     if name not in DETECTORS:
         raise BadConfig(f"model.name: no detector {name!r}; there are: {', '.join(DETECTORS)}")
     builder = DETECTORS[name]
-    known = [p for p in inspect.signature(builder).parameters if p != "classes"]
-    unknown = sorted(set(options or {}) - set(known))
-    if unknown:
-        raise BadConfig(f"model.options: unknown {', '.join(unknown)}; {name} takes: {', '.join(known)}")
-    given = dict(options or {})
-    if size is not None and "size" in known:
-        if given.get("size", size) not in (size, list(size)):
-            raise BadConfig(f"model.options: size {given['size']} is not preprocess.size {list(size)}; leave it out")
-        given["size"] = size
     try:
+        given = keywords(name, builder, options, ["classes"])
+        if size is not None and bound_to_size(name):
+            if given.get("size", size) not in (size, list(size)):
+                raise ValueError(f"size {given['size']} is not preprocess.size {list(size)}; leave it out")
+            given["size"] = size
         return builder(classes, **given)
     except (TypeError, ValueError) as error:
         raise BadConfig(f"model.options: {error}") from error

@@ -124,7 +124,15 @@ def test_anchors_of_a_recipe():
             r"needs maps at strides 8, 16 and 32, snet gives \(16, 32\)",
         ),
         ({"neck": "prn", "anchors": "yolov3", "backbone": "darknet-tiny"}, "the neck gives 2 maps, there are 3 masks"),
-        ({"backbone": "darknet-tiny", "neck_options": {"sma": True}}, "unexpected keyword argument 'sma'"),
+        (
+            {"backbone": "darknet-tiny", "neck": "efm", "neck_options": {"sma": True}},
+            "unknown sma; efm takes: activation, sam, spp",
+        ),
+        ({"backbone_options": {"gamma": 0.5}}, "unknown gamma; darknet-53 takes: none"),
+        (
+            {"backbone": "peleenet", "backbone_options": {"gamma:2": None}},
+            "unknown gamma:2; peleenet takes: activation",
+        ),
         ({"backbone": "darknet-tiny", "neck": "prn", "neck_options": {"levels": 4}}, "levels: expected 2 or 3, got 4"),
         ({"bacbone": "darknet-tiny"}, "unknown bacbone; yolo takes: backbone, neck"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ..options import keywords
 from . import (
     cspnet,
     cspresnet,
@@ -53,7 +54,7 @@ BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
 
 
 def build_backbone(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """Raises ValueError for a wrong name, TypeError for an option that the backbone does not have."""
+    """Raises ValueError for a wrong name, and for an option that the backbone does not have."""
     if name not in BACKBONES:
         raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
-    return BACKBONES[name](**(options or {}))
+    return BACKBONES[name](**keywords(name, BACKBONES[name], options))
