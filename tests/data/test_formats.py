@@ -80,11 +80,11 @@ def test_voc_takes_the_size_from_the_file_when_the_annotation_has_none_and_check
     ("text", "said"),
     [
         ("<annotation><object><name>car</name></object></annotation>", "no bndbox"),
-        ("<annotation>", "no element found"),
+        ("<annotation>", "truncated or not XML"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "document type"),
         (
             "<annotation><object><name>car</name><bndbox><xmin>a</xmin></bndbox></object></annotation>",
-            "could not convert",
+            "object 0: xmin is 'a', not a number",
         ),
     ],
 )
@@ -146,6 +146,12 @@ def test_bdd100k_merges_into_four_classes_as_mobile_centernet_describes(tmp_path
     assert found.classes == ("vehicle", "pedestrian", "scooter", "bicycle")
     assert found.samples[0].labels.tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3]
     assert found.samples[0].boxes[:, 0].tolist() == list(range(9))
+
+
+def test_voc_names_an_annotation_that_a_list_names_and_nobody_wrote(voc):
+    (voc / "ImageSets" / "Main" / "lost.txt").write_text("000999\n")
+    with pytest.raises(BadInput, match=r"000999\.xml: no such annotation file"):
+        read_set(voc / "ImageSets" / "Main" / "lost.txt", voc / "JPEGImages", layout="voc")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from edgekit.measure.listing import figures_key, read_figures
+from edgekit.measure.listing import card, figures_key, read_figures
 from edgekit.models.figures import count_figures, parts
 from edgekit.recipe import load_recipe, recipe_names
 
@@ -26,6 +26,17 @@ def test_kept_figures_belong_to_the_recipe(name):
     assert KNOWN.get(name, {}).get("key") == figures_key(load_recipe(name)), (
         f"run: python benchmarks/zoo_figures.py {name}"
     )
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_recipe_has_a_card(name):
+    """One page: structure, figures, what papers print, what was measured, and commands."""
+    text = card(name)
+    heads = [line for line in text.splitlines() if line.startswith(("# ", "## "))]
+    own = [head for head in heads if head != "## Shipped weights"]
+    assert own == [f"# {name}", "## Structure", "## Figures", "## What papers print", "## Measured here", "## Use"]
+    assert f"| parameters | {KNOWN[name]['parameters']:,} |" in text
+    assert f"| {KNOWN[name]['boxes_are']} | {KNOWN[name]['boxes']:,} |" in text
 
 
 def test_parts_add_up_and_say_what_they_are():

@@ -74,11 +74,23 @@ def _read_one(file: Path, name: str, builder: CocoBuilder, first_pixel: int) -> 
             box = item.find("bndbox")
             if not label or box is None:
                 raise ValueError(f"object {number} has no name or no bndbox")
-            x1, y1, x2, y2 = (float(box.findtext(corner, "missing")) for corner in CORNERS)
+            x1, y1, x2, y2 = (_number(box, corner, number) for corner in CORNERS)
             inside = (x1 - first_pixel, y1 - first_pixel, x2, y2)
             builder.box(image, label, inside, difficult=(item.findtext("difficult") or "0").strip() == "1")
-    except (OSError, ValueError, ET.ParseError) as error:
+    except FileNotFoundError:
+        builder.problems.add(str(file), "no such annotation file")
+    except (OSError, ValueError) as error:
         builder.problems.add(str(file), str(error))
+    except ET.ParseError as error:
+        builder.problems.add(str(file), f"truncated or not XML ({error})")
+
+
+def _number(box: ET.Element, corner: str, number: int) -> float:
+    text = box.findtext(corner)
+    try:
+        return float(text or "")
+    except ValueError as error:
+        raise ValueError(f"object {number}: {corner} is {text!r}, not a number") from error
 
 
 def _parse(file: Path) -> ET.Element:
