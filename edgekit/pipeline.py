@@ -429,7 +429,7 @@ def _fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
     if not (place / "manifest.json").is_file():
         return None
     found = read_artifact(place, kinds=("checkpoint",))
-    from .models.checkpoint import checkpoint_manifest, shipped_parents
+    from .models.checkpoint import checkpoint_manifest, follow_recipe, shipped_parents
 
     wanted = checkpoint_manifest(recipe)
     same = all(found.manifest[k] == wanted[k] for k in ("classes", "preprocess")) and (
@@ -439,7 +439,7 @@ def _fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
     # a copy of shipped weights costs nothing, so it must be of this very recipe, overrides included
     current = found.manifest["parents"] == shipped_parents(recipe) and found.manifest["recipe"] == wanted["recipe"]
     if same and (not shipped or current):
-        return found
+        return found if shipped else follow_recipe(found, recipe)
     if shipped:
         return None
     raise ArtifactError(

@@ -15,7 +15,7 @@ import yaml
 import edgekit
 from edgekit import pipeline
 from edgekit.data.calibration import load_set
-from edgekit.models.checkpoint import save_weights
+from edgekit.models.checkpoint import checkpoint_manifest, save_weights, write_checkpoint
 from edgekit.models.detector import Detector
 from edgekit.models.zoo import build
 from edgekit.recipe import load_recipe
@@ -139,6 +139,23 @@ def test_an_override_is_not_lost_on_an_older_copy_of_the_shipped_weights(tmp_pat
     assert pipeline._fitting_checkpoint(other, tmp_path / "c") is None
     again = pipeline._checkpoint(other, tmp_path / "c", (), None)
     assert again.manifest["recipe"]["postprocess"]["score_threshold"] == 0.25
+
+
+def test_what_comes_after_training_follows_the_recipe(tmp_path: Path) -> None:
+    """A training in OUT is used again with today's export, INT8 and post-processing, and later steps see the change."""
+    trained, place = load_recipe("mobile-centernet-w16-dhaka"), tmp_path / "c"
+    written = write_checkpoint(place, build("mobile-centernet", len(CLASSES)), checkpoint_manifest(trained))
+    assert pipeline._checkpoint(trained, place, (), None).digest == written.digest
+    now = load_recipe("mobile-centernet-w16-dhaka", ["export.top_k=50", "postprocess.iou_threshold=0.4"])
+    found = pipeline._checkpoint(now, place, (), None)
+    assert found.manifest["recipe"]["export"]["top_k"] == 50
+    assert found.manifest["recipe"]["postprocess"]["iou_threshold"] == 0.4
+    assert found.manifest["payload"] == written.manifest["payload"]
+    assert found.digest != written.digest
+    longer = load_recipe("mobile-centernet-w16-dhaka", ["train.epochs=7"])  # says how it was trained, and stays so
+    assert (
+        pipeline._checkpoint(longer, place, (), None).manifest["recipe"]["train"] == written.manifest["recipe"]["train"]
+    )
 
 
 def test_evaluate_agrees_with_the_row_of_the_report(spine: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # the measured process runs without pydantic
     from ..recipe import Recipe
 
 WEIGHTS = "weights.safetensors"
+# Sections of a recipe that do not touch the weights
+AFTER_TRAINING = ("export", "quantize", "postprocess", "evaluation")
 
 
 def model_of(artifact: Artifact) -> Detector:
@@ -126,6 +129,20 @@ def shipped_checkpoint(recipe: Recipe, out: Path) -> Artifact:
     manifest = checkpoint_manifest(recipe)
     manifest["parents"] = shipped_parents(recipe)
     return write_checkpoint(out, model, manifest)
+
+
+def follow_recipe(trained: Artifact, recipe: Recipe) -> Artifact:
+    """A trained checkpoint with what ``recipe`` says today of the steps after training; the weights stay as they are.
+
+    It is written anew where that differs, so that its digest changes and later steps see that they are out of date.
+    """
+    now = recipe.model_dump(mode="json")
+    wanted = {**trained.manifest["recipe"], **{section: now[section] for section in AFTER_TRAINING}}
+    if wanted == trained.manifest["recipe"]:
+        return trained
+    with new_artifact(trained.path, "checkpoint", {**trained.manifest, "recipe": wanted}) as folder:
+        shutil.copy2(trained.file(WEIGHTS), folder)
+    return read_artifact(trained.path)
 
 
 def shipped_parents(recipe: Recipe) -> dict[str, str]:
