@@ -133,6 +133,14 @@ def section(recipe: Recipe, stages: Sequence[Stage], how: Sequence[str], machine
     return text + f"\n![Loss and mAP by epoch]({picture})\n"
 
 
+def without_curves(how: Sequence[str], machine: str) -> str:
+    """Commands alone, of a training whose files are lost."""
+    text = "\n".join(["```", *how, "```", ""])
+    return (
+        text + f"\nTrained on {machine or 'a machine that is not recorded'}; the files with its curves were not kept.\n"
+    )
+
+
 def stage_cells(number: int, stage: Stage) -> list[str]:
     """One row of the table. epochs: "5 of 10" where a training was ended early."""
     epochs = len({row["epoch"] for row in stage.rows})

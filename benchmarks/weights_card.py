@@ -10,7 +10,8 @@ recipe.yaml. What is measured is what the recipe makes of the weights today, on 
 Stages of a training are given in their order; each must start from the weights of the one before. Without --training
 the card keeps what it says of the training, and the curves, if it is of the same weights.
 
-Weak spots and licence stay as they are, too, unless they are given again.
+Weak spots and licence stay as they are, too, unless they are given again. Of weights whose training left no files --how
+alone tells the commands; such a card has no curves, and says so.
 
 Latency wants a quiet machine. To measure it later: --no-latency now, then ``edgekit bench`` of the artifacts in --work
 (onnx, onnx-int8), and this command again with --rows.
@@ -225,7 +226,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("checkpoint", type=Path, help="the trained artifact")
     parser.add_argument("--data", type=Path, required=True, help="folder of the recipe's data")
     parser.add_argument("--training", type=Path, nargs="+", default=[], help="CHECKPOINT-training of every stage")
-    parser.add_argument("--how", nargs="+", default=[], help="commands, where the checkpoints do not tell them")
+    parser.add_argument("--how", nargs="+", default=[], help="commands, where no checkpoint tells them")
     parser.add_argument("--machine", default="", help="what trained, in words")
     parser.add_argument("--data-licence", default="", help="in words, in the place of what the data tell")
     parser.add_argument("--attribution", nargs="+", default=[], help="more that the licence wants to be named")
@@ -250,8 +251,6 @@ def checked(options: argparse.Namespace) -> tuple[Recipe, Artifact]:
         raise BadInput(f"{checkpoint.path}: trained as another network or for other classes than recipe {recipe.name}")
     if recipe.data is None or recipe.data.sources or not recipe.data.val:
         raise BadConfig(f"recipe {recipe.name}: a card takes a recipe of one data set with data.train and data.val")
-    if options.how and not options.training:
-        raise BadConfig("--how tells of a training: give its folder too, --training CHECKPOINT-training")
     if options.rows is not None:
         read_report(options.rows)  # before anything is measured
     if not (recipe.folder / RECIPE).is_file():
@@ -267,19 +266,21 @@ def old_card(recipe: Recipe, checkpoint: Artifact) -> str:
 
 
 def told_training(options: argparse.Namespace, recipe: Recipe, checkpoint: Artifact, old: str) -> tuple[str, str]:
-    """The training's section and its curves: of --training, or those that are there."""
+    """The training's section and its curves: of --training, of --how without curves, or those that are there."""
     if options.training:
         stages = [card_training.read_stage(folder) for folder in options.training]
         card_training.check_stages(stages, checkpoint, options.how)
         text = card_training.section(recipe, stages, options.how, options.machine, CURVES)
         return text, card_pictures.curves([stage.rows for stage in stages])
+    if options.how:
+        return card_training.without_curves(options.how, options.machine), ""
     kept, file = section(old, "Training"), recipe.folder / CURVES
-    if not kept or not file.is_file():
+    if not kept:
         raise BadInput(
             f"{recipe.folder / CARD}: no card of these weights whose training could be kept. "
-            "Give the training: --training CHECKPOINT-training"
+            "Give the training: --training CHECKPOINT-training; or, where its files are lost, its commands: --how '...'"
         )
-    return kept, file.read_text(encoding="utf-8")
+    return kept, file.read_text(encoding="utf-8") if CURVES in kept else ""
 
 
 def pool_of(options: argparse.Namespace, recipe: Recipe, val: CocoSet) -> tuple[ImageSet | None, set[int]]:
@@ -354,7 +355,8 @@ def write(folder: Path, checkpoint: Artifact, examples: bytes, texts: Mapping[st
     with new_file(folder / EXAMPLES, "wb") as handle:
         handle.write(examples)
     for name, text in texts.items():
-        trainings.write_text(text, folder / name)
+        if text:
+            trainings.write_text(text, folder / name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

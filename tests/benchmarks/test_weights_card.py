@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -361,6 +362,20 @@ def test_without_a_training_the_card_is_written_again_and_keeps_it(shipped, caps
 
 
 @pytest.mark.slow
+def test_commands_alone_make_a_card_without_curves_that_is_kept_too(shipped, tmp_path):
+    """Of weights whose training left no files."""
+    place = tmp_path / "shipped"
+    shutil.copytree(shipped, place)
+    for name in ("README.md", "curves.svg"):
+        (place / name).unlink()
+    told = "```\nedgekit train tiny\n```\n\nTrained on a laptop; the files with its curves were not kept.\n"
+    for more in (["--how", "edgekit train tiny", "--machine", "a laptop"], []):
+        assert call(place, "--pictures", "val", "--objects", "2", *more) == 0
+        assert section((place / "README.md").read_text(), "Training") == told
+        assert not (place / "curves.svg").exists()
+
+
+@pytest.mark.slow
 def test_the_verb_card_names_the_card_and_shows_what_it_measured(shipped):
     text = listing.card(shipped)
     card = (shipped / "README.md").read_text()
@@ -378,7 +393,6 @@ def test_the_verb_card_names_the_card_and_shows_what_it_measured(shipped):
         (["--training", "TRAINING", "--pictures", "nowhere"], "no image set named 'nowhere'"),
         (["--training", "TRAINING", "--pictures", "dhaka-eval"], "has none of the images"),
         (["--pictures", "val"], "Give the training: --training"),
-        (["--pictures", "val", "--how", "edgekit train tiny"], "--how tells of a training"),
         (["--training", "TRAINING", "--pictures", "val", "--rows", "nowhere.json"], "nowhere.json: cannot read"),
         (["--training", "TRAINING", "--pictures", "val", "--data", "nowhere"], "nowhere: no such folder"),
     ],
