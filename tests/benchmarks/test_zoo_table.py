@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zoo_latency
 import zoo_ratios
 import zoo_table
 
@@ -34,6 +35,20 @@ def test_a_row_names_the_runtime_and_marks_what_was_disturbed() -> None:
     assert [row[0] for row in (fastest, second, third)] == ["ssdlite-mobilenet-v2", "refinedetlite", "pelee-coco"]
     assert second[1:] == ["320x320", "24.60", "2.50", "10.0", "10.0", "26.0 ov", "13.0 ort *", "2.00", "50", "50"]
     assert third[7:9] == ["failed", "-"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [
+        (record(9.0, verdict="noisy"), record(10.0), "new"),
+        (record(9.0), record(8.0, verdict="noisy"), "old"),
+        (record(9.0, verdict="noisy", reference_ms=0.7), record(8.0, verdict="noisy", reference_ms=0.9), "old"),
+        (record(9.0, verdict="noisy", reference_ms=0.9), record(9.5, verdict="noisy", reference_ms=0.7), "new"),
+        ({"error": "died"}, record(9.0, verdict="noisy"), "new"),
+    ],
+)
+def test_of_two_measurements_the_calmer_one_stays(old: dict[str, Any], new: dict[str, Any], kept: str) -> None:
+    assert zoo_latency.calmer(old, new) is {"old": old, "new": new}[kept]
 
 
 def test_what_did_not_run_is_said() -> None:
