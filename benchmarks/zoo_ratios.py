@@ -16,10 +16,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from zoo_latency import BOARD, IMAGES, ROOT, lowered
+from zoo_latency import BOARD, ROOT, lowered, timed_set
 
 from edgekit.board import load_board
-from edgekit.data.calibration import load_set
 from edgekit.measure.bench import BenchOptions, Target
 from edgekit.measure.compare import compare
 from edgekit.measure.listing import papers_of
@@ -63,8 +62,8 @@ def speeds(recipe: Recipe) -> dict[tuple[str, str, str], float]:
 
 def in_turns(first: Artifact | str, second: Artifact | str, seconds: float) -> dict[str, Any]:
     """Runtime -> the ratio with its interval and both medians, or the error. A str says why there is no artifact."""
-    board, coco = load_board(BOARD), load_set(IMAGES).coco()
-    options = BenchOptions(warmup=3, min_seconds=seconds, timed_images=8, score_threshold=1.0)
+    board, coco = load_board(BOARD), timed_set()
+    options = BenchOptions(warmup=3, min_seconds=seconds, score_threshold=1.0)
     found: dict[str, Any] = {}
     for runtime in (r for r in board.runtimes if r != "pytorch"):
         if isinstance(first, str) or isinstance(second, str):
