@@ -158,6 +158,8 @@ def page(results: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> str:
     text = HEAD.format(disturbed=disturbed, measured=len(records), machine=_machines(results))
     head = ["recipe", "input", "M params", "GOPS", "MB FP32", "MB INT8", "ms FP32", "ms INT8", "INT8 gain"]
     text += trainings.markdown([*head, "GOPS/s FP32", "GOPS/s INT8"], zoo_rows(results))
+    if left := [name for name in recipe_names() if name not in results]:
+        text += f"\nNot measured yet: {', '.join(left)}.\n"
     if lines := failures(results):
         text += "\nWhat a runtime did not run:\n\n" + "\n".join(lines) + "\n"
     return text + "".join(_printed_parts(results)) + _turns(pairs)
