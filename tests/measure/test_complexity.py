@@ -213,7 +213,7 @@ def test_mistakes_name_what_there_is(tmp_path, save):
     with pytest.raises(BadInput, match=r"no such ONNX file, and no folder with a model\.onnx"):
         complexity(tmp_path / "nowhere")
     path = save([("Conv", ["x", "w"], ["y"], {})], X, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
-    with pytest.raises(BadConfig, match="no 'gflops'; there are: macs, flops, darknet"):
+    with pytest.raises(BadConfig, match="no 'gflops'; there are: macs, flops, macs-dense, darknet"):
         complexity(path, "gflops")
 
 
