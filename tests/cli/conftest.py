@@ -126,7 +126,10 @@ def pipeline(monkeypatch, artifact, row):
             ],
             "notes": ["a note"],
         },
-        "zoo": [{"name": "one", "params": 1616168, "map50": None, "mark": "exact"}, {"name": "two", "map50": 0.5, "mark": "exact"}],
+        "zoo": [
+            {"name": "one", "params": 1616168, "map50": None, "mark": "exact"},
+            {"name": "two", "map50": 0.5, "mark": "exact"},
+        ],
         "boards": [{"name": "x86-1t", "runtimes": ["onnxruntime"], "threads": 1}],
         "doctor": {
             "edgekit": "0",
