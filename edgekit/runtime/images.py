@@ -145,13 +145,21 @@ def _decoder_complaints():
         finally:
             os.dup2(kept, _STDERR)
             os.close(writer)
-            for line in os.read(reader, _PIPE_BYTES).splitlines(True):
+            for line in _waiting(reader).splitlines(True):
                 if not line.startswith(_COMPLAINTS):
                     os.write(_STDERR, line)
                 elif not _JPEG_PADDING.match(line):
                     complaints.append(line.decode("utf-8", "replace").strip())
             os.close(reader)
             os.close(kept)
+
+
+def _waiting(reader):
+    """What a pipe holds. A process that another thread is just starting has its other end too: no end of file then."""
+    try:
+        return os.read(reader, _PIPE_BYTES)
+    except BlockingIOError:
+        return b""
 
 
 def _one_line(error):

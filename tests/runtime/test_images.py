@@ -1,3 +1,4 @@
+import os
 import struct
 
 import cv2
@@ -57,6 +58,25 @@ def test_refuses_a_damaged_jpeg_scan(picture, tmp_path, capfd):
     with pytest.raises(BadInput, match="corrupt"):
         read_image(path)
     assert capfd.readouterr().err == ""
+
+
+def test_a_process_that_starts_meanwhile_does_not_disturb(picture, tmp_path, monkeypatch):
+    """Between fork and exec it holds every descriptor of ours, so the decoder's pipe has no end of file."""
+    pipe, held = os.pipe, []
+
+    def forked():
+        reader, writer = pipe()
+        held.append(os.dup(writer))
+        return reader, writer
+
+    monkeypatch.setattr(os, "pipe", forked)
+    path = write(tmp_path, "a.jpg", encode(picture, "jpg"))
+    try:
+        assert read_image(path).shape == picture.shape
+    finally:
+        for writer in held:
+            os.close(writer)
+    assert len(held) == 1
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,11 @@ class Capture(object):
                 "{}: no picture within {:g} s; it neither answers nor refuses. Is the address right, and does the "
                 "camera run? A slow source gets more time with --timeout SECONDS.".format(source.shown, self._timeout)
             )
+        if not self._comes_again(source):
+            raise BadInput(
+                "{}: no picture for {:g} s after {} of them. Can the disk be read? A slow one gets more time with "
+                "--timeout SECONDS.".format(source.shown, self._timeout, self._index)
+            )
         self._lost("silent for {:g} s".format(self._timeout))
         self._begin()
 
@@ -93,8 +98,12 @@ class Capture(object):
             if self._mine() or self._stop.is_set():
                 self._stats.cpu("capture", last=True)
 
+    def _comes_again(self, source):
+        """Whether opening ``source`` again goes on; a file would begin anew, and its pictures would count twice."""
+        return source is None or source.live or self._loop
+
     def _open_and_read(self):
-        wait = RETRY_FIRST
+        wait, source = RETRY_FIRST, None
         while self._mine():
             try:
                 source = self._make_source()
@@ -111,10 +120,12 @@ class Capture(object):
             except (EdgeKitError, OSError, cv2.error) as error:
                 if not self._mine():
                     return
-                if not self.connected:
-                    self._error = error
+                reason = " ".join(str(error).split()).rstrip(".")
+                if not self.connected or not self._comes_again(source):
+                    told = source is None or isinstance(error, EdgeKitError)
+                    self._error = error if told else BadInput("{}: cannot be read ({})".format(source.shown, reason))
                     return
-                self._lost("cannot be opened again ({})".format(" ".join(str(error).split()).rstrip(".")))
+                self._lost("cannot be opened again ({})".format(reason))
                 wait = min(2 * wait, RETRY_MOST)
             self._heard = clock()
             if self.state == "lost" and self._stop.wait(wait):
@@ -139,7 +150,7 @@ class Capture(object):
             if image is None:
                 self._stats.corrupted()
                 bad += 1
-                if bad >= MOST_CORRUPT:
+                if source.live and bad >= MOST_CORRUPT:
                     break
                 continue
             if paced and not pace.until(picture.seconds):

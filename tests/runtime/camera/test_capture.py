@@ -163,6 +163,48 @@ def test_a_file_without_one_good_picture_is_told(captured):
     assert stats.corrupt == 2
 
 
+def fails():
+    raise OSError("Input/output error")
+
+
+def test_a_file_that_fails_half_way_is_told_and_does_not_begin_anew(captured):
+    """Its pictures would count twice; a live source is another matter."""
+    source = Plan([[scene(0), scene(1), fails, scene(2)], [scene(0)]])
+    source.live = False
+    capture, frames, stats = captured(source, real_time=False)
+    wait_for(lambda: not capture._thread.is_alive())
+    with pytest.raises(BadInput, match=r"plan: cannot be read \(Input/output error\)"):
+        capture.watch()
+    assert (len(frames), stats.reconnects) == (2, 0)
+
+
+def test_a_file_that_hangs_half_way_is_told_and_does_not_begin_anew(captured):
+    release = threading.Event()
+    source = Plan([[scene(0), release.wait, scene(1)], [scene(0)]])
+    source.live = False
+    capture, frames, _ = captured(source, timeout=0.2, real_time=False)
+    wait_for(lambda: len(frames) == 1)
+    time.sleep(0.3)
+    with pytest.raises(BadInput, match=r"plan: no picture for 0\.2 s after 1 of them.*--timeout"):
+        capture.watch()
+    release.set()
+
+
+def test_a_camera_whose_driver_fails_is_opened_again(captured):
+    _, frames, stats = captured(Plan([[scene(0), fails], [scene(1)]]))
+    wait_for(lambda: len(frames) == 2)
+    assert "Input/output error" in events(stats)
+
+
+def test_a_folder_with_many_damaged_images_is_read_to_its_end(captured, monkeypatch):
+    monkeypatch.setattr(module, "MOST_CORRUPT", 3)
+    source = Plan([[scene(0)] + [None] * 5 + [scene(1)]])
+    source.live = False
+    _, frames, stats = captured(source, real_time=False)
+    wait_for(lambda: len(frames) == 2)
+    assert stats.corrupt == 5
+
+
 def test_a_lossless_pipeline_that_takes_its_time_is_no_silent_source(clip, captured):
     gate = threading.Event()
     capture, _, stats = captured(lambda: open_source(clip), deliver=lambda f: gate.wait(), real_time=False, timeout=0.1)
