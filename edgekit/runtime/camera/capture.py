@@ -103,7 +103,8 @@ class Capture(object):
         return source is None or source.live or self._loop
 
     def _open_and_read(self):
-        wait, source = RETRY_FIRST, None
+        wait = RETRY_FIRST
+        source: Any = None
         while self._mine():
             try:
                 source = self._make_source()
