@@ -8,21 +8,21 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import shape_inference
+from onnx import helper, shape_inference
 
 from ..runtime.artifact import file_sha256, new_file, value_sha256
 from ..runtime.errors import BadConfig, BadInput
 from ..runtime.preprocess import Preprocess
 from .child import Progress, run_in_child
 from .compare import Array, fill_batch, network_input
+from .extremes import extremes
 from .graph import body_of, load_model
 from .histogram import Observer
 
@@ -32,6 +32,7 @@ CALIBRATED = (
     *("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Concat", "Split", "Resize", "Transpose", "Reshape"),
     *("Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "MaxPool", "AveragePool", "GlobalAveragePool"),
 )
+BYTES_AT_ONCE = 1 << 30  # of activations that histograms are made of in one run
 Ranges: TypeAlias = dict[str, tuple[float, float]]
 _FORMATS = {"minmax": 1, "entropy": 2, "percentile": 2}  # of what the cache holds; a new one makes old ranges void
 
@@ -163,79 +164,90 @@ def collect_ranges(
     method: str,
     progress: Progress,
 ) -> dict[str, list[float]]:
-    """One image at a time, so that the activations of one are all that memory holds."""
+    """The child's side of ``calibrate``: tensor -> [lowest, highest]."""
     value = Preprocess.from_dict(preprocess)
     batch = load_model(model).graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    arrays = (fill_batch(network_input(path, value, layout), batch) for path in images)
-    read = _extremes if method == "minmax" else _observed
-    return read(model, _counted(arrays, len(images), progress), method)
+
+    def arrays() -> Iterator[Array]:
+        return (fill_batch(network_input(path, value, layout), batch) for path in images)
+
+    if method == "minmax":
+        return _extremes(model, _counted(arrays(), len(images), progress))
+    return _observed(model, arrays, len(images), method, progress)
 
 
-def _counted(arrays: Iterator[Array], total: int, progress: Progress) -> Iterator[Array]:
-    for done, array in enumerate(arrays):
+def _counted(arrays: Iterator[Array], total: int, progress: Progress, before: int = 0) -> Iterator[Array]:
+    """The arrays, of which ``before`` others of ``total`` are done."""
+    done = before
+    for done, array in enumerate(arrays, before):
         progress(done, total)
         yield array
-    progress(total, total)
+    progress(done + 1, total)
 
 
-def _extremes(model: str, inputs: Iterator[Array], method: str) -> dict[str, list[float]]:
-    """ONNX Runtime's calibrator, which reduces activations inside the graph; feeding it singly spares the memory."""
-    from onnxruntime.quantization import CalibrationMethod, create_calibrator
-
-    with tempfile.TemporaryDirectory() as folder:
-        body = str(Path(folder) / "body.onnx")
-        onnx.save(body_of(load_model(model)), body)
-        calibrator = create_calibrator(
-            body,
-            list(CALIBRATED),
-            augmented_model_path=str(Path(folder) / "augmented.onnx"),
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"symmetric": False},
-        )
-        for image in inputs:
-            calibrator.collect_data(_reader(image))
-        found = calibrator.compute_data()
-    return {name: [float(np.asarray(part).item()) for part in tensor.range_value] for name, tensor in found.items()}
-
-
-def _observed(model: str, inputs: Iterator[Array], method: str) -> dict[str, list[float]]:
-    """Ranges by our histograms: ONNX Runtime's depend on the order of the images, and its entropy tries few ranges."""
-    observer = Observer()
-    look = activations(model)
+def _extremes(model: str, inputs: Iterable[Array]) -> dict[str, list[float]]:
+    body, sizes = calibrated(model)
+    look = extremes(body, list(sizes))
+    low, high = (np.full(len(sizes), bound, np.float32) for bound in (np.inf, -np.inf))
     for image in inputs:
-        observer.see(look(image))
+        lowest, highest = look(image)
+        low, high = np.minimum(low, lowest), np.maximum(high, highest)
+    return {name: [float(low[i]), float(high[i])] for i, name in enumerate(sizes)}
+
+
+def _observed(
+    model: str, inputs: Callable[[], Iterator[Array]], count: int, method: str, progress: Progress
+) -> dict[str, list[float]]:
+    """Ranges by our histograms: ONNX Runtime's depend on the order of the images, and its entropy tries few ranges.
+
+    Several passes over the images where the activations of one image are too many for memory.
+    """
+    observer = Observer()
+    groups = _groups(calibrated(model)[1])
+    for done, group in enumerate(groups):
+        look = activations(model, group)
+        for image in _counted(inputs(), count * len(groups), progress, count * done):
+            observer.see(look(image))
     return {name: list(pair) for name, pair in observer.ranges(method).items()}
 
 
-def activations(model: str | Path) -> Callable[[Array], dict[str, Array]]:
-    """A function from the network's input to every activation that may be quantized. Native code: it may crash."""
+def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
+    """The tensors in lots of about BYTES_AT_ONCE."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if not groups or size > room:
+            groups.append([])
+            room = BYTES_AT_ONCE
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def calibrated(model: str | Path) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """The network without its preparation of pixels, and the bytes of every activation that may be quantized."""
+    body = shape_inference.infer_shapes(body_of(load_model(model)))
+    types = {v.name: v.type.tensor_type for v in (*body.graph.value_info, *body.graph.output, *body.graph.input)}
+    readers = [node for node in body.graph.node if node.op_type in CALIBRATED]
+    names = sorted({name for node in readers for name in (*node.input, *node.output)} & types.keys())
+    floats = [name for name in names if types[name].elem_type == onnx.TensorProto.FLOAT]
+    return body, {name: 4 * math.prod(d.dim_value or 1 for d in types[name].shape.dim) for name in floats}
+
+
+def activations(model: str | Path, names: Sequence[str] | None = None) -> Callable[[Array], dict[str, Array]]:
+    """A function from the network's input to activations, by default every one that may be quantized.
+
+    Native code: it may crash.
+    """
     import onnxruntime
 
-    body = shape_inference.infer_shapes(body_of(load_model(model)))
-    values = {v.name: v for v in (*body.graph.value_info, *body.graph.output, *body.graph.input)}
-    floats = {name for name, v in values.items() if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-    readers = [node for node in body.graph.node if node.op_type in CALIBRATED]
-    wanted = sorted({name for node in readers for name in (*node.input, *node.output)} & floats)
+    body, sizes = calibrated(model)
+    wanted = list(sizes) if names is None else list(names)
     del body.graph.output[:]
-    body.graph.output.extend(values[name] for name in wanted)
+    body.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # an activation that was fused away would be missing
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(body.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda image: dict(zip(wanted, session.run(wanted, {"image": image}), strict=True))
-
-
-def _reader(image: Array) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class OneImage(CalibrationDataReader):
-        """The calibrator's interface over a single input."""
-
-        def __init__(self) -> None:
-            self.left: Iterator[dict[str, Array]] = iter([{"image": image}])
-
-        def get_next(self) -> dict[str, Array] | None:
-            return next(self.left, None)
-
-    return OneImage()

@@ -7,38 +7,37 @@ end is pinned.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
 from ..runtime.errors import BadInput
 from ..runtime.preprocess import Preprocess
 from .child import Progress, run_in_child
 from .compare import fill_batch, network_input
+from .extremes import extremes
 from .graph import consumers, inner_nodes, layer_name, load_model, name_nodes, producers
 from .half import LARGEST, float_tensors
 
 LIMIT = LARGEST / 2  # sums on the way to a result may be larger than the result
-TENSORS_AT_ONCE = 64  # activations that are taken out of the network in one run
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The largest absolute value of one tensor over all images.
+    """The largest absolute value of one tensor over all images, NaN if it had a NaN or an infinity in FP32 already.
 
     node: the name of the ONNX node that makes it; layer: its PyTorch module, or the node's name
-    not_finite: how many NaN and infinities there were, in FP32 already
     """
 
     tensor: str
     node: str
     layer: str
     largest: float
-    not_finite: int
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,11 @@ def scan_overflow(
     }
     child = "edgekit.conversion.overflow:tensor_peaks"
     found = run_in_child(child, request, "scan for overflow", model, progress or (lambda done, total: None))
-    peaks = tuple(sorted((Peak(**one) for one in found), key=lambda p: -p.largest))
-    broken = next((p for p in peaks if p.not_finite), None)
+    all_peaks = [Peak(**one) for one in found]
+    broken = next((p for p in all_peaks if not math.isfinite(p.largest)), None)  # the first in the graph's order
     if broken is not None:
         raise BadInput(f"{model}: layer {broken.layer} yields NaN or infinity in FP32 already; check its weights")
+    peaks = tuple(sorted(all_peaks, key=lambda p: -p.largest))
     graph = load_model(model)
     name_nodes(graph)
     pins = nodes_to_pin(graph, {p.tensor for p in peaks if p.largest > limit})
@@ -112,38 +112,19 @@ def tensor_peaks(
     """The child's side of ``scan_overflow``: the fields of each Peak."""
     graph = load_model(model)
     name_nodes(graph)
-    inner, floats = inner_nodes(graph), float_tensors(graph)
+    inner, floats, every = inner_nodes(graph), float_tensors(graph), producers(graph)
     makers = {t: n for n in graph.graph.node if n.name in inner for t in n.output if t in floats}
-    reads = [t for n in graph.graph.node if n.name in inner for t in n.input if t in floats and t in producers(graph)]
+    reads = [t for n in graph.graph.node if n.name in inner for t in n.input if t in floats and t in every]
     names = list(dict.fromkeys([*makers, *reads]))
-    every = producers(graph)
     value = Preprocess.from_dict(preprocess)
     batch = graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    largest, broken = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
-    groups = [names[i : i + TENSORS_AT_ONCE] for i in range(0, len(names), TENSORS_AT_ONCE)]
-    sessions = [_session(graph, group) for group in groups]
+    look, largest = extremes(graph, names), np.zeros(len(names), np.float32)
     for done, path in enumerate(images):
         progress(done, len(images))
-        image = fill_batch(network_input(path, value, layout), batch)
-        for group, session in zip(groups, sessions, strict=True):
-            for name, array in zip(group, session.run(group, {"image": image}), strict=True):
-                finite = np.isfinite(array)
-                broken[name] += int(array.size - np.count_nonzero(finite))
-                largest[name] = max(largest[name], float(np.abs(array[finite]).max(initial=0.0)))
+        low, high = look(fill_batch(network_input(path, value, layout), batch))
+        largest = np.maximum(largest, np.maximum(-low, high))
     progress(len(images), len(images))
     return [
-        asdict(Peak(name, every[name].name, layer_name(every[name]), largest[name], broken[name])) for name in names
+        asdict(Peak(name, every[name].name, layer_name(every[name]), float(most)))
+        for name, most in zip(names, largest, strict=True)
     ]
-
-
-def _session(model: ModelProto, names: Sequence[str]) -> Any:
-    import onnxruntime
-
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    copy.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
