@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.conversion.calibrate import _groups, calibrate
+from edgekit.conversion.calibrate import _groups, calibrate, collect_ranges
 from edgekit.conversion.extremes import extremes
 from edgekit.runtime.errors import BadInput
 from edgekit.runtime.preprocess import Preprocess
@@ -16,6 +16,7 @@ from .graphs import graph, run
 
 RNG = np.random.default_rng(0)
 SIDE = 16
+SMALL = Preprocess((SIDE, SIDE))
 
 
 def network(weight):
@@ -64,7 +65,7 @@ def test_calibration_refuses_a_network_that_yields_nan(method, weight, photos, t
     weight[1, 1, 1, 1] = np.nan
     onnx.save(network(weight), tmp_path / "model.onnx")
     with pytest.raises(BadInput, match="yields NaN or infinity at c"):
-        calibrate(tmp_path / "model.onnx", photos[:1], Preprocess((SIDE, SIDE)), "nchw_float", method)
+        calibrate(tmp_path / "model.onnx", photos[:1], SMALL, "nchw_float", method)
 
 
 CHAIN = """
@@ -102,26 +103,23 @@ def test_lots_of_tensors(monkeypatch):
 
 def test_histograms_in_several_passes_are_those_of_one(weight, photos, tmp_path, monkeypatch):
     onnx.save(network(weight), tmp_path / "model.onnx")
-    found = []
-    for room in (1 << 30, 5000):  # "image" has 3072 bytes, "c" and "y" 4096
+    steps = []
+
+    def ranges(room):
         monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / str(room)))
         monkeypatch.setattr("edgekit.conversion.calibrate.BYTES_AT_ONCE", room)
-        monkeypatch.setattr("edgekit.conversion.calibrate.run_in_child", here)
-        steps = []
-        preprocess = Preprocess((SIDE, SIDE))
-        found.append(
-            calibrate(
-                tmp_path / "model.onnx", photos[:2], preprocess, "nchw_float", "percentile", lambda *s: steps.append(s)
-            )
-        )
-    assert found[0].ranges == found[1].ranges
-    assert steps[0] == (0, 8)
-    assert steps[-1] == (8, 8)
+        steps.clear()
+        watch = (SMALL, "nchw_float", "percentile", lambda *step: steps.append(step))
+        return calibrate(tmp_path / "model.onnx", photos[:2], *watch).ranges
+
+    monkeypatch.setattr("edgekit.conversion.calibrate.run_in_child", here)
+    whole = ranges(1 << 30)
+    assert steps == [(0, 2), (1, 2), (2, 2)]
+    assert ranges(5000) == whole  # "image" has 3072 bytes, "c" and "y" 4096 each: four passes
+    assert (steps[0], steps[-1]) == ((0, 8), (8, 8))
     assert steps == sorted(steps)
 
 
 def here(child, request, *more):
     """``run_in_child`` in this process, whose constants are changed."""
-    from edgekit.conversion.calibrate import collect_ranges
-
     return collect_ranges(**request, progress=more[-1])
