@@ -346,20 +346,22 @@ def run(
 ) -> list[Row]:
     """The whole spine: checkpoint, onnx, onnx-int8 and the report in the folder ``out`` (``runs/<recipe>``).
 
-    A recipe that ships weights starts from them, one that does not is trained. A step is skipped when its output is
-    whole and its inputs and options did not change; ``force`` repeats every step but the training.
+    A recipe that ships weights starts from them, one that does not is trained. Where the board has TensorRT and it is
+    installed here, an engine is built of each ONNX file (``engine-fp16``, ``engine-int8``). A step is skipped when its
+    output is whole and its inputs and options did not change; ``force`` repeats every step but the training.
     """
     from .measure.report import write_report
 
     found, profile = load_recipe(recipe, list(overrides)), _board_here(board)
     out = check_place(Path(out or RUNS / found.name), "folder")
-    for kind in MODEL_KINDS:
-        check_place(out / kind)
+    for name in (*MODEL_KINDS, *(engine_name(precision) for precision in profile.precisions)):
+        check_place(out / name)
     checkpoint = _checkpoint(found, out / "checkpoint", (), progress)
     onnx = _export(checkpoint, profile, out / "onnx", force, progress)
     artifacts = [checkpoint, onnx]
     if found.quantize is not None and profile.int8_flavour is not None:
         artifacts.append(_quantize(onnx, {"flavour": profile.int8_flavour}, None, out / "onnx-int8", force, progress))
+    artifacts += _engines(artifacts[1:], profile, out, force, progress)
     coco, targets = evaluation_set(checkpoint, None), _targets(artifacts, profile, None)
     kept = None if force or seconds else _kept_rows(out / "report.json", targets, profile, coco)
     if kept is not None:
@@ -498,6 +500,32 @@ def _quantize(
         return _measure_accuracy(artifact, coco, "onnxruntime", progress).to_dict()
 
     return lower(onnx, images.images, parents, out, options, measure, progress)
+
+
+def engine_name(precision: str) -> str:
+    """The folder of an engine that ``run`` builds."""
+    return f"engine-{precision}"
+
+
+def _engines(
+    files: Sequence[Artifact], board: Board, out: Path, force: bool, progress: Progress | None
+) -> list[Artifact]:
+    """A TensorRT engine of each ONNX file, in the fastest precision that it and the board allow; none without TensorRT.
+
+    An engine that is there is kept if this TensorRT made it of this file.
+    """
+    from importlib.util import find_spec
+
+    from .conversion.engine import build, default_precision, engine_of
+
+    if find_spec("tensorrt") is None or not any(name.startswith("tensorrt") for name in board.runtimes):
+        return []
+    made = []
+    for file in files:
+        place = out / engine_name(default_precision(file, board))
+        kept = None if force else engine_of(file, place)
+        made.append(kept or build(file.path, board=board.name, out=place, progress=progress))
+    return made
 
 
 def _up_to_date(out: Path, key: str) -> Artifact | None:

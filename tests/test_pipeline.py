@@ -14,6 +14,8 @@ import yaml
 
 import edgekit
 from edgekit import pipeline
+from edgekit.board import load_board
+from edgekit.conversion.engine import engine_of
 from edgekit.data.calibration import load_set
 from edgekit.models.checkpoint import checkpoint_manifest, save_weights, write_checkpoint
 from edgekit.models.detector import Detector
@@ -24,6 +26,7 @@ from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLack
 from edgekit.runtime.images import read_image
 from edgekit.runtime.preprocess import Preprocess
 
+SIMULATOR = Path(__file__).parent / "twin" / "simulator"
 CLASSES = ("vehicle", "scooter", "bicycle")
 RECIPE = {
     "name": "tiny",
@@ -117,6 +120,25 @@ def test_a_damaged_payload_is_made_again(recipe: Path, spine: Path) -> None:
         edgekit.evaluate(spine / "onnx")
     edgekit.run(recipe, out=spine)
     assert model.read_bytes() == whole  # the same inputs give the same file
+
+
+def test_where_tensorrt_is_the_spine_builds_and_measures_an_engine(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT is the twin's simulator, of a GPU without INT8; this machine passes for a board that has it."""
+    monkeypatch.syspath_prepend(str(SIMULATOR))
+    monkeypatch.setenv("PYTHONPATH", str(SIMULATOR))
+    monkeypatch.setattr(pipeline, "_board_here", load_board)
+    monkeypatch.setattr("edgekit.conversion.engine.check_machine", lambda *_: None)
+    wishes = {"board": "jetson-xavier-nx", "overrides": ["quantize=null"]}
+    rows = edgekit.run(recipe, out=tmp_path, seconds=0.1, **wishes)
+    engines = [(r.runtime, r.precision, r.verdict.status) for r in rows if r.runtime.startswith("tensorrt")]
+    assert engines == [("tensorrt8", "fp16", "simulated")]
+    built = read_artifact(tmp_path / "engine-fp16")
+    assert built.manifest["parents"]["onnx"] == read_artifact(tmp_path / "onnx").digest
+    edgekit.run(recipe, out=tmp_path, **wishes)
+    assert read_artifact(tmp_path / "engine-fp16").digest == built.digest  # it holds the time that the build took
+    assert engine_of(read_artifact(tmp_path / "checkpoint"), tmp_path / "engine-fp16") is None
 
 
 def test_changed_weights_change_everything_after_them(recipe: Path, spine: Path, tmp_path: Path) -> None:

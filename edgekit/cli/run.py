@@ -28,8 +28,9 @@ def run(
 ) -> None:
     """The whole spine: export, quantize, bench and report a recipe.
 
-    A step is skipped when its output is there, is whole, and was made from the same inputs with the same options.
-    Without --out everything is in runs/RECIPE.
+    Where the board has TensorRT and it is installed, engines are built and measured too: FP16, and INT8 of the
+    quantized file. A step is skipped when its output is there, is whole, and was made from the same inputs with the
+    same options. Without --out everything is in runs/RECIPE.
     """
     from edgekit import pipeline
 

@@ -12,11 +12,12 @@ from ..board import Board, load_board
 from ..runtime.artifact import Artifact, check_place, read_artifact
 from ..runtime.engines.build import KINDS, build_engine, builder_for, check_nms, check_request
 from ..runtime.engines.options import BuildOptions
-from ..runtime.errors import BadConfig, BoardLacks
+from ..runtime.errors import ArtifactError, BadConfig, BoardLacks
 from ..runtime.onboard import identity
 from .child import run_in_child
 
 Phases: TypeAlias = Callable[[str, int, int], None]
+VERSION = "edgekit.conversion.engine:tensorrt_version"  # a child's work
 SCAN_IMAGES = 8  # real images on which FP16 is looked at for overflow
 
 
@@ -62,7 +63,7 @@ def build(
     check_request(artifact, BuildOptions(**request))
     check_machine(artifact, profile)
     place = check_place(out or Path(f"{artifact.path.rstrip('/')}-{profile.name}-{precision}"))
-    runtime = builder_for(run_in_child("edgekit.conversion.engine:tensorrt_version", {}, "find TensorRT", board))
+    runtime = builder_for(run_in_child(VERSION, {}, "find TensorRT", board))
     check_nms(options.nms, runtime, artifact.manifest.get("postprocess") or {})
     chosen = artifact
     if precision == "fp16" and artifact.manifest.get("precision") == "fp32":
@@ -174,10 +175,35 @@ def _half(artifact: Artifact, runtime: str, options: EngineOptions, tell: Phases
 
     images = _scan_images(artifact) if options.scan else []
     if runtime == "tensorrt11":
-        made = half_artifact(artifact, f"{artifact.path.rstrip('/')}-fp16", images, options.pin, tell)
+        made = half_artifact(artifact, _half_place(artifact), images, options.pin, tell)
         return made, ()
     pins, _ = pins_for_fp16(artifact, images, options.pin, tell)
     return artifact, pins
+
+
+def _half_place(artifact: Artifact) -> str:
+    return f"{artifact.path.rstrip('/')}-fp16"
+
+
+def engine_of(artifact: Artifact, place: str | Path) -> Artifact | None:
+    """The engine at ``place`` if it was built of this ONNX artifact by the TensorRT that is installed here."""
+    try:
+        found = read_artifact(place, kinds=("engine",))
+    except ArtifactError:
+        return None
+    sources = {artifact.digest} | _digests_made_of(artifact, _half_place(artifact))
+    version = run_in_child(VERSION, {}, "find TensorRT", place)
+    same = found.manifest["parents"]["onnx"] in sources and found.manifest["engine"]["tensorrt"] == version
+    return found if same else None
+
+
+def _digests_made_of(artifact: Artifact, place: str) -> set[str]:
+    """The digest of the artifact at ``place`` if it was made of the other one."""
+    try:
+        found = read_artifact(place, kinds=KINDS)
+    except ArtifactError:
+        return set()
+    return {found.digest} if found.manifest.get("parents", {}).get("onnx") == artifact.digest else set()
 
 
 def _scan_images(artifact: Artifact) -> list[Path]:
