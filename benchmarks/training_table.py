@@ -135,8 +135,8 @@ LEGEND = """\
 Networks of the five papers on road scenes (dhaka_roads, three classes), from nothing, on one input and as many
 images. mAP in percent on the validation set, of the averaged weights after the last epoch; with several seeds
 mean and sample standard deviation. ms: end to end on one core of this machine, p50, in the runtime that is
-named; a verdict other than "valid" stands beside it. Hours: of one core, which had other work beside, so they
-compare roughly. So short a training says how fast a network learns, not how good it can become.
+named; a verdict other than "valid" stands beside it; "-": not measured there. Hours: of one core, which had other
+work beside, so they compare roughly. So short a training says how fast a network learns, not how good it can become.
 
 """
 
