@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -223,6 +224,15 @@ def name_nodes(model: ModelProto) -> None:
         if not node.name or node.name in seen:
             node.name = f"{node.name or node.op_type}_{index}"
         seen.add(node.name)
+
+
+def keep_scopes(model: ModelProto) -> None:
+    """Nodes that a simplifier made of others (a Gemm of MatMul and Add) are called after their output, which kept the
+    PyTorch module in its name: by it layers are left in float, pinned, and told.
+    """
+    for node in model.graph.node:
+        if "/" not in node.name and "/" in node.output[0]:
+            node.name = re.sub(r"_output_\d+$", "", node.output[0])
 
 
 def layer_name(node: NodeProto) -> str:

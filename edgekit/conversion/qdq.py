@@ -31,6 +31,7 @@ from .graph import (
     own_biases,
     producers,
     tidy,
+    weighted_layers,
 )
 
 
@@ -87,7 +88,7 @@ def quantize_file(
     """Write the INT8 version of an ONNX file. Returns how many nodes there are of each kind.
 
     ranges: tensor -> (lowest, highest); float_nodes: names of layers that stay float, beside the decode
-    float_modules: modules without layers that stay float, such as the one that computes a second stage's regions
+    float_modules: modules that compute boxes or regions; what they do beside their layers stays float
     reduce_range: 7-bit weights, for CPUs without VNNI, whose 16-bit sums would saturate
     """
     model = load_model(source)
@@ -111,16 +112,19 @@ def quantize_file(
 
 
 def _in_float(model: ModelProto, layers: Sequence[str], modules: Sequence[str]) -> list[str]:
-    """Nodes that read and write no INT8: before the first layer, after the last ones, ``layers``, and ``modules``.
+    """Nodes that read and write no INT8: before the first layer, after the last ones, and ``layers``.
 
-    All that the module of such a layer computes is float too: sampling positions and boxes in it are no activations.
+    All that the module of such a layer computes is float too, and what ``modules`` compute beside their layers:
+    sampling positions and boxes are no activations. Box offsets of all levels, joined, would have one scale.
     """
     inner, left = inner_nodes(model), set(layers)
+    weighted = {node.name for node in weighted_layers(model)}
     scopes = {module_of(node.name) for node in model.graph.node if node.name in left} - {""}
 
     def outside(name: str) -> bool:
         module = module_of(name)
-        return name not in inner or name in left or module in scopes or matches(module, modules)
+        computes = name not in weighted and matches(module, modules)
+        return name not in inner or name in left or module in scopes or computes
 
     return [node.name for node in model.graph.node if outside(node.name)]
 

@@ -149,12 +149,6 @@ def _left_in_float(source: Artifact, layers: Mapping[str, str], options: Quantiz
     return [node for node, layer in layers.items() if matches(layer, prefixes)]
 
 
-def _without_layers(source: Artifact, layers: Mapping[str, str]) -> list[str]:
-    """Modules that the detector wants in float and that have no layer: they compute boxes, whatever a user chooses."""
-    names = source.manifest.get("float_modules", ())
-    return [name for name in names if not any(matches(layer, [name]) for layer in layers.values())]
-
-
 # -- the tries --------------------------------------------------------------------------------------------------------
 def _search(
     work: _Work, chosen: Sequence[str], scratch: Path, before: Mapping[str, Any] | None, measure: Measure | None
@@ -194,7 +188,7 @@ def _write_model(work: _Work, float_nodes: Sequence[str], target: Path) -> None:
         "ranges": work.calibration.ranges,
         "flavour": work.options.flavour,
         "float_nodes": list(float_nodes),
-        "float_modules": _without_layers(work.source, work.layers),
+        "float_modules": list(work.source.manifest.get("float_modules", ())),
         "reduce_range": work.options.reduce_range,
     }
     run_in_child("edgekit.conversion.qdq:quantize_file", request, "quantize", work.model)

@@ -14,7 +14,7 @@ from ..runtime.errors import ChildDied
 from ..runtime.preprocess import Preprocess
 from .child import run_in_child
 from .compare import Comparison
-from .graph import fold_input_scale, int64_arithmetic, load_model, opset, tidy
+from .graph import fold_input_scale, int64_arithmetic, keep_scopes, load_model, opset, tidy
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def simplify_file(source: str, target: str) -> None:
     if not valid:
         raise ChildDied(f"onnxsim: the simplified {source} computes something else on random input")
     fold_input_scale(simplified)
+    keep_scopes(simplified)
     tidy(simplified)
     if opset(simplified) != version:
         raise ChildDied(f"onnxsim changed the opset of {source} from {version} to {opset(simplified)}")

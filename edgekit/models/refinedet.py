@@ -35,7 +35,7 @@ class RefineDet(Detector):
 
     task = "refine"
     nms = "classwise"
-    float_modules = ("arm.location", "arm.confidence", "odm")
+    float_modules = ("arm", "odm")
 
     def __init__(
         self,
