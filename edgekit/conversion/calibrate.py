@@ -22,7 +22,7 @@ from ..runtime.errors import BadConfig, BadInput
 from ..runtime.preprocess import Preprocess
 from .child import Progress, run_in_child
 from .compare import Array, fill_batch, network_input
-from .extremes import extremes
+from .extremes import extremes, watching_session
 from .graph import body_of, load_model
 from .histogram import Observer
 
@@ -239,15 +239,9 @@ def activations(model: str | Path, names: Sequence[str] | None = None) -> Callab
 
     Native code: it may crash.
     """
-    import onnxruntime
-
     body, sizes = calibrated(model)
     wanted = list(sizes) if names is None else list(names)
     del body.graph.output[:]
     body.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # an activation that was fused away would be missing
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(body.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = watching_session(body)
     return lambda image: dict(zip(wanted, session.run(wanted, {"image": image}), strict=True))
