@@ -89,8 +89,8 @@ def arguments() -> argparse.ArgumentParser:
 def bench(args: argparse.Namespace) -> Callable[[float], Any]:
     """A function that measures one run, slower by a share, and gives its row."""
     from edgekit.board import load_board
+    from edgekit.data.evaluation import evaluation_set
     from edgekit.measure.bench import WORKER, BenchOptions, Target, measure_target
-    from edgekit.pipeline import evaluation_set
     from edgekit.runtime.artifact import read_artifact
 
     artifact, board = read_artifact(args.artifact, kinds=("onnx", "onnx-int8")), load_board(args.board)

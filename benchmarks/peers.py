@@ -42,8 +42,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from edgekit.board import Board, load_board  # noqa: E402
+from edgekit.data.evaluation import evaluation_set  # noqa: E402
 from edgekit.measure.bench import BenchOptions, Target, measure_target  # noqa: E402
-from edgekit.pipeline import evaluation_set  # noqa: E402
 from edgekit.runtime import machine  # noqa: E402
 from edgekit.runtime.artifact import Artifact, new_file, read_artifact  # noqa: E402
 from edgekit.runtime.errors import BadConfig, ChildDied, EdgeKitError, MissingDependency  # noqa: E402

@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from edgekit.board import load_board  # noqa: E402
+from edgekit.data.evaluation import evaluation_set  # noqa: E402
 from edgekit.measure.bench import BenchOptions, Target, measure_target  # noqa: E402
 from edgekit.measure.drift import reference_times  # noqa: E402
 from edgekit.measure.row import Row  # noqa: E402
-from edgekit.pipeline import evaluation_set  # noqa: E402
 from edgekit.runtime.artifact import new_file, read_artifact  # noqa: E402
 from edgekit.runtime.errors import EdgeKitError  # noqa: E402
 from edgekit.runtime.worker import DEFAULT_TIMED  # noqa: E402

@@ -10,7 +10,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,12 +20,11 @@ from . import __version__
 from .board import Board, board_names, load_board, recognise
 from .conversion.child import run_in_child
 from .paths import share
+from .progress import Progress
 from .recipe import Recipe, load_recipe, recipe_names
 from .runtime import machine
 from .runtime.errors import EdgeKitError
 from .runtime.onboard import identity
-
-Progress = Callable[[str, int, int], None]
 
 # what pip installs for each part, as in pyproject.toml; its name there and the module's name are often not the same
 PACKAGES = {

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from .paths import share
+from .progress import Progress
 from .runtime.artifact import Artifact, read_artifact
 from .runtime.errors import ArtifactError, BadConfig
 
 Say = Callable[[str], None]
-Progress = Callable[[str, int, int], None]
 
 DEMO_RECIPE = "mobile-centernet-w16-dhaka"
 DEMO_LINE = "0,0.55,1,0.55"
@@ -77,11 +77,11 @@ def _model(name: str, progress: Progress | None) -> Artifact:
         return found
     if Path(name).is_dir():
         raise ArtifactError(f"{name}: not an artifact (no manifest.json in it). Make one with: edgekit export RECIPE")
-    from . import pipeline
+    from . import pipeline, spine
     from .recipe import load_recipe
 
     recipe = load_recipe(name)
-    if recipe.weights is None and not (pipeline.RUNS / recipe.name / "checkpoint").is_dir():
+    if recipe.weights is None and not (spine.RUNS / recipe.name / "checkpoint").is_dir():
         raise BadConfig(f"recipe {recipe.name} has no weights yet. Train it: edgekit train {recipe.name}")
     exported = pipeline.export(name, progress=progress)
     return _lowered(exported) or exported
@@ -89,7 +89,7 @@ def _model(name: str, progress: Progress | None) -> Artifact:
 
 def _lowered(exported: Artifact) -> Artifact | None:
     """The INT8 version that was made of exactly this network, beside it or in the demo's folder."""
-    from .pipeline import RUNS
+    from .spine import RUNS
 
     for place in (Path(exported.path + "-int8"), RUNS / "demo" / "onnx-int8"):
         try:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import edgekit
-from edgekit import pipeline
+from edgekit import spine
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import new_artifact
 from edgekit.runtime.errors import BadConfig
@@ -25,7 +25,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path]]:
         asked.append((recipe, out))
         raise BadConfig("the training began")
 
-    monkeypatch.setattr(pipeline, "_need", lambda *_: type("fit", (), {"fit": staticmethod(fit)}))
+    monkeypatch.setattr(spine, "_need", lambda *_: type("fit", (), {"fit": staticmethod(fit)}))
     return asked
 
 

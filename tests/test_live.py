@@ -59,7 +59,7 @@ def test_a_boards_camera_strings_are_handed_over(asked, artifact):  # noqa: F811
 def test_a_recipe_is_exported_and_its_int8_version_preferred(asked, artifact, tmp_path, monkeypatch):  # noqa: F811
     exported = read_artifact(artifact)
     monkeypatch.setattr("edgekit.pipeline.export", lambda name, progress: exported)
-    monkeypatch.setattr("edgekit.pipeline.RUNS", tmp_path)
+    monkeypatch.setattr("edgekit.spine.RUNS", tmp_path)
     edgekit.camera(live.DEMO_RECIPE, "0")
     assert asked[-1].artifact == exported.path
     manifest = {k: v for k, v in exported.manifest.items() if k not in ("kind", "payload")}

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import edgekit
-from edgekit import pipeline
+from edgekit import measuring, spine
 from edgekit.board import load_board
 from edgekit.conversion.engine import engine_of
 from edgekit.data.calibration import load_set
@@ -64,7 +64,7 @@ def _spread_outputs(model: Detector) -> None:
 
 
 @pytest.fixture(scope="module")
-def spine(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def walked(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "spine"
     rows = edgekit.run(recipe, out=out, seconds=0.1)
     assert [(r.runtime, r.precision) for r in rows] == [
@@ -77,26 +77,26 @@ def spine(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_spine_leaves_artifacts_a_report_and_pictures(spine: Path) -> None:
-    assert [read_artifact(spine / k).kind for k in ("checkpoint", "onnx", "onnx-int8")] == [
+def test_the_spine_leaves_artifacts_a_report_and_pictures(walked: Path) -> None:
+    assert [read_artifact(walked / k).kind for k in ("checkpoint", "onnx", "onnx-int8")] == [
         "checkpoint",
         "onnx",
         "onnx-int8",
     ]
-    report = json.loads((spine / "report.json").read_text())
+    report = json.loads((walked / "report.json").read_text())
     assert len(report["rows"]) == 5
-    assert "| model | board | runtime | precision | mAP@0.5 | mAP |" in (spine / "report.md").read_text()
-    page = (spine / "report.html").read_text()
+    assert "| model | board | runtime | precision | mAP@0.5 | mAP |" in (walked / "report.md").read_text()
+    page = (walked / "report.html").read_text()
     assert "http://" not in page
     assert "https://" not in page
-    pictures = list((spine / "pictures").glob("*.jpg"))
+    pictures = list((walked / "pictures").glob("*.jpg"))
     assert pictures
     assert all(cv2.imread(str(p)) is not None for p in pictures)
 
 
-def test_every_row_was_measured_on_the_file_that_it_names(spine: Path) -> None:
-    rows = json.loads((spine / "report.json").read_text())["rows"]
-    files = [read_artifact(spine / k) for k in ("checkpoint", "onnx", "onnx-int8")]
+def test_every_row_was_measured_on_the_file_that_it_names(walked: Path) -> None:
+    rows = json.loads((walked / "report.json").read_text())["rows"]
+    files = [read_artifact(walked / k) for k in ("checkpoint", "onnx", "onnx-int8")]
     shas = [next(iter(a.manifest["payload"].values()))["sha256"] for a in files]
     assert [r["model_file"]["sha256"] for r in rows] == [shas[0], shas[1], shas[1], shas[2], shas[2]]
     assert all(r["accuracy"]["images"] == len(load_set("dhaka-eval")) for r in rows)
@@ -105,20 +105,20 @@ def test_every_row_was_measured_on_the_file_that_it_names(spine: Path) -> None:
     assert max(fp32) - min(fp32) < 0.002
 
 
-def test_a_second_run_skips_what_is_up_to_date(recipe: Path, spine: Path) -> None:
-    before = {p: p.stat().st_mtime_ns for p in spine.rglob("*") if p.is_file()}
-    rows = edgekit.run(recipe, out=spine)
+def test_a_second_run_skips_what_is_up_to_date(recipe: Path, walked: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in walked.rglob("*") if p.is_file()}
+    rows = edgekit.run(recipe, out=walked)
     assert len(rows) == 5
-    assert {p: p.stat().st_mtime_ns for p in spine.rglob("*") if p.is_file()} == before
+    assert {p: p.stat().st_mtime_ns for p in walked.rglob("*") if p.is_file()} == before
 
 
-def test_a_damaged_payload_is_made_again(recipe: Path, spine: Path) -> None:
-    model = spine / "onnx" / "model.onnx"
+def test_a_damaged_payload_is_made_again(recipe: Path, walked: Path) -> None:
+    model = walked / "onnx" / "model.onnx"
     whole = model.read_bytes()
     model.write_bytes(whole[:1000])
     with pytest.raises(ArtifactError, match=r"model\.onnx.*SHA-256"):
-        edgekit.evaluate(spine / "onnx")
-    edgekit.run(recipe, out=spine)
+        edgekit.evaluate(walked / "onnx")
+    edgekit.run(recipe, out=walked)
     assert model.read_bytes() == whole  # the same inputs give the same file
 
 
@@ -128,7 +128,7 @@ def test_where_tensorrt_is_the_spine_builds_and_measures_an_engine(
     """TensorRT is the twin's simulator, of a GPU without INT8; this machine passes for a board that has it."""
     monkeypatch.syspath_prepend(str(SIMULATOR))
     monkeypatch.setenv("PYTHONPATH", str(SIMULATOR))
-    monkeypatch.setattr(pipeline, "_board_here", load_board)
+    monkeypatch.setattr(measuring, "board_here", load_board)
     monkeypatch.setattr("edgekit.conversion.engine.check_machine", lambda *_: None)
     wishes = {"board": "jetson-xavier-nx", "overrides": ["quantize=null"]}
     rows = edgekit.run(recipe, out=tmp_path, seconds=0.1, **wishes)
@@ -141,9 +141,9 @@ def test_where_tensorrt_is_the_spine_builds_and_measures_an_engine(
     assert engine_of(read_artifact(tmp_path / "checkpoint"), tmp_path / "engine-fp16") is None
 
 
-def test_changed_weights_change_everything_after_them(recipe: Path, spine: Path, tmp_path: Path) -> None:
+def test_changed_weights_change_everything_after_them(recipe: Path, walked: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "spine", tmp_path / "recipe"
-    shutil.copytree(spine, out)
+    shutil.copytree(walked, out)
     shutil.copytree(recipe, other)
     model = build("mobile-centernet", len(CLASSES))
     save_weights(model, other / "weights.safetensors", CLASSES)
@@ -156,10 +156,10 @@ def test_changed_weights_change_everything_after_them(recipe: Path, spine: Path,
 def test_an_override_is_not_lost_on_an_older_copy_of_the_shipped_weights(tmp_path: Path) -> None:
     shipped = load_recipe("mobile-centernet-w16-dhaka")
     other = load_recipe("mobile-centernet-w16-dhaka", ["postprocess.score_threshold=0.25"])
-    pipeline._checkpoint(shipped, tmp_path / "c", (), None)
-    assert pipeline._fitting_checkpoint(shipped, tmp_path / "c") is not None
-    assert pipeline._fitting_checkpoint(other, tmp_path / "c") is None
-    again = pipeline._checkpoint(other, tmp_path / "c", (), None)
+    spine.checkpoint(shipped, tmp_path / "c", (), None)
+    assert spine.fitting_checkpoint(shipped, tmp_path / "c") is not None
+    assert spine.fitting_checkpoint(other, tmp_path / "c") is None
+    again = spine.checkpoint(other, tmp_path / "c", (), None)
     assert again.manifest["recipe"]["postprocess"]["score_threshold"] == 0.25
 
 
@@ -167,57 +167,55 @@ def test_what_comes_after_training_follows_the_recipe(tmp_path: Path) -> None:
     """A training in OUT is used again with today's export, INT8 and post-processing, and later steps see the change."""
     trained, place = load_recipe("mobile-centernet-w16-dhaka"), tmp_path / "c"
     written = write_checkpoint(place, build("mobile-centernet", len(CLASSES)), checkpoint_manifest(trained))
-    assert pipeline._checkpoint(trained, place, (), None).digest == written.digest
+    assert spine.checkpoint(trained, place, (), None).digest == written.digest
     now = load_recipe("mobile-centernet-w16-dhaka", ["export.top_k=50", "postprocess.iou_threshold=0.4"])
-    found = pipeline._checkpoint(now, place, (), None)
+    found = spine.checkpoint(now, place, (), None)
     assert found.manifest["recipe"]["export"]["top_k"] == 50
     assert found.manifest["recipe"]["postprocess"]["iou_threshold"] == 0.4
     assert found.manifest["payload"] == written.manifest["payload"]
     assert found.digest != written.digest
     longer = load_recipe("mobile-centernet-w16-dhaka", ["train.epochs=7"])  # says how it was trained, and stays so
-    assert (
-        pipeline._checkpoint(longer, place, (), None).manifest["recipe"]["train"] == written.manifest["recipe"]["train"]
-    )
+    assert spine.checkpoint(longer, place, (), None).manifest["recipe"]["train"] == written.manifest["recipe"]["train"]
 
 
-def test_evaluate_agrees_with_the_row_of_the_report(spine: Path) -> None:
-    rows = json.loads((spine / "report.json").read_text())["rows"]
-    metrics = edgekit.evaluate(spine / "onnx", runtime="onnxruntime")
+def test_evaluate_agrees_with_the_row_of_the_report(walked: Path) -> None:
+    rows = json.loads((walked / "report.json").read_text())["rows"]
+    metrics = edgekit.evaluate(walked / "onnx", runtime="onnxruntime")
     assert metrics.map50 == pytest.approx(rows[1]["accuracy"]["map50"], abs=1e-9)
 
 
-def test_evaluate_takes_a_coco_file(spine: Path) -> None:
+def test_evaluate_takes_a_coco_file(walked: Path) -> None:
     annotations = load_set("dhaka-eval").annotations
-    assert edgekit.evaluate(spine / "onnx", data=str(annotations)) == edgekit.evaluate(spine / "onnx")
+    assert edgekit.evaluate(walked / "onnx", data=str(annotations)) == edgekit.evaluate(walked / "onnx")
 
 
-def test_evaluate_by_the_voc_metric(spine: Path) -> None:
-    coco, voc = (edgekit.evaluate(spine / "onnx", metric=metric) for metric in ("coco", "voc-area"))
+def test_evaluate_by_the_voc_metric(walked: Path) -> None:
+    coco, voc = (edgekit.evaluate(walked / "onnx", metric=metric) for metric in ("coco", "voc-area"))
     assert voc.per_class.keys() == coco.per_class.keys()
     assert voc.map == pytest.approx(coco.map50, abs=0.05)  # the same matches, another average
     with pytest.raises(BadConfig, match="voc2007"):
-        edgekit.evaluate(spine / "onnx", metric="voc")
+        edgekit.evaluate(walked / "onnx", metric="voc")
 
 
-def test_labels_of_a_teacher_are_a_set_to_train_on(spine: Path, tmp_path: Path) -> None:
+def test_labels_of_a_teacher_are_a_set_to_train_on(walked: Path, tmp_path: Path) -> None:
     folder = load_set("dhaka-eval").images_root
-    edgekit.label(spine / "onnx", folder, out=tmp_path / "all.json", score=0, doubt=0)
+    edgekit.label(walked / "onnx", folder, out=tmp_path / "all.json", score=0, doubt=0)
     score = float(np.median([a["score"] for a in json.loads((tmp_path / "all.json").read_text())["annotations"]]))
-    summary = edgekit.label(spine / "onnx", folder, out=tmp_path / "pseudo.json", score=score, doubt=0)
+    summary = edgekit.label(walked / "onnx", folder, out=tmp_path / "pseudo.json", score=score, doubt=0)
     labelled = edgekit.data_check(tmp_path / "pseudo.json", images=folder)
     assert labelled.class_counts().sum() == summary["labels"]
     assert sum(int(s.ignore.sum()) for s in labelled.samples) == summary["ignored"] > 0
     records = json.loads((tmp_path / "pseudo.json").read_text())["annotations"]
     assert all((a["score"] < score) == bool(a.get("ignore")) for a in records)
     with pytest.raises(BadConfig, match="doubt"):
-        edgekit.label(spine / "onnx", folder, out=tmp_path / "x.json", score=0.1, doubt=0.5)
+        edgekit.label(walked / "onnx", folder, out=tmp_path / "x.json", score=0.1, doubt=0.5)
     with pytest.raises(BadInput, match="no image"):
-        edgekit.label(spine / "onnx", tmp_path / "empty", out=tmp_path / "x.json")
+        edgekit.label(walked / "onnx", tmp_path / "empty", out=tmp_path / "x.json")
 
 
-def test_predict_writes_pictures_and_coco_json(spine: Path, tmp_path: Path) -> None:
+def test_predict_writes_pictures_and_coco_json(walked: Path, tmp_path: Path) -> None:
     images = list(load_set("dhaka-eval").images[:3])
-    summary = edgekit.predict(spine / "onnx-int8", images, out=tmp_path / "boxes", score=0.1)
+    summary = edgekit.predict(walked / "onnx-int8", images, out=tmp_path / "boxes", score=0.1)
     found = json.loads((tmp_path / "boxes" / "detections.json").read_text())
     assert [r["id"] for r in found["images"]] == [1, 2, 3]
     assert summary["boxes"] == len(found["annotations"]) > 0
@@ -235,13 +233,13 @@ def test_predict_writes_pictures_and_coco_json(spine: Path, tmp_path: Path) -> N
         assert np.abs(drawn.astype(int) - plain).max() > 60  # something was drawn
 
 
-def test_report_joins_files_of_rows(spine: Path, tmp_path: Path) -> None:
-    place = edgekit.report([spine / "report.json", spine / "report.json"], out=tmp_path / "both")
+def test_report_joins_files_of_rows(walked: Path, tmp_path: Path) -> None:
+    place = edgekit.report([walked / "report.json", walked / "report.json"], out=tmp_path / "both")
     assert len(json.loads((place / "report.json").read_text())["rows"]) == 10
 
 
-def test_bench_writes_its_rows(spine: Path, tmp_path: Path) -> None:
-    rows = edgekit.bench([spine / "onnx"], runtime="onnxruntime", seconds=0.1, out=tmp_path / "rows.json")
+def test_bench_writes_its_rows(walked: Path, tmp_path: Path) -> None:
+    rows = edgekit.bench([walked / "onnx"], runtime="onnxruntime", seconds=0.1, out=tmp_path / "rows.json")
     assert len(rows) == 1
     edgekit.report([tmp_path / "rows.json"], out=tmp_path / "report")
     assert (tmp_path / "report" / "report.html").is_file()
@@ -264,15 +262,15 @@ def test_bench_writes_its_rows(spine: Path, tmp_path: Path) -> None:
         (lambda s: edgekit.report([s / "onnx" / "manifest.json"], out=s / "r"), BadInput, r"manifest\.json"),
     ],
 )
-def test_mistakes_are_told(spine: Path, call, error, match) -> None:
+def test_mistakes_are_told(walked: Path, call, error, match) -> None:
     with pytest.raises(error, match=match):
-        call(spine)
+        call(walked)
 
 
-def test_an_empty_calibration_folder_is_refused(spine: Path, tmp_path: Path) -> None:
+def test_an_empty_calibration_folder_is_refused(walked: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="no images"):
-        edgekit.quantize(spine / "onnx", calibration=str(tmp_path / "empty"), out=tmp_path / "int8")
+        edgekit.quantize(walked / "onnx", calibration=str(tmp_path / "empty"), out=tmp_path / "int8")
     assert not (tmp_path / "int8").exists()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import edgekit
-from edgekit import pipeline
+from edgekit import spine
 from edgekit.runtime.artifact import new_artifact
 from edgekit.runtime.errors import ArtifactError, BadConfig
 
@@ -58,8 +58,8 @@ def test_every_verb_looks_at_out_first(said, call, model, taken, monkeypatch) ->
     def work(*_: Any, **__: Any) -> None:
         pytest.fail("the work began")
 
-    monkeypatch.setattr(pipeline, "_checkpoint", work)
-    monkeypatch.setattr(pipeline, "_need", work)
+    monkeypatch.setattr(spine, "checkpoint", work)
+    monkeypatch.setattr(spine, "_need", work)
     monkeypatch.setattr("edgekit.conversion.engine.run_in_child", work)
     monkeypatch.setattr("edgekit.conversion.engine.check_machine", lambda *_: None)  # whatever machine this is
     monkeypatch.setattr("edgekit.conversion.imports.verb.run_in_child", work)
@@ -71,7 +71,7 @@ def test_every_verb_looks_at_out_first(said, call, model, taken, monkeypatch) ->
 
 def test_run_looks_at_every_artifact_that_it_will_write(tmp_path: Path, monkeypatch) -> None:
     """The INT8 network comes last: minutes after the start, or hours where the recipe is trained first."""
-    monkeypatch.setattr(pipeline, "_checkpoint", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(spine, "checkpoint", lambda *_: pytest.fail("the work began"))
     (tmp_path / "onnx-int8").mkdir()
     (tmp_path / "onnx-int8" / "thesis.tex").write_text("years of work")
     with pytest.raises(ArtifactError, match=f"onnx-int8: .*{TAKEN}"):

@@ -6,12 +6,12 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from ..progress import Progress
 from .errors import Interrupted
 
-Progress = Callable[[str, int, int], None]
 _LINE_EVERY = 10.0  # seconds between two plain lines of one phase, at least
 _LINES = 20  # ... and at least the phase's time so far divided by this, so that a training of hours fills no log
 _BARS = 8  # bars on the screen at once

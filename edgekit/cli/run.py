@@ -32,7 +32,7 @@ def run(
     quantized file. A step is skipped when its output is there, is whole, and was made from the same inputs with the
     same options. Without --out everything is in runs/RECIPE.
     """
-    from edgekit import pipeline
+    from edgekit import pipeline, spine
 
     with work(out, "finished steps are kept; the same command goes on from there") as progress:
         rows = pipeline.run(
@@ -42,7 +42,7 @@ def run(
         print_json(rows)
         return
     show_rows(rows)
-    print("\n".join(str(file) for file in _results(out or Path(pipeline.RUNS, rows[0].recipe))))
+    print("\n".join(str(file) for file in _results(out or Path(spine.RUNS, rows[0].recipe))))
 
 
 def _results(out: Path) -> list[Path]:

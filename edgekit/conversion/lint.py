@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from onnx import TensorProto, defs
 
 from ..board import Board, load_board
+from ..progress import Progress
 from ..recipe import load_recipe, recipe_names
 from ..runtime.artifact import read_artifact
 from ..runtime.errors import BadInput, BoardLacks
@@ -21,7 +22,6 @@ from .foreign import infer, read_foreign, shape_text
 from .operators import load_operators
 from .rules_file import tensorrt_findings
 
-Progress = Callable[[str, int, int], None]
 _STANDARD = ("", "ai.onnx", "com.microsoft")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..paths import unknown_name
+from ..progress import Progress
 from ..runtime.artifact import value_sha256
 from ..runtime.errors import BadConfig, BadInput
 from .classmap import ClassMap, load_class_map
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from ..recipe import AnnotatedSection, Recipe, SourceSection
 
 SHARES = 1 << 21  # keeps the draws of shares of a source apart from those of images, which are seeded alike
-# called with (what is read, images looked at, images in all)
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

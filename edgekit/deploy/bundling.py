@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..board import Board, load_board
 from ..paths import unknown_name
+from ..progress import Progress
 from ..runtime.artifact import MANIFEST, Artifact, check_place, new_file, read_artifact
 from ..runtime.detections import Detections
 from ..runtime.engines.build import check_nms
@@ -29,7 +30,6 @@ from .signing import sign_index
 if TYPE_CHECKING:
     from ..data.coco import CocoSet
 
-Progress = Callable[[str, int, int], None]
 
 GOLDEN_IMAGES = 8
 CALIBRATION_IMAGES = 200
@@ -287,7 +287,7 @@ def _pins(artifact: Artifact, build: dict[str, Any], images: Sequence[Path], pro
 
 
 def _evaluation(artifact: Artifact, options: BundleOptions) -> CocoSet | None:
-    from ..pipeline import evaluation_set
+    from ..data.evaluation import evaluation_set
 
     wanted = options.data or artifact.manifest.get("recipe", {}).get("evaluation")
     return None if wanted in (None, NO_DATA) else evaluation_set(artifact, options.data)

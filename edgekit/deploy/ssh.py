@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ..progress import Progress
 from ..runtime import errors
 from ..runtime.errors import BadConfig, EdgeKitError, MissingDependency
-
-Progress = Callable[[str, int, int], None]
 
 _HOST = re.compile(r"^(?!-)(ssh://)?([A-Za-z0-9._-]+@)?(?!-)[A-Za-z0-9.:_%\[\]-]+/?$")
 _SETTINGS = (

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..board import Board
+from ..progress import Progress
 from ..runtime.artifact import Artifact, read_artifact
 from ..runtime.detections import Detections
 from ..runtime.errors import ArtifactError, BadInput, ChildDied, EdgeKitError
 from .drift import follows_the_machine
-from .process import WORKER, Progress, run_worker
+from .process import WORKER, run_worker
 from .row import (
     TWIN,
     Accuracy,

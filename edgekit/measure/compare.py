@@ -23,8 +23,9 @@ from pydantic import Field
 
 from ..board import Board
 from ..data.coco import CocoSet
+from ..progress import Progress
 from .bench import BenchOptions, Target, measured, worker_job
-from .process import WORKER, OtherLoad, Progress, Worker
+from .process import WORKER, OtherLoad, Worker
 from .row import NonNegative, Record, Row
 
 FRAMES = 4  # in a turn, besides the one that is not counted

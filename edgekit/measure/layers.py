@@ -20,10 +20,11 @@ import onnx
 from onnx import ModelProto, NodeProto
 
 from ..board import Board
+from ..progress import Progress
 from ..runtime.errors import BadInput
 from .complexity import MODEL_FILE
 from .graph import MACS, consumers, load_graph, module_of, node_name, producers, tensor_shapes
-from .process import Progress, run_worker
+from .process import run_worker
 from .row import LayerRun, LayerTime, Peaks, Row
 
 if TYPE_CHECKING:

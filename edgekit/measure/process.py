@@ -8,18 +8,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
+from ..progress import Progress
 from ..runtime import errors
 from ..runtime.errors import ChildDied, EdgeKitError
-
-Progress = Callable[[str, int, int], None]
-"""(phase, done, total); phases are load, warm-up, timed, offline and accuracy."""
 
 WORKER = (sys.executable, "-m", "edgekit.runtime.worker")
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +28,7 @@ def run_worker(
 ) -> tuple[dict[str, Any], float | None]:
     """Run ``command JOB RESULT`` and return (result, cores that others kept busy meanwhile).
 
+    The phases of its progress are load, warm-up, timed, offline and accuracy.
     Raises the EdgeKitError that the worker reported, or ChildDied naming the artifact, the runtime and the signal.
     An exception here (Ctrl-C included) kills the worker and everything it started.
     """

@@ -23,6 +23,7 @@ from ..data.sources import Mixture, recipe_sources, source_notes
 from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file, write_checkpoint
 from ..models.detector import Detector
 from ..models.zoo import bound_to_size, build
+from ..progress import Progress
 from ..recipe import Recipe, TeacherSection, load_recipe
 from ..runtime.artifact import Artifact, file_sha256, read_artifact
 from ..runtime.errors import BadConfig, BadInput, ChildDied
@@ -34,7 +35,7 @@ from .qat import calibration_images
 from .resume import RESUME, Start, WholeFiles, begin
 from .tasks import task_of
 from .transfer import start_from
-from .watch import DataWait, MetricsTable, Progress, Report, without_remarks
+from .watch import DataWait, MetricsTable, Report, without_remarks
 
 log = logging.getLogger(__name__)
 

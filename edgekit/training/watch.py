@@ -7,7 +7,7 @@ import csv
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ..data.dataset import WatchedLoader
+from ..progress import Progress
 from ..runtime.artifact import new_file
 
-Progress = Callable[[str, int, int], None]
 MOST_WAITING = 0.05  # share of a step's time above which the loader is too slow
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,6 @@ class Recorder(types.ModuleType):
 
     def __init__(self):
         super().__init__("edgekit.pipeline")
-        self.RUNS = Path("runs")
         self.calls = []
         self.results = {}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit import pipeline
+from edgekit import measuring, pipeline
 from edgekit.measure import compare as module
 from edgekit.measure.bench import BenchOptions, Target
 from edgekit.measure.compare import FRAMES, LEAST_PAIRS, Comparison, compare, ratio
@@ -174,7 +174,7 @@ def test_a_wrong_side_is_named(source, error, told, artifact, eval_set):
 
 
 def test_a_side_chooses_its_runtime(artifact):
-    chosen = pipeline._compared(f"{artifact.path}@openvino", BOARD, "onnxruntime")
+    chosen = measuring.compared(f"{artifact.path}@openvino", BOARD, "onnxruntime")
     assert (chosen.artifact.digest, chosen.runtime) == (artifact.digest, "openvino")
-    assert pipeline._compared(artifact.path, BOARD, None).runtime == "onnxruntime"
-    assert pipeline._compared(artifact.path, BOARD, "openvino").runtime == "openvino"
+    assert measuring.compared(artifact.path, BOARD, None).runtime == "onnxruntime"
+    assert measuring.compared(artifact.path, BOARD, "openvino").runtime == "openvino"

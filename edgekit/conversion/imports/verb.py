@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from ...measure.complexity import complexity
 from ...measure.predict import gather_images
 from ...paths import share, unknown_name
+from ...progress import Progress
 from ...runtime.artifact import Artifact, check_place, file_sha256, new_artifact, read_artifact, value_sha256
 from ...runtime.errors import BadConfig, BadInput
 from ...runtime.postprocess import Postprocess
@@ -22,7 +23,6 @@ from ..simplify import simplify
 from .layouts import LAYOUTS
 from .look import doubts
 
-Progress = Callable[[str, int, int], None]
 STEPS = 4
 GOLDEN_IMAGES = 4
 _USUAL = Postprocess()

@@ -1,0 +1,157 @@
+"""From artifacts to measured rows: the runtimes that run them on a board, the measuring, and which rows still hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import spine
+from .board import Board, load_board
+from .progress import Progress, tell
+from .runtime.artifact import Artifact
+from .runtime.errors import BadConfig, BadInput, BoardLacks
+
+if TYPE_CHECKING:
+    from .data.coco import CocoSet
+    from .measure.bench import Measurement, Target
+    from .measure.report import Picture
+    from .measure.row import Row
+
+PICTURES, PICTURE_SCORE = 6, 0.3  # in a report
+
+
+def board_here(name: str) -> Board:
+    """The board, to measure on. Raises BoardLacks where this machine is another: a row says where it was measured."""
+    from .checkup import another_machine
+
+    board = load_board(name)
+    if reason := another_machine(board):
+        raise BoardLacks(
+            f"cannot measure {board.name!r} here: {reason}. What this machine is: edgekit doctor. To measure "
+            f"on the board itself: edgekit flash ARTIFACT --board {board.name} --host USER@BOARD"
+        )
+    return board
+
+
+def targets(artifacts: Sequence[Artifact], board: Board, runtime: str | None) -> list[Target]:
+    """Every artifact on every runtime of the board that loads it; GOPS are those of the FP32 graph that ships."""
+    from .measure.bench import Target
+
+    shipped = next((a for a in artifacts if a.kind == "onnx"), None)
+    return [Target(a, name, shipped) for a in artifacts for name in _runtimes(a, board, runtime)]
+
+
+def compared(source: str, board: Board, runtime: str | None) -> Target:
+    """ "FOLDER@RUNTIME" or "FOLDER" with the runtime that was asked for, else the board's first that loads the file."""
+    from .measure.bench import Target
+
+    place, _, named = source.rpartition("@") if "@" in source and not Path(source).exists() else (source, "", "")
+    artifact = spine.model(place)
+    able = _runtimes(artifact, board, named or runtime)
+    if not able:
+        raise BadConfig(
+            f"{place}: no runtime of board {board.name!r} that is installed loads a {artifact.kind}; "
+            f"it has {', '.join(board.runtimes)}. Files that can be compared: {', '.join(spine.MODEL_KINDS)}"
+        )
+    manifest = artifact.manifest
+    board.require(able[0], manifest.get("precision", "fp32"), manifest.get("input", {}).get("layout"))
+    return Target(artifact, able[0])
+
+
+def bench(
+    targets: Sequence[Target],
+    board: Board,
+    coco: CocoSet,
+    data: str | None,
+    seconds: float | None,
+    progress: Progress | None,
+    full: bool = False,
+    **more: bool,
+) -> list[Measurement]:
+    """Measure every target. data: the name of ``coco`` in the rows; more: ``offline``, ``layers``"""
+    from .measure.bench import BenchOptions, bench_targets
+
+    if not targets:
+        raise BoardLacks(
+            f"no runtime of board {board.name!r} ({', '.join(board.runtimes)}) that is installed runs these files. "
+            f"TensorRT runs engines: edgekit build ARTIFACT --board {board.name}. What is installed: edgekit doctor"
+        )
+    name = data or targets[0].artifact.manifest["recipe"].get("evaluation")
+    wishes: dict[str, Any] = {"set_name": name, **more, **({} if seconds is None else {"min_seconds": seconds})}
+    options = BenchOptions.full(**wishes) if full else BenchOptions(**wishes)
+    plan = _plan(len(targets), options.min_seconds or board.measure.min_seconds, options.offline)
+    started = iter(range(len(targets)))
+
+    def watch(target: Target) -> Progress | None:
+        if progress is None:
+            return None
+        progress(plan, next(started), len(targets))
+        return lambda phase, done, total: progress(f"{_label(target)}: {phase}", done, total)
+
+    measured = bench_targets(targets, board, coco, options, watch)
+    tell(progress, plan, len(targets), len(targets))
+    return measured
+
+
+def _plan(rows: int, seconds: float, offline: bool) -> str:
+    """How long the measuring will take, for the one who waits; a slow network needs more for its frames."""
+    each = seconds * (2 if offline else 1)
+    whole = f"{rows * each / 60:.0f} min" if rows * each >= 120 else f"{rows * each:.0f} s"
+    return f"rows, each at least {each:g} s, together {whole} or more"
+
+
+def _label(target: Target) -> str:
+    return f"{target.runtime} {target.artifact.manifest.get('precision', 'fp32')}"
+
+
+def _runtimes(artifact: Artifact, board: Board, runtime: str | None) -> list[str]:
+    """The board's runtimes that load this kind of artifact and are installed; or the one that was asked for."""
+    if runtime is not None:
+        return [runtime]
+    if artifact.kind == "engine":
+        return [str(artifact.manifest["engine"]["builder"])]
+    able = [r for r in board.runtimes if (r == "pytorch") == (artifact.kind == "checkpoint")]
+    modules = {"pytorch": "torch", "cuda": "onnxruntime"}
+    return [r for r in able if not r.startswith("tensorrt") and find_spec(modules.get(r, r)) is not None]
+
+
+def first_runtime(artifact: Artifact) -> str:
+    """The runtime that looks at images where nobody chose one."""
+    if artifact.kind == "engine":
+        return str(artifact.manifest["engine"]["builder"])
+    return "pytorch" if artifact.kind == "checkpoint" else "onnxruntime"
+
+
+def kept_rows(file: Path, targets: Sequence[Target], board: Board, coco: CocoSet) -> list[Row] | None:
+    """The rows of a report of the same artifacts in the same runtimes, on the same board and evaluation images."""
+    from .measure.report import read_report
+
+    try:
+        rows = list(read_report(file))
+    except BadInput:
+        return None
+    wanted = [(t.artifact.digest, t.runtime, board.name, coco.digest()) for t in targets]
+    found = [(r.artifact, r.runtime, r.board, r.accuracy.set_digest if r.accuracy else None) for r in rows]
+    return rows if found == wanted else None
+
+
+def pictures(measured: Sequence[Measurement], coco: CocoSet) -> list[Picture]:
+    """The images with the most boxes, as the last measured row sees them."""
+    from .measure.draw import draw_detections
+    from .measure.report import Picture
+    from .runtime.images import read_image
+
+    seen = next((m for m in reversed(measured) if m.detections), None)
+    if seen is None:
+        return []
+    samples = sorted(coco.samples, key=lambda s: -len(s.boxes))[:PICTURES]
+    return [
+        Picture(
+            sample.path.stem,
+            f"{sample.path.name}, {seen.row.runtime} {seen.row.precision}, boxes from score {PICTURE_SCORE:g} on",
+            draw_detections(read_image(sample.path), seen.detections[sample.image_id], coco.classes, PICTURE_SCORE),
+        )
+        for sample in samples
+    ]

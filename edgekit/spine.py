@@ -1,0 +1,205 @@
+"""The steps of the spine, each of which returns what is there when it is up to date; and where their artifacts lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from .board import Board
+from .paths import unknown_name
+from .progress import Progress, tell
+from .recipe import Recipe, load_recipe, recipe_names
+from .runtime.artifact import Artifact, check_place, read_artifact
+from .runtime.errors import ArtifactError, BadConfig, MissingDependency
+
+RUNS = Path("runs")
+MODEL_KINDS = ("checkpoint", "onnx", "onnx-int8")
+GOLDEN_IMAGES = 8  # real images on which lowering steps are compared box by box
+
+
+def model(source: str | Path) -> Artifact:
+    """An artifact folder that can be run; or a recipe's newest artifact in runs/, or its shipped weights."""
+    if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
+        return read_artifact(source, kinds=(*MODEL_KINDS, "engine"))
+    if str(source) not in recipe_names():
+        name, _, runtime = str(source).rpartition("@")
+        more = "Make one with: edgekit run RECIPE"
+        if Path(name).is_dir() or name in recipe_names():  # ... that bench --compare alone understands
+            more = f"@{runtime} chooses the runtime of a side of --compare; here it is: {name} --runtime {runtime}"
+        raise unknown_name("artifact or recipe", str(source), recipe_names(), more)
+    for kind in reversed(MODEL_KINDS):
+        place = RUNS / str(source) / kind
+        if (place / "manifest.json").is_file():
+            return read_artifact(place)
+    return checkpoint(source, None, (), None)
+
+
+def checkpoint(
+    source: str | Path | Recipe, place: Path | None, overrides: Sequence[str], progress: Progress | None
+) -> Artifact:
+    """The checkpoint to start from: an artifact folder, a recipe's training in runs/, or its shipped weights.
+
+    place: where a recipe's checkpoint is, if it is not in runs/; a recipe without weights is trained into it
+    """
+    if not isinstance(source, Recipe) and (Path(source) / "manifest.json").is_file():
+        if overrides:
+            raise BadConfig(f"{overrides[0]}: changes a recipe, and {source} keeps the one that it was trained by")
+        return read_artifact(source, kinds=("checkpoint",))
+    recipe = source if isinstance(source, Recipe) else load_recipe(source, list(overrides))
+    home = place or RUNS / recipe.name / "checkpoint"
+    found = fitting_checkpoint(recipe, home)
+    if found is not None:
+        return found
+    if recipe.weights is None and place is None:
+        raise BadConfig(
+            f"recipe {recipe.name} has no trained weights: none ship, and none are in {home}. "
+            f"Train it: edgekit train {recipe.name}"
+        )
+    if recipe.weights is None:
+        return train(recipe, home, False, progress)
+    _need("train", "torch")
+    from .models.checkpoint import shipped_checkpoint
+
+    return shipped_checkpoint(recipe, home)
+
+
+def train(recipe: Recipe, out: Path, resume: bool, progress: Progress | None) -> Artifact:
+    """Train ``recipe`` into a checkpoint at ``out``, which is looked at before hours of work."""
+    check_place(out)
+    fit = _need("train", "edgekit.training.fit").fit
+    artifact: Artifact = fit(recipe, out, resume, progress)
+    return artifact
+
+
+def fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
+    """The checkpoint at ``place`` if it is this recipe's network; shipped weights win over an older copy of them."""
+    if not (place / "manifest.json").is_file():
+        return None
+    found = read_artifact(place, kinds=("checkpoint",))
+    from .models.checkpoint import checkpoint_manifest, follow_recipe, shipped_parents
+
+    wanted = checkpoint_manifest(recipe)
+    same = all(found.manifest[k] == wanted[k] for k in ("classes", "preprocess")) and (
+        found.manifest["recipe"]["model"] == wanted["recipe"]["model"]
+    )
+    shipped = "weights" in found.manifest["parents"]
+    # a copy of shipped weights costs nothing, so it must be of this very recipe, overrides included
+    current = found.manifest["parents"] == shipped_parents(recipe) and found.manifest["recipe"] == wanted["recipe"]
+    if same and (not shipped or current):
+        return found if shipped else follow_recipe(found, recipe)
+    if shipped:
+        return None
+    raise ArtifactError(
+        f"{place}: holds a training of another network, class list or preprocessing than recipe {recipe.name}. "
+        f"Choose another --out, or remove the folder to train again."
+    )
+
+
+def export(checkpoint: Artifact, board: Board, out: Path | None, force: bool, progress: Progress | None) -> Artifact:
+    """The network as ``board`` takes it, compared with PyTorch on real images."""
+    _need("train", "torch")
+    from .conversion.export import ExportOptions, onnx_artifact
+    from .models.checkpoint import model_of
+
+    section = checkpoint.manifest["recipe"]["export"]
+    options = ExportOptions(layout=board.input_layouts[0], top_k=section["top_k"], opset=section["opset"])
+    parents = {"checkpoint": checkpoint.digest}
+    out = check_place(Path(out or Path(checkpoint.path).parent / "onnx"))
+    kept = None if force else _up_to_date(out, options.key(parents))
+    if kept is not None:
+        return kept
+    tell(progress, "export", 0, 1)
+    artifact, _ = onnx_artifact(
+        model_of(checkpoint), checkpoint.manifest, parents, out, _golden_images(checkpoint), options
+    )
+    tell(progress, "export", 1, 1)
+    return artifact
+
+
+def quantize(
+    onnx: Artifact,
+    wishes: Mapping[str, Any],
+    evaluation: str | None,
+    out: Path | None,
+    force: bool,
+    progress: Progress | None,
+) -> Artifact:
+    """INT8 of an ``onnx`` artifact. wishes: calibration, flavour, method, max_drop; what is None is the recipe's."""
+    from .conversion.quantize import QuantizeOptions
+    from .conversion.quantize import quantize as lower
+    from .data.calibration import load_set
+    from .data.evaluation import evaluation_set
+    from .evaluation.detect import measure_accuracy
+
+    recipe = onnx.manifest["recipe"]
+    given = {**(recipe.get("quantize") or {}), **{k: v for k, v in wishes.items() if v is not None}}
+    name = given.pop("calibration", None)
+    if name is None:
+        raise BadConfig(f"{onnx.path}: its recipe names no calibration set. Give one: --calibration SET or FOLDER")
+    out = check_place(Path(out or f"{onnx.path.rstrip('/')}-int8"))
+    images, options = load_set(name), QuantizeOptions(**given)
+    coco = evaluation_set(onnx, evaluation)
+    parents = {"onnx": onnx.digest, "calibration": images.digest, "evaluation": coco.digest()}
+    kept = None if force else _up_to_date(out, options.key(parents))
+    if kept is not None:
+        return kept
+
+    def measure(artifact: Artifact) -> dict[str, Any]:
+        return measure_accuracy(artifact, coco, "onnxruntime", progress).to_dict()
+
+    return lower(onnx, images.images, parents, out, options, measure, progress)
+
+
+def engine_name(precision: str) -> str:
+    """The folder of an engine that ``run`` builds."""
+    return f"engine-{precision}"
+
+
+def engines(
+    files: Sequence[Artifact], board: Board, out: Path, force: bool, progress: Progress | None
+) -> list[Artifact]:
+    """A TensorRT engine of each ONNX file, in the fastest precision that it and the board allow; none without TensorRT.
+
+    An engine that is there is kept if this TensorRT made it of this file.
+    """
+    from .conversion.engine import build, default_precision, engine_of
+
+    if find_spec("tensorrt") is None or not any(name.startswith("tensorrt") for name in board.runtimes):
+        return []
+    made = []
+    for file in files:
+        place = out / engine_name(default_precision(file, board))
+        kept = None if force else engine_of(file, place)
+        made.append(kept or build(file.path, board=board.name, out=place, progress=progress))
+    return made
+
+
+def _up_to_date(out: Path, key: str) -> Artifact | None:
+    """The artifact at ``out`` if it is whole and was made from the same inputs with the same options."""
+    try:
+        found = read_artifact(out)
+    except ArtifactError:
+        return None
+    return found if found.manifest.get("key") == key else None
+
+
+def _golden_images(artifact: Artifact) -> list[Path]:
+    """Real images for comparing boxes."""
+    from .data.calibration import recipe_images
+
+    return recipe_images(artifact.manifest["recipe"], GOLDEN_IMAGES)
+
+
+def _need(extra: str, module: str) -> Any:
+    """Import a module that an extra brings; MissingDependency names the pip command."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("edgekit"):
+            raise
+        raise MissingDependency(
+            f"{error.name} is not installed; this verb needs it. Install it: pip install 'edgekit[{extra}]'"
+        ) from error
