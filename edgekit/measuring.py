@@ -125,16 +125,21 @@ def first_runtime(artifact: Artifact) -> str:
 
 
 def kept_rows(file: Path, targets: Sequence[Target], board: Board, coco: CocoSet) -> list[Row] | None:
-    """The rows of a report of the same artifacts in the same runtimes, on the same board and evaluation images."""
+    """The rows of a report of the same artifacts in the same runtimes, on the same board and evaluation images.
+
+    A row of a simulator is of no board, and holds as long as its artifact does.
+    """
     from .measure.report import read_report
+    from .measure.row import TWIN
 
     try:
         rows = list(read_report(file))
     except BadInput:
         return None
-    wanted = [(t.artifact.digest, t.runtime, board.name, coco.digest()) for t in targets]
-    found = [(r.artifact, r.runtime, r.board, r.accuracy.set_digest if r.accuracy else None) for r in rows]
-    return rows if found == wanted else None
+    wanted = [(t.artifact.digest, t.runtime, coco.digest()) for t in targets]
+    found = [(r.artifact, r.runtime, r.accuracy.set_digest if r.accuracy else None) for r in rows]
+    here = all(r.board in (board.name, TWIN) for r in rows)
+    return rows if here and found == wanted else None
 
 
 def pictures(measured: Sequence[Measurement], coco: CocoSet) -> list[Picture]:

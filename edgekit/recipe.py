@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from .config import Section, explain, read_mapping
+from .config import Section, explain, parse_yaml, read_mapping
 from .models.sizes import divisor
 from .paths import share, unknown_name
 from .runtime.errors import BadConfig
@@ -526,6 +526,6 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise BadConfig(f"override {override!r}: {parent!r} is not a section")
     try:
-        node[last] = yaml.safe_load(text)
+        node[last] = parse_yaml(text)
     except yaml.YAMLError as error:
         raise BadConfig(f"override {override!r}: the value is not valid YAML") from error

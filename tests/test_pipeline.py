@@ -136,7 +136,7 @@ def test_where_tensorrt_is_the_spine_builds_and_measures_an_engine(
     assert engines == [("tensorrt8", "fp16", "simulated")]
     built = read_artifact(tmp_path / "engine-fp16")
     assert built.manifest["parents"]["onnx"] == read_artifact(tmp_path / "onnx").digest
-    edgekit.run(recipe, out=tmp_path, **wishes)
+    assert edgekit.run(recipe, out=tmp_path, **wishes) == rows  # nothing was measured again
     assert read_artifact(tmp_path / "engine-fp16").digest == built.digest  # it holds the time that the build took
     assert engine_of(read_artifact(tmp_path / "checkpoint"), tmp_path / "engine-fp16") is None
 

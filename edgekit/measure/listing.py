@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..config import read_mapping
 from ..paths import share
 from ..recipe import Recipe, load_recipe, recipe_names
 from ..runtime.artifact import value_sha256
@@ -94,12 +94,11 @@ def _record(recipe: Recipe, known: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
 
 # -- edgekit zoo --papers ---------------------------------------------------------------------------------------------
-def paper_rows() -> Iterator[tuple[str, dict[str, Any]]]:
+@cache
+def paper_rows() -> tuple[tuple[str, dict[str, Any]], ...]:
     """(paper, row) of every file in ``benchmarks/papers``; their heads say what the keys mean."""
-    for file in sorted(share("benchmarks/papers").glob("*.yaml")):
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        for row in values["rows"]:
-            yield values["paper"], row
+    files = [read_mapping(file) for file in sorted(share("benchmarks/papers").glob("*.yaml"))]
+    return tuple((values["paper"], row) for values in files for row in values["rows"])
 
 
 def published() -> list[dict[str, Any]]:
