@@ -63,7 +63,7 @@ NECK = "{{name: yolo, options: {{backbone: cspdensenet-reference, neck: {}}}}}"
 PRN = "{{name: yolo, options: {{backbone: cspdensenet-reference, backbone_options: {{b: true}}, neck: prn{}}}}}"
 FAMILIES = {
     # CI
-    "mobile-centernet": Family("{name: mobile-centernet}", 60, nightly=False),
+    "mobile-centernet": Family("{name: mobile-centernet, options: {backbone: hrnet-w16-slim}}", 60, nightly=False),
     "ssdlite": Family("{name: mobilenet-ssd, options: {lite: true}}", 48, nightly=False),
     "yolo-prn-3l": Family(PRN.format(", neck_options: {levels: 3}"), 48, nightly=False),
     # nightly
