@@ -28,7 +28,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgekit import pipeline
 from edgekit.conversion.calibrate import activations
 from edgekit.conversion.child import run_in_child
 from edgekit.conversion.compare import fill_batch, network_input
@@ -130,11 +129,12 @@ def study_of(options: argparse.Namespace) -> Study:
 def shared_sets(artifact: Artifact) -> tuple[Sequence[Any], CocoSet]:
     """The shipped sets that the recipe names."""
     from edgekit.data.calibration import load_set
+    from edgekit.data.evaluation import evaluation_set
 
     name = (artifact.manifest["recipe"].get("quantize") or {}).get("calibration")
     if name is None:
         raise BadConfig(f"{artifact.path}: its recipe names no calibration set; give the training data: --data FOLDER")
-    return load_set(name).coco(artifact.classes).samples, pipeline.evaluation_set(artifact, None)
+    return load_set(name).coco(artifact.classes).samples, evaluation_set(artifact, None)
 
 
 def training_sets(artifact: Artifact, root: Path) -> tuple[Sequence[Any], CocoSet]:

@@ -13,6 +13,7 @@ from edgekit import pipeline
 from edgekit.data.augment import Augment
 from edgekit.data.coco import read_coco
 from edgekit.data.dataset import DetectionDataset, EpochSampler, MixedDataset
+from edgekit.data.evaluation import evaluation_set
 from edgekit.data.sources import (
     Mixture,
     Source,
@@ -298,7 +299,7 @@ def test_a_misspelled_set_is_answered_with_all_that_there_are(file: Path, wrong:
         "network", {"classes": list(CLASSES), "recipe": recipe if several else {**recipe, "data": None}}
     )
     with pytest.raises(BadConfig) as caught:
-        pipeline.evaluation_set(artifact, wrong)
+        evaluation_set(artifact, wrong)
     said = str(caught.value)
     assert f"no set named '{wrong}'" in said
     assert "dhaka-calib, dhaka-eval" in said
