@@ -9,6 +9,7 @@ scales. Gradients pass straight through inside a range and are zero outside (Jac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -86,7 +87,8 @@ INT8_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 @dataclass
 class Call:
-    """One operator call. inputs, outputs: numbers of tensors, -1 for a constant;  module: whose weight it has
+    """One operator call. inputs, outputs: numbers of tensors, -1 for a constant;  module: whose weight it has, else
+    the innermost one that calls it
 
     kind: "" for an operator that INT8 does not know
     """
@@ -114,10 +116,31 @@ class Recorder(TorchFunctionMode):
         self._kept = [image]  # an id is a tensor's own only while the tensor lives
         self._numbers = {id(image): 0}
         self._modules = {id(p): name.rpartition(".")[0] for name, p in model.named_parameters()}
+        self._entered: list[str] = [""]
+
+    @contextmanager
+    def following(self, model: nn.Module) -> Iterator[None]:
+        """Records within it, and knows which module of ``model`` is computing."""
+
+        def enter(name: str, *_: Any) -> None:
+            self._entered.append(name)
+
+        def leave(*_: Any) -> None:
+            self._entered.pop()
+
+        with ExitStack() as stack:
+            for name, module in model.named_modules():
+                for handle in (
+                    module.register_forward_pre_hook(partial(enter, name)),
+                    module.register_forward_hook(leave),
+                ):
+                    stack.callback(handle.remove)
+            stack.enter_context(self)
+            yield
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         inputs = tuple(self._numbers.get(id(t), -1) for t in _activations((*args, *(kwargs or {}).values())))
-        module = next((self._modules[id(t)] for t in _tensors(args) if id(t) in self._modules), "")
+        module = next((self._modules[id(t)] for t in _tensors(args) if id(t) in self._modules), self._entered[-1])
         result = func(*args, **(kwargs or {}))
         kind = KINDS.get(func, "")
         outputs = tuple(self._number(t) for t in _tensors((result,))) if any(n >= 0 for n in inputs) else ()
@@ -268,7 +291,7 @@ class Rounding(nn.Module):
         for image in images:
             if not self.plan.steps:
                 recorder = Recorder(image, model)
-                with recorder:
+                with recorder.following(model):
                     model(image)
                 self.plan = plan_of(recorder.calls, self.flavour, getattr(model, "float_modules", ()))
                 self.low, self.high = (torch.zeros(self.plan.slots) for _ in range(2))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.conversion.calibrate import activations
+from edgekit.conversion.graph import layer_name, load_model, matches, weighted_layers
 from edgekit.conversion.histogram import Observer
 from edgekit.conversion.qdq import quantize_file
 from edgekit.models.zoo import build
@@ -104,6 +105,34 @@ class Net(nn.Module):
         return out
 
 
+class Offsets(nn.Module):
+    """Two convolutions whose results are joined, as box offsets of two levels are: one scale would serve neither."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near, self.far = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.near(x), 50 * self.far(x)], 1)
+
+
+class TwoSteps(nn.Module):
+    """The second step reads what the first one finds, as an AlignConv does."""
+
+    float_modules = ("first",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.first = Offsets()
+        self.second = nn.Conv2d(8, 4, 3, 1, 1)
+        self.end = nn.Conv2d(4, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        out: Tensor = self.end(self.second(torch.tanh(self.first(self.stem(image)))))
+        return out
+
+
 class Named(nn.Module):
     """Names the modules in the exported file as the toolkit does."""
 
@@ -141,7 +170,10 @@ def int8(net: nn.Module, images: Tensor, flavour: str, folder: Path) -> np.ndarr
     look, observer = activations(source), Observer()
     for image in images:
         observer.see(look(image[None].numpy()))
-    quantize_file(str(source), str(target), observer.ranges("minmax"), flavour, ["/detector/end/Conv"], False)
+    floats = net.float_modules
+    model = load_model(source)
+    layers = [node.name for node in weighted_layers(model) if matches(layer_name(node), floats)]
+    quantize_file(str(source), str(target), observer.ranges("minmax"), flavour, layers, False, floats)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
@@ -155,7 +187,11 @@ def watched(net: nn.Module, images: Tensor, flavour: str) -> Rounding:
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_rounds_what_the_quantizer_rounds(flavour: str, net: Net, images: Tensor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["one step", "two steps"])
+def test_rounds_what_the_quantizer_rounds(which: str, flavour: str, net: Net, images: Tensor, tmp_path: Path) -> None:
+    if which == "two steps":
+        torch.manual_seed(1)
+        net = TwoSteps().eval()
     rounding = watched(net, images, flavour)
     source = images
     if flavour == "x86":  # which takes the image for pixels: give it values that are on the grid of its range
