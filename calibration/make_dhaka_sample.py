@@ -1,4 +1,6 @@
-"""Make the shipped sets dhaka-calib and dhaka-eval: ``python calibration/make_dhaka_sample.py DHAKA_ROADS``.
+"""Make the shipped dhaka sets: ``python calibration/make_dhaka_sample.py DHAKA_ROADS``.
+
+dhaka-calib and dhaka-eval have three classes; dhaka-eval-road8 has the images of dhaka-eval, with eight.
 
 The choice is deterministic: within each stratum the images come in the order of the SHA-256 of their file names, a draw
 that anybody can repeat. Images are copied byte for byte; boxes and ids stay as they are.
@@ -7,13 +9,15 @@ that anybody can repeat. Images are copied byte for byte; boxes and ids stay as 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from samples import Origin, draw, splits, write
 
-from edgekit.data.coco import CocoSet, Sample, read_image
+from edgekit.data.coco import CocoSet, Sample, read_coco, read_image
 
 CLASSES = ("vehicle", "scooter", "bicycle")
+ROAD8 = ("car", "three_wheeler", "rickshaw", "bus", "truck", "motorbike", "van", "bicycle")
 LICENCE_URL = "https://opendatacommons.org/licenses/dbcl/1-0/"
 ATTRIBUTION = (
     "Road Vehicle Images Dataset, published on Kaggle by ashfakyeafi; photographs by several contributors in Bangladesh"
@@ -31,8 +35,7 @@ README = """# {name}
 
 - **Images**: {images} photographs of roads in Bangladesh, {megabytes:.1f} MB, longest side at most 512 pixels.
 - **Labels**: {boxes} boxes: {counts}. COCO format, `annotations.json`; its file names are relative to `images/`.
-  `vehicle` is everything motorised with more than two wheels, and rickshaws; `scooter` is motorbikes and scooters, the
-  rider included; `bicycle` is bicycles.
+  {meaning}
 - **Not labelled: pedestrians.** They are visible in most images. Never train or measure a pedestrian class here.
   Some vehicles and bicycles that are cut by the border or hidden behind others are not labelled either.
 - **Used for**: {purpose}, for example of the recipe `{recipe}`. {note}
@@ -49,10 +52,24 @@ the repository `babaranjitsing/Real-time-Object-Detection-for-Smart-Traffic-Mana
 `276f8ddc8d3561997485743366869b9ac1ad0fa0` (YOLO labels, 21 classes). The licence is the one that
 `dataset-ninja/road-vehicle` states for the data set. Changes before they came here: near-copies removed, images scaled
 to at most 512 pixels and encoded as JPEG of quality 86, boxes scaled and clipped, boxes under 2 pixels and identical
-boxes dropped, the 21 classes merged into 3, images split into train and val so that similar frames stay together.
-This folder holds {images} images of the **{split}** split, byte for byte, with their boxes unchanged.
+boxes dropped, the 21 classes merged into {merged}, images split into train and val so that similar frames stay
+together.
+{holds} {images} images of the **{split}** split, byte for byte, with their boxes unchanged.
 `set.yaml` has the SHA-256 of every file; `../make_dhaka_sample.py` made the folder.
 """
+NOTE = "No shipped weights were trained on them; bicycles are more frequent here than in the whole split."
+THREE = {
+    "merged": 3,
+    "holds": "This folder holds",
+    "meaning": "`vehicle` is everything motorised with more than two wheels, and rickshaws; `scooter` is motorbikes\n"
+    "  and scooters, the rider included; `bicycle` is bicycles.",
+}
+EIGHT = {
+    "merged": 8,
+    "holds": "These are the labels of `../dhaka-eval/images`,",
+    "meaning": "`car` is SUVs, taxis and police cars too, `bus` minibuses, `truck` pickups, `van` minivans and\n"
+    "  ambulances, `motorbike` scooters; `three_wheeler` is motorised (CNG, auto-rickshaw), `rickshaw` is pedalled, or a cart.",
+}
 ORIGIN = Origin(
     classes=CLASSES,
     licence=f"DbCL-1.0 (Open Data Commons Database Contents License 1.0, {LICENCE_URL})",
@@ -97,7 +114,7 @@ def choose_evaluation(coco: CocoSet) -> list[Sample]:
 
 def main() -> None:
     out, train, val = splits(
-        ORIGIN, "Make dhaka-calib and dhaka-eval from dhaka_roads.", "annotations/vehicles3_{split}.json"
+        ORIGIN, "Make the shipped dhaka sets from dhaka_roads.", "annotations/vehicles3_{split}.json"
     )
     write(
         out / "dhaka-calib",
@@ -108,16 +125,33 @@ def main() -> None:
         purpose="calibration",
         description="Street scenes for INT8 calibration: equally many from each cell of brightness by object size.",
         note="The shipped weights were trained on these images: do not measure accuracy on them.",
+        **THREE,
     )
+    chosen = choose_evaluation(val)
     write(
         out / "dhaka-eval",
         ORIGIN,
         val,
-        choose_evaluation(val),
+        chosen,
         split="val",
         purpose="evaluation",
         description="Street scenes for measuring mAP, drawn by rarest class: bicycles and scooters are there to count.",
-        note="No shipped weights were trained on them; bicycles are more frequent here than in the whole split.",
+        note=NOTE,
+        **THREE,
+    )
+    eight = read_coco(val.annotations.with_name("road8_val.json"), chosen[0].path.parent, ROAD8)
+    names = {sample.path.name for sample in chosen}
+    write(
+        out / "dhaka-eval-road8",
+        replace(ORIGIN, classes=ROAD8, recipe="edgekit-road8"),
+        eight,
+        [sample for sample in eight.samples if sample.path.name in names],
+        images_root="../dhaka-eval/images",
+        split="val",
+        purpose="evaluation",
+        description="The street scenes of dhaka-eval with eight kinds of road users, for measuring mAP.",
+        note=NOTE,
+        **EIGHT,
     )
 
 

@@ -56,18 +56,30 @@ def draw(samples: Iterable[Sample], count: int) -> list[Sample]:
     return sorted(samples, key=lambda s: hashlib.sha256(s.path.name.encode()).hexdigest())[:count]
 
 
-def write(folder: Path, origin: Origin, source: CocoSet, chosen: list[Sample], **words: Any) -> None:
-    """One set: images, byte for byte, annotations.json, README.md and set.yaml."""
+def _copy(chosen: Iterable[Sample], folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for sample in chosen:
+        shutil.copyfile(sample.path, folder / sample.path.name)
+
+
+def write(
+    folder: Path, origin: Origin, source: CocoSet, chosen: list[Sample], images_root: str = "images", **words: Any
+) -> None:
+    """One set: images, byte for byte, annotations.json, README.md and set.yaml.
+
+    images_root: relative to ``folder``; where it is in another set's folder, the images lie there already
+    """
     ids = {sample.image_id for sample in chosen}
     content = json.loads(source.annotations.read_text(encoding="utf-8"))
     content["images"] = [record for record in content["images"] if record["id"] in ids]
     content["annotations"] = [record for record in content["annotations"] if record["image_id"] in ids]
     content["info"] |= {"licence": origin.licence, "attribution": origin.attribution, "source": origin.source}
     content["licenses"] = [{"id": 1, "name": origin.licence_id, "url": origin.licence_url}]
-    shutil.rmtree(folder / "images", ignore_errors=True)
-    (folder / "images").mkdir(parents=True)
-    for sample in chosen:
-        shutil.copyfile(sample.path, folder / "images" / sample.path.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    images = (folder / images_root).resolve()
+    if images.parent == folder.resolve():
+        _copy(chosen, images)
     with new_file(folder / "annotations.json") as handle:
         json.dump(content, handle, separators=(",", ":"))
         handle.write("\n")
@@ -79,11 +91,11 @@ def write(folder: Path, origin: Origin, source: CocoSet, chosen: list[Sample], *
         attribution=origin.attribution,
         source=origin.source,
         recipe=origin.recipe,
-        images_root="images",
+        images_root=images_root,
         annotations="annotations.json",
     )
-    counts = read_coco(folder / "annotations.json", folder / "images", origin.classes).class_counts()
-    size = sum(p.stat().st_size for p in (folder / "images").iterdir())
+    counts = read_coco(folder / "annotations.json", images, origin.classes).class_counts()
+    size = sum(p.stat().st_size for p in images.iterdir())
     text = origin.readme.format(
         name=folder.name,
         images=len(chosen),
