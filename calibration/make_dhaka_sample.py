@@ -68,8 +68,8 @@ EIGHT = {
     "merged": 8,
     "holds": "These are the labels of `../dhaka-eval/images`,",
     "meaning": "`car` is SUVs, taxis and police cars too, `bus` minibuses, `truck` pickups, `van` minivans\n"
-    "  and ambulances, `motorbike` scooters; `three_wheeler` is motorised (CNG, auto-rickshaw), `rickshaw` is pedalled,\n"
-    "  or a cart.",
+    "  and ambulances, `motorbike` scooters; `three_wheeler` is motorised (CNG, auto-rickshaw), `rickshaw` is\n"
+    "  pedalled, or a cart.",
 }
 ORIGIN = Origin(
     classes=CLASSES,
