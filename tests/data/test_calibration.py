@@ -102,14 +102,25 @@ ROADS = ("DbCL-1.0", "ashfakyeafi", "276f8ddc8d3561997485743366869b9ac1ad0fa0", 
 CELLS = ("MIT License", "Copyright (c) 2017 shenggan", "d272fb14cdff6e473fafeeeba32aba5f560e9e43", "no medical device")
 
 
-@pytest.mark.parametrize(("origin", "most", "words"), [("dhaka", 5.9e6, ROADS), ("bccd", 3.5e6, CELLS)])
-def test_the_shipped_samples_are_small_and_say_where_they_come_from(origin, most, words):
+@pytest.mark.parametrize(
+    ("origin", "sets", "most", "words"),
+    [("dhaka", ("calib", "eval", "eval-road8"), 5.9e6, ROADS), ("bccd", ("calib", "eval"), 3.5e6, CELLS)],
+)
+def test_the_shipped_samples_are_small_and_say_where_they_come_from(origin, sets, most, words):
     folders = [folder for folder in share("calibration").iterdir() if folder.name.startswith(f"{origin}-")]
-    assert {folder.name for folder in folders} == {f"{origin}-calib", f"{origin}-eval"}
+    assert {folder.name for folder in folders} == {f"{origin}-{name}" for name in sets}
     assert sum(p.stat().st_size for folder in folders for p in folder.rglob("*") if p.is_file()) < most
     for folder in folders:
         text = (folder / "README.md").read_text(encoding="utf-8")
         assert [word for word in words if word not in text] == []
+
+
+def test_a_set_may_label_the_images_of_another_one_anew():
+    three, eight = load_set("dhaka-eval"), load_set("dhaka-eval-road8")
+    assert three.images == eight.images
+    boxes = [[len(sample.boxes) for sample in found.coco().samples] for found in (three, eight)]
+    assert boxes[0] == boxes[1]
+    assert three.digest != eight.digest
 
 
 # -- own sets ---------------------------------------------------------------------------------------------------------
