@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from edgekit.data.coco import CocoSet  # noqa: E402
 from edgekit.measure.listing import figures_key, read_figures  # noqa: E402
+from edgekit.measure.matching import DISTURBED  # noqa: E402
 from edgekit.recipe import load_recipe, recipe_names  # noqa: E402
 from edgekit.runtime import machine  # noqa: E402
 from edgekit.runtime.artifact import Artifact, new_file, value_sha256  # noqa: E402
@@ -175,7 +176,7 @@ def failed(entry: dict[str, Any]) -> bool:
 
 
 def disturbed(record: dict[str, Any]) -> bool:
-    return "p50_ms" in record and record["verdict"] != "valid"
+    return "p50_ms" in record and record["verdict"] in DISTURBED
 
 
 def calmer(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,10 @@ class Section(BaseModel):
 
 def parse_yaml(text: str) -> Any:
     """The value that a YAML text describes, of plain types only. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_LOADER)
+    try:
+        return yaml.load(text, Loader=_LOADER)
+    except UnicodeEncodeError as error:  # of a byte on the command line that is no text; libyaml's parser wants UTF-8
+        raise yaml.YAMLError(str(error)) from error
 
 
 def read_mapping(file: Path) -> dict[str, Any]:

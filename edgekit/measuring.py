@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import spine
 from .board import Board, load_board
 from .progress import Progress, tell
+from .recipe import Recipe
 from .runtime.artifact import Artifact
 from .runtime.errors import BadConfig, BadInput, BoardLacks
 
@@ -36,11 +37,23 @@ def board_here(name: str) -> Board:
 
 
 def targets(artifacts: Sequence[Artifact], board: Board, runtime: str | None) -> list[Target]:
-    """Every artifact on every runtime of the board that loads it; GOPS are those of the FP32 graph that ships."""
+    """Every artifact on every runtime of the board that loads it, with the FP32 graph of its network if it is there."""
     from .measure.bench import Target
 
-    shipped = next((a for a in artifacts if a.kind == "onnx"), None)
-    return [Target(a, name, shipped) for a in artifacts for name in _runtimes(a, board, runtime)]
+    graphs = [a for a in artifacts if a.kind == "onnx"]
+    return [Target(a, name, _graph_of(a, graphs)) for a in artifacts for name in _runtimes(a, board, runtime)]
+
+
+def _graph_of(artifact: Artifact, graphs: Sequence[Artifact]) -> Artifact | None:
+    network = _network(artifact)
+    return next((graph for graph in graphs if _network(graph) == network), None)
+
+
+def _network(artifact: Artifact) -> tuple[Any, ...]:
+    """What artifacts of one network have in common, whatever its weights."""
+    manifest = artifact.manifest
+    recipe = manifest.get("recipe", {})
+    return recipe.get("name"), recipe.get("model"), manifest.get("classes"), manifest.get("preprocess")
 
 
 def compared(source: str, board: Board, runtime: str | None) -> Target:
@@ -124,9 +137,28 @@ def first_runtime(artifact: Artifact) -> str:
     return "pytorch" if artifact.kind == "checkpoint" else "onnxruntime"
 
 
-def kept_rows(file: Path, targets: Sequence[Target], board: Board, coco: CocoSet) -> list[Row] | None:
+def require_sets(recipe: Recipe, board: Board) -> None:
+    """Raises BadConfig or BadInput where ``run`` would miss images, which it finds out after hours of training."""
+    from .data.calibration import load_set
+
+    if recipe.evaluation is None:
+        raise BadConfig(
+            f"recipe {recipe.name} names no images to measure mAP on. Name a shipped set, a folder that holds one, "
+            f"or a COCO file: edgekit run {recipe.name} evaluation=SET"
+        )
+    if recipe.quantize is not None and board.int8_flavour is not None:
+        load_set(recipe.quantize.calibration)
+    sources = recipe.data.sources if recipe.data else {}
+    if recipe.evaluation not in sources and not recipe.evaluation.lower().endswith(".json"):
+        load_set(recipe.evaluation)
+
+
+def kept_rows(
+    file: Path, targets: Sequence[Target], board: Board, coco: CocoSet, seconds: float | None
+) -> list[Row] | None:
     """The rows of a report of the same artifacts in the same runtimes, on the same board and evaluation images.
 
+    seconds: what each row was measured for at least; None: as long as the board asks
     A row of a simulator is of no board, and holds as long as its artifact does.
     """
     from .measure.report import read_report
@@ -139,7 +171,9 @@ def kept_rows(file: Path, targets: Sequence[Target], board: Board, coco: CocoSet
     wanted = [(t.artifact.digest, t.runtime, coco.digest()) for t in targets]
     found = [(r.artifact, r.runtime, r.accuracy.set_digest if r.accuracy else None) for r in rows]
     here = all(r.board in (board.name, TWIN) for r in rows)
-    return rows if here and found == wanted else None
+    least = board.measure.min_seconds if seconds is None else seconds
+    long_enough = all(r.process is None or (r.process.seconds or 0.0) >= least for r in rows)
+    return rows if here and long_enough and found == wanted else None
 
 
 def pictures(measured: Sequence[Measurement], coco: CocoSet) -> list[Picture]:

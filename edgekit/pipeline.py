@@ -124,6 +124,7 @@ def bench(
 ) -> list[Row]:
     """Measure artifacts on a board, each on every runtime that can load it; ``out`` keeps the rows as JSON.
 
+    data: as in ``evaluate``; None takes the set of each artifact's own recipe
     full: as long as MLPerf asks for; offline: throughput with every core too; layers: the time of every layer too
     """
     from .data.evaluation import evaluation_set
@@ -134,19 +135,17 @@ def bench(
         check_place(out, "file")
     profile = measuring.board_here(board)
     artifacts = [spine.model(source) for source in sources]
-    targets = measuring.targets(artifacts, profile, runtime)
-    measured = measuring.bench(
-        targets,
-        profile,
-        evaluation_set(artifacts[0], data),
-        data,
-        seconds,
-        progress,
-        full,
-        offline=offline,
-        layers=layers,
-    )
-    rows = [m.row for m in measured]
+    by_set: dict[str, tuple[CocoSet, list[Artifact]]] = {}
+    for artifact in artifacts:
+        coco = evaluation_set(artifact, data)
+        by_set.setdefault(coco.digest(), (coco, []))[1].append(artifact)
+    rows: list[Row] = []
+    for coco, those in by_set.values():
+        targets = measuring.targets(those, profile, runtime)
+        measured = measuring.bench(
+            targets, profile, coco, data, seconds, progress, full, offline=offline, layers=layers
+        )
+        rows += [m.row for m in measured]
     if out is not None:
         from .measure.report import report_json
 
@@ -345,11 +344,13 @@ def run(
     A recipe that ships weights starts from them, one that does not is trained. Where the board has TensorRT and it is
     installed here, an engine is built of each ONNX file (``engine-fp16``, ``engine-int8``). A step is skipped when its
     output is whole and its inputs and options did not change; ``force`` repeats every step but the training.
+    seconds: of each row at least; None: the board's. Rows that were measured for less are measured again
     """
     from .data.evaluation import evaluation_set
     from .measure.report import write_report
 
     found, profile = load_recipe(recipe, list(overrides)), measuring.board_here(board)
+    measuring.require_sets(found, profile)
     out = check_place(Path(out or spine.RUNS / found.name), "folder")
     for name in (*spine.MODEL_KINDS, *(spine.engine_name(precision) for precision in profile.precisions)):
         check_place(out / name)
@@ -362,7 +363,7 @@ def run(
         )
     artifacts += spine.engines(artifacts[1:], profile, out, force, progress)
     coco, targets = evaluation_set(checkpoint, None), measuring.targets(artifacts, profile, None)
-    kept = None if force or seconds else measuring.kept_rows(out / "report.json", targets, profile, coco)
+    kept = None if force else measuring.kept_rows(out / "report.json", targets, profile, coco, seconds)
     if kept is not None:
         return kept
     measured = measuring.bench(targets, profile, coco, None, seconds, progress)

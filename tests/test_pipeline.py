@@ -107,7 +107,7 @@ def test_every_row_was_measured_on_the_file_that_it_names(walked: Path) -> None:
 
 def test_a_second_run_skips_what_is_up_to_date(recipe: Path, walked: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in walked.rglob("*") if p.is_file()}
-    rows = edgekit.run(recipe, out=walked)
+    rows = edgekit.run(recipe, out=walked, seconds=0.1)
     assert len(rows) == 5
     assert {p: p.stat().st_mtime_ns for p in walked.rglob("*") if p.is_file()} == before
 
@@ -118,7 +118,7 @@ def test_a_damaged_payload_is_made_again(recipe: Path, walked: Path) -> None:
     model.write_bytes(whole[:1000])
     with pytest.raises(ArtifactError, match=r"model\.onnx.*SHA-256"):
         edgekit.evaluate(walked / "onnx")
-    edgekit.run(recipe, out=walked)
+    edgekit.run(recipe, out=walked, seconds=0.1)
     assert model.read_bytes() == whole  # the same inputs give the same file
 
 
@@ -136,7 +136,7 @@ def test_where_tensorrt_is_the_spine_builds_and_measures_an_engine(
     assert engines == [("tensorrt8", "fp16", "simulated")]
     built = read_artifact(tmp_path / "engine-fp16")
     assert built.manifest["parents"]["onnx"] == read_artifact(tmp_path / "onnx").digest
-    assert edgekit.run(recipe, out=tmp_path, **wishes) == rows  # nothing was measured again
+    assert edgekit.run(recipe, out=tmp_path, seconds=0.1, **wishes) == rows  # nothing was measured again
     assert read_artifact(tmp_path / "engine-fp16").digest == built.digest  # it holds the time that the build took
     assert engine_of(read_artifact(tmp_path / "checkpoint"), tmp_path / "engine-fp16") is None
 

@@ -182,6 +182,7 @@ def test_overrides_make_sections_and_the_last_one_wins(file: Path) -> None:
         ("train epochs=3", ["key=value"]),
         ("name.first=3", ["'name' is not a section"]),
         ("train.lr=[1", ["not valid YAML"]),
+        ("name=\udcff", ["not valid YAML"]),  # a byte on the command line that is no text
         ("train.epohcs=3", ["train.epohcs", "did you mean epochs"]),
         ("train.epochs=none", ["train.epochs"]),
     ],

@@ -12,12 +12,13 @@ from ..board import Board, load_board
 from ..runtime.artifact import Artifact, check_place, read_artifact
 from ..runtime.engines.build import KINDS, build_engine, builder_for, check_nms, check_request
 from ..runtime.engines.options import BuildOptions
+from ..runtime.engines.verdict import check_engine
 from ..runtime.errors import ArtifactError, BadConfig, BoardLacks
 from ..runtime.onboard import identity
 from .child import run_in_child
 
 Phases: TypeAlias = Callable[[str, int, int], None]
-VERSION = "edgekit.conversion.engine:tensorrt_version"  # a child's work
+VERSION, FACTS = (f"edgekit.conversion.engine:{name}" for name in ("tensorrt_version", "machine_facts"))  # in a child
 SCAN_IMAGES = 8  # real images on which FP16 is looked at for overflow
 
 
@@ -81,6 +82,18 @@ def tensorrt_version() -> str:
     from ..runtime.engines.build import load_tensorrt
 
     return str(load_tensorrt().__version__)
+
+
+def machine_facts(device: int) -> dict[str, Any]:
+    """In a child: what an engine of this machine is bound to."""
+    from ..runtime.cuda import Cuda
+    from ..runtime.engines.build import facts_of, load_tensorrt
+
+    cuda = Cuda(device)
+    try:
+        return dict(facts_of(cuda, load_tensorrt()))
+    finally:
+        cuda.close()
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -186,15 +199,21 @@ def _half_place(artifact: Artifact) -> str:
 
 
 def engine_of(artifact: Artifact, place: str | Path) -> Artifact | None:
-    """The engine at ``place`` if it was built of this ONNX artifact by the TensorRT that is installed here."""
+    """The engine at ``place`` if it was built of this ONNX artifact, for this very machine."""
     try:
         found = read_artifact(place, kinds=("engine",))
     except ArtifactError:
         return None
     sources = {artifact.digest} | _digests_made_of(artifact, _half_place(artifact))
-    version = run_in_child(VERSION, {}, "find TensorRT", place)
-    same = found.manifest["parents"]["onnx"] in sources and found.manifest["engine"]["tensorrt"] == version
-    return found if same else None
+    if found.manifest["parents"]["onnx"] not in sources:
+        return None
+    device = int(found.manifest["engine"].get("device_number", 0))
+    facts = run_in_child(FACTS, {"device": device}, "look at the GPU", place)
+    try:
+        check_engine(found, facts)
+    except (ArtifactError, BoardLacks):
+        return None
+    return found
 
 
 def _digests_made_of(artifact: Artifact, place: str) -> set[str]:

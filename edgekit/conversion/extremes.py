@@ -31,7 +31,8 @@ def extremes(model: ModelProto, names: Sequence[str]) -> Callable[[Array], tuple
 
     def look(image: Array) -> tuple[Values, Values]:
         low, high, total = np.reshape(session.run(outputs, {"image": image}), (len(_REDUCTIONS), -1))
-        broken = ~np.isfinite(total)
+        # the sum of finite values may be infinite: an attention mask holds the lowest of all floats
+        broken = np.isnan(total) | ~np.isfinite(low) | ~np.isfinite(high)
         return np.where(broken, np.float32(np.nan), low), np.where(broken, np.float32(np.nan), high)
 
     return look

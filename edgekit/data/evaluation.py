@@ -30,7 +30,7 @@ def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
         folder = share("recipes") / recipe["name"]
         folder = folder if folder.is_dir() else Path()  # of one's own recipe: the paths that it names, from here
         return validation_set(Recipe.model_validate({**recipe, "folder": folder}), name)
-    if not str(name).endswith(".json"):
+    if not str(name).lower().endswith(".json"):
         if name not in set_names() and not Path(name).expanduser().exists():
             own = f"Sources of its recipe: {', '.join(sources)}. " if sources else ""
             raise unknown_name("set", name, [*sources, *set_names()], f"{own}A COCO file works too: annotations.json")
@@ -51,6 +51,8 @@ def images_of(annotations: Path) -> Path:
         first = json.loads(annotations.read_text(encoding="utf-8"))["images"][0]["file_name"]
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return folders[0]  # the reader says what is wrong with the file
+    if not isinstance(first, str):
+        return folders[0]
     for folder in folders:
         if (folder / first).is_file():
             return folder

@@ -200,8 +200,9 @@ def measured(
 ) -> Measurement:
     """What a worker's result says. ``job`` is what it was asked; it may have run here or on a board."""
     detections = _detections(result, eval_set)
-    accuracy = None if _perf_only(target) else _accuracy(eval_set, detections, options)
-    return Measurement(_row(target, board, job, result, other_load, accuracy, started), detections)
+    why = _perf_only(target, eval_set)
+    accuracy = None if why else _accuracy(eval_set, detections, options)
+    return Measurement(_row(target, board, job, result, other_load, accuracy or why, started), detections)
 
 
 def _with_extras(
@@ -322,12 +323,9 @@ def _detections(result: Mapping[str, Any], eval_set: CocoSet) -> dict[int, Detec
     }
 
 
-def _accuracy(eval_set: CocoSet, detections: dict[int, Detections], options: BenchOptions) -> Accuracy | None:
-    """None for a set without labels: then the row is perf-only."""
+def _accuracy(eval_set: CocoSet, detections: dict[int, Detections], options: BenchOptions) -> Accuracy:
     from ..evaluation.coco import evaluate_detections
 
-    if not eval_set.class_counts().any():
-        return None
     metrics = evaluate_detections(eval_set, detections)
     name = options.set_name or eval_set.annotations.stem
     return Accuracy.model_validate({**metrics.to_dict(), "set": name, "set_digest": eval_set.digest()})
@@ -339,26 +337,25 @@ def _row(
     job: Mapping[str, Any],
     result: Mapping[str, Any],
     other_load: float | None,
-    accuracy: Accuracy | None,
+    accuracy: Accuracy | str,
     started: str,
 ) -> Row:
+    """accuracy: or why it is not known"""
     width, height = result["preprocess"]["size"]
     samples = tuple(result["latency_ms"]["total"])
     process, sustained, reference = _process(job, result, other_load), _sustained(result), _machine_reference(result)
     telemetry = result.get("telemetry", {})
     tracks = tuple(Track.model_validate(track) for track in telemetry.get("tracks", ()))
-    why = _perf_only(target) or "the images have no labels"
+    known, why = (accuracy, "") if isinstance(accuracy, Accuracy) else (None, accuracy)
     simulated = simulators(result)
     beside = reference if follows_the_machine(target.runtime) else None
-    verdict = judge(
-        samples, process, board.noisy_ratio, accuracy is not None, sustained, tracks, simulated, why, beside
-    )
+    verdict = judge(samples, process, board.noisy_ratio, known is not None, sustained, tracks, simulated, why, beside)
     return Row(
         **_identity(target, board.model_copy(update={"name": TWIN}) if simulated else board),
         runtime_version=result["session"].get("version"),
         precision=result["session"].get("precision", _declared(target)),
         input=InputShape(width=width, height=height, layout=result["layout"]),
-        accuracy=accuracy,
+        accuracy=known,
         latency=Latency.from_samples(samples),
         spans={name: float(np.median(ms)) for name, ms in result["latency_ms"].items() if name != "total"},
         samples=samples,
@@ -374,10 +371,15 @@ def _row(
     )
 
 
-def _perf_only(target: Target) -> str | None:
-    """Why the boxes of this file mean nothing, as with an engine that was built in INT8 without calibration."""
-    reason = (target.artifact.manifest.get("engine") or {}).get("perf_only")
-    return str(reason) if reason else None
+def _perf_only(target: Target, eval_set: CocoSet) -> str:
+    """Why the boxes of this file have no accuracy on these images; "" where they have one."""
+    manifest = target.artifact.manifest
+    if reason := (manifest.get("engine") or {}).get("perf_only"):
+        return str(reason)  # an engine that was built in INT8 without calibration
+    classes = tuple(manifest.get("classes", ()))
+    if classes != tuple(eval_set.classes):
+        return f"the network's classes are {', '.join(classes)}, those of the images {', '.join(eval_set.classes)}"
+    return "" if eval_set.class_counts().any() else "the images have no labels"
 
 
 def _declared(target: Target) -> str:
@@ -400,7 +402,7 @@ def _identity(target: Target, board: Board) -> dict[str, Any]:
         "runtime": target.runtime,
         "artifact": target.artifact.digest,
         "model_file": _model_file(target.artifact),
-        "complexity": _complexity(target.shipped or target.artifact),
+        "complexity": _complexity(target.artifact) or (_complexity(target.shipped) if target.shipped else None),
         "tools": {name: str(value) for name, value in manifest.get("tools", {}).items()},
     }
 

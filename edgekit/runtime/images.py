@@ -18,8 +18,9 @@ FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 # Stuffed zeros, restart markers, TEM and fill bytes are no segments: a scan goes on over them.
 _JPEG_MARKER = re.compile(b"\xff[^\x00\x01\xd0-\xd8\xff]")
 _JPEG_END = 0xD9
-# Some cameras pad the scan to a multiple of four bytes; more than that before a marker means damage.
-_JPEG_PADDING = re.compile(b"Corrupt JPEG data: [1-4] extraneous bytes before marker")
+# Some cameras pad the scan to a multiple of four bytes. More than that before its end is damage, and so is anything
+# before another marker: of one image the decoder tells its first complaint alone, which would hide the next.
+_JPEG_PADDING = re.compile(b"Corrupt JPEG data: [1-4] extraneous bytes before marker 0xd9")
 _COMPLAINTS = (b"Corrupt JPEG data", b"Premature end of JPEG", b"libpng error")
 _STDERR = 2
 _PIPE_BYTES = 1 << 16

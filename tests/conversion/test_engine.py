@@ -108,3 +108,13 @@ def test_an_engine_with_pinned_layers(floats, simulated, tmp_path):
     assert (about["workspace_mb"], about["board"], made.manifest["precision"]) == (64, "desktop-gpu", "fp16")
     assert about["rebuild"].startswith(f"edgekit build {floats.path} --board desktop-gpu --precision fp16 --workspace ")
     assert ("build engine", 2, 3) in seen
+
+
+def test_an_engine_of_another_gpu_is_none_of_this_file(floats, simulated, tmp_path, monkeypatch):
+    made = build(floats.path, board="desktop-gpu", out=tmp_path / "engine", options=EngineOptions(workspace_mb=64))
+    found = engine.engine_of(floats, made.path)
+    assert found is not None
+    assert found.digest == made.digest
+    facts = {key: made.manifest["engine"][key] for key in ("tensorrt", "cuda", "sm", "device", "l4t")}
+    monkeypatch.setattr(engine, "run_in_child", lambda *_: {**facts, "sm": facts["sm"] + 1})
+    assert engine.engine_of(floats, made.path) is None

@@ -59,6 +59,14 @@ def test_a_single_value_that_is_no_number_is_seen(value, weight, image):
     assert np.isnan([*low, *high]).all()
 
 
+def test_finite_values_whose_sum_is_not_are_numbers(weight, image):
+    """Attention masks hold the lowest of all floats."""
+    image[0, 0, :2, 5] = np.finfo(np.float32).min
+    low, high = extremes(network(weight), ["image"])(image)
+    assert low[0] == np.finfo(np.float32).min
+    assert high[0] == image.max()
+
+
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
 def test_calibration_refuses_a_network_that_yields_nan(method, weight, photos, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))

@@ -390,6 +390,14 @@ def test_images_come_as_uint8_bgr(tmp_path, name):
     assert (header.width, header.height) == (WIDTH, HEIGHT)
 
 
+def _padded_restarts_with_a_hole() -> bytes:
+    """Two stray bytes before the first restart marker: the decoder's one complaint is of these, not of the hole."""
+    data = bytearray(_jpeg(400, 300, cv2.IMWRITE_JPEG_RST_INTERVAL, 10))
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    first = data.index(b"\xff\xd0")
+    return bytes(data[:first] + b"\0\0" + data[first:])
+
+
 WHOLE = {
     "plain": _jpeg(),
     "grey": encoded(".jpg", GREY),
@@ -424,6 +432,7 @@ BAD_IMAGES = {
     "jpeg without its last bytes": (_jpeg()[:-2], "truncated"),
     "jpeg half, then zeros": (_jpeg()[:900].ljust(len(_jpeg()), b"\0"), "truncated"),
     "jpeg half, with an end": (_jpeg()[: len(_jpeg()) // 2] + b"\xff\xd9", "corrupt"),
+    "jpeg with padding that hides a hole": (_padded_restarts_with_a_hole(), "corrupt"),
     "jpeg with a hole": (_damaged_scan(_jpeg(400, 300)), "corrupt"),
     "jpeg with forty stray bytes": (_jpeg()[:-2] + b"\x55" * 40 + b"\xff\xd9", "corrupt"),
     "progressive half": (WHOLE["progressive"][: len(WHOLE["progressive"]) // 2], "truncated"),

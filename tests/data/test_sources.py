@@ -306,3 +306,11 @@ def test_a_misspelled_set_is_answered_with_all_that_there_are(file: Path, wrong:
     assert "A COCO file works too" in said
     assert ("Sources of its recipe: roads, town." in said) == several
     assert ("Did you mean roads" in said) == (several and wrong == "rods")
+
+
+@pytest.mark.parametrize("name", [None, 3, ["a.jpg"]])
+def test_a_file_name_that_is_none_is_the_readers_to_tell(name: object, tmp_path: Path) -> None:
+    file = tmp_path / "val.json"
+    file.write_text(json.dumps({"images": [{"id": 1, "file_name": name}], "annotations": [], "categories": []}))
+    with pytest.raises(BadInput, match="file_name"):
+        evaluation_set(Artifact("network", {"classes": ["car"], "recipe": {}}), str(file))

@@ -141,6 +141,17 @@ def test_a_checkpoint_takes_its_complexity_from_the_graph_that_ships(worker, art
     row = measure_target(target, BOARD, eval_set, worker=worker.command).row
     assert (row.model_file.name, row.model_file.bytes, row.complexity.gops) == ("weights.safetensors", 7, 3.0)
     assert bench(worker, checkpoint, eval_set, "pytorch").row.complexity is None
+    other = make_artifact(tmp_path / "o", complexity={"macs": 5, "gops": 1e-8, "parameters": 2})
+    row = measure_target(Target(other, "onnxruntime", shipped=artifact), BOARD, eval_set, worker=worker.command).row
+    assert row.complexity.macs == 5  # its own, whatever lies beside it
+
+
+def test_boxes_of_other_classes_have_no_accuracy(worker, eval_set, tmp_path):
+    worker.play(result=scripted_result(LATENCIES))
+    row = bench(worker, make_artifact(tmp_path / "o", classes=["bus", "car"]), eval_set).row
+    assert row.accuracy is None
+    told = "accuracy unknown: the network's classes are bus, car, those of the images car, bus"
+    assert told in row.verdict.reasons
 
 
 def test_images_without_labels_give_a_perf_only_row(worker, artifact, eval_set):

@@ -24,7 +24,7 @@ class Capture(object):
 
     make_source: gives a new Source; real_time: whether a file keeps its own pace; loop: whether it starts anew
     timeout: seconds without a picture after which a source counts as silent
-    ``watch()`` must be called now and then; it raises BadInput when the source never gave a picture.
+    ``watch()`` must be called now and then; it raises BadInput when the source never gave a picture that can be shown.
     """
 
     def __init__(self, make_source, stats, stop, timeout=10.0, real_time=True, loop=False):
@@ -65,8 +65,8 @@ class Capture(object):
         source = self._make_source()
         if not self.connected:
             raise BadInput(
-                "{}: no picture within {:g} s; it neither answers nor refuses. Is the address right, and does the "
-                "camera run? A slow source gets more time with --timeout SECONDS.".format(source.shown, self._timeout)
+                "{}: no picture within {:g} s that can be shown. Is the address right, and does the camera run? "
+                "A slow source gets more time with --timeout SECONDS.".format(source.shown, self._timeout)
             )
         if not self._comes_again(source):
             raise BadInput(
@@ -113,7 +113,7 @@ class Capture(object):
                 if not self._mine():
                     return
                 if not source.live and not (self._loop and taken):
-                    self._end(source, taken)
+                    self._end(source)
                     return
                 wait = RETRY_FIRST if taken else wait
                 if source.live:
@@ -128,11 +128,12 @@ class Capture(object):
                     return
                 self._lost("cannot be opened again ({})".format(reason))
                 wait = min(2 * wait, RETRY_MOST)
-            self._heard = clock()
+            if self.connected:
+                self._heard = clock()
             if self.state == "lost" and self._stop.wait(wait):
                 return
 
-    def _end(self, source, taken):
+    def _end(self, source):
         if not self.connected:
             self._error = BadInput("{}: not one picture in it can be read.".format(source.shown))
             return
@@ -146,7 +147,8 @@ class Capture(object):
         for picture in source:
             if not self._mine():
                 break
-            self._heard = clock()
+            if self.connected or not source.live:
+                self._heard = clock()
             image = usable(picture.image)
             if image is None:
                 self._stats.corrupted()
@@ -154,11 +156,18 @@ class Capture(object):
                 if source.live and bad >= MOST_CORRUPT:
                     break
                 continue
-            if paced and not pace.until(picture.seconds):
+            if paced and not self._in_time(pace, picture.seconds):
                 break
             bad, taken = 0, taken + 1
             self._take(image, picture)
         return taken
+
+    def _in_time(self, pace, seconds):
+        """Wait for a picture's moment, in which nobody expects another one. False: stopped meanwhile."""
+        self._delivering = True
+        going_on = pace.until(seconds)
+        self._heard, self._delivering = clock(), False
+        return going_on
 
     def _take(self, image, picture):
         moment = clock()

@@ -3,6 +3,7 @@
 import os
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from ..errors import BadConfig
 from ..machine import affinity
@@ -88,7 +89,7 @@ class Options(object):
         real = [os.path.realpath(p) for _, p in given if p]
         if len(set(real)) < len(real):
             yield "two sinks write to the same file"
-        source = str(self.source)[len("file://") :] if str(self.source).startswith("file://") else str(self.source)
+        source = file_of(self.source)
         for name, path in given:
             if not path:
                 yield "--{}: the name of a file is missing".format(name)
@@ -104,6 +105,12 @@ class Options(object):
 
 def _is_image(path):
     return os.path.exists(path) and path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def file_of(source):
+    """The path that a source names; a file:// URL writes a blank as %20."""
+    text = str(source)
+    return unquote(text[len("file://") :]) if text.startswith("file://") else text
 
 
 def _same(path, other):

@@ -17,6 +17,7 @@ from ..images import read_image
 from . import strings
 from .mjpeg import MjpegStream, is_mjpeg, open_url
 from .options import IMAGE_SUFFIXES as SUFFIXES
+from .options import file_of
 
 FOLDER_FPS = 5.0  # of images that carry no times
 FILE_FPS = 25.0  # of video files that do not tell theirs
@@ -291,7 +292,7 @@ def _by_scheme(scheme, spec, options, board):
         pipeline = strings.fill(board, "rtsp", _values(options, uri=spec))
         return GStreamer(spec, pipeline, options) if pipeline else Network(spec, options)
     if scheme == "file":
-        return open_source(spec[len("file://") :], options, board)
+        return open_source(file_of(spec), options, board)
     if scheme in ("rtsp", "rtsps", "rtmp", "udp", "tcp", "rtp", "srt"):
         return Network(spec, options)
     raise BadInput(

@@ -206,6 +206,11 @@ def advice(needed):
     )
 
 
+def facts_of(cuda, trt):
+    """What an engine is bound to, of this process: {"tensorrt", "cuda", "sm", "device", "l4t"}."""
+    return dict(cuda.facts(), tensorrt=trt.__version__, l4t=l4t())
+
+
 # -- the child's side -------------------------------------------------------------------------------------------------
 def build_here(source, target, options, progress):
     """The child's side of ``build_engine``: writes the plan, returns what the manifest says about it."""
@@ -215,7 +220,7 @@ def build_here(source, target, options, progress):
     artifact = read_artifact(source, kinds=KINDS)
     cuda = Cuda(options.device)
     trt = load_tensorrt()
-    facts = dict(cuda.facts(), tensorrt=trt.__version__, l4t=l4t())
+    facts = facts_of(cuda, trt)
     check_ability(options, facts)
     check_version(trt.__version__, options.builder)
     builder = choose_builder(trt.__version__)(trt)

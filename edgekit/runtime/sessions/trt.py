@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..cuda import Cuda
-from ..engines.build import builder_for, l4t, load_tensorrt
+from ..engines.build import builder_for, facts_of, load_tensorrt
 from ..engines.network import make_logger
 from ..engines.verdict import PLAN, check_engine
 from ..errors import BadConfig, BadInput, BoardLacks, EdgeKitError
@@ -93,7 +93,7 @@ class TensorrtSession(Session):
         self._graph, self._notes, self._open = None, [], True
         try:
             trt = load_tensorrt()
-            self._facts = dict(self._cuda.facts(), tensorrt=trt.__version__, l4t=l4t())
+            self._facts = facts_of(self._cuda, trt)
             self._simulator = getattr(trt, "SIMULATOR", None)  # the tests' stand-in says so; NVIDIA's has no such name
             self._check_version(trt)
             check_engine(artifact, self._facts)

@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -144,6 +145,23 @@ def test_a_source_that_never_answers_is_told(captured):
     with pytest.raises(BadInput, match=r"plan: no picture within 0\.2 s.*--timeout"):
         capture.watch()
     release.set()
+
+
+@pytest.mark.parametrize("opening", [[], [None] * 3], ids=["opens and ends", "nothing but damage"])
+def test_a_camera_that_never_gives_a_picture_is_told(opening, captured):
+    """It is opened again and again meanwhile."""
+    capture, _, stats = captured(Plan([list(opening) for _ in range(1000)]), timeout=0.3)
+    with pytest.raises(BadInput, match=r"no picture within 0\.3 s that can be shown"):
+        wait_for(lambda: capture.watch())
+    assert stats.reconnects == 1
+
+
+def test_a_folder_with_long_pauses_is_no_silent_source(captured, tmp_path):
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), scene(number))
+    capture, frames, _ = captured(lambda: open_source(str(tmp_path), Options(fps=3.0)), timeout=0.1)
+    wait_for(lambda: capture.watch() or capture.ended)
+    assert len(frames) == 3
 
 
 def test_a_source_that_cannot_be_opened_at_first_is_told(captured):

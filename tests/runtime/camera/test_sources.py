@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import shutil
 import threading
 import time
 
@@ -43,9 +44,12 @@ def test_a_text_means_a_source(spec, kind):
     assert type(open_source(spec, board=TX2)) is kind
 
 
-def test_files_and_folders(clip, folder):
+def test_files_and_folders(clip, folder, tmp_path):
+    blank = tmp_path / "my clip.mp4"
+    shutil.copyfile(clip, blank)
     assert type(open_source(clip)) is VideoFile
     assert type(open_source(f"file://{clip}")) is VideoFile
+    assert type(open_source(blank.as_uri())) is VideoFile  # file:///.../my%20clip.mp4
     assert type(open_source(folder)) is Folder
 
 
