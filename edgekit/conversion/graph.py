@@ -214,7 +214,7 @@ def _set_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
 
 
 # -- which part of the graph is what ----------------------------------------------------------------------------------
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def name_nodes(model: ModelProto) -> None:

@@ -19,6 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ..runtime.errors import ChildDied
 from .graph import (
+    WEIGHTED,
     constants,
     consumers,
     drop_unused,
@@ -53,7 +54,6 @@ class Flavour:
     free_outputs: tuple[str, ...]
 
 
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid")
 _POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool")
 FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
@@ -62,15 +62,15 @@ FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
             activation="QUInt8",
             symmetric=False,
             quantize_bias=True,
-            operators=(*_WEIGHTED, *_ACTIVATIONS, *_POOLS, "Add", "Mul", "Concat", "Resize", "Split"),
+            operators=(*WEIGHTED, *_ACTIVATIONS, *_POOLS, "Add", "Mul", "Concat", "Resize", "Split"),
             free_outputs=(),
         ),
         "trt": Flavour(
             activation="QInt8",
             symmetric=True,
             quantize_bias=False,
-            operators=_WEIGHTED,
-            free_outputs=_WEIGHTED,
+            operators=WEIGHTED,
+            free_outputs=WEIGHTED,
         ),
     }
 )
