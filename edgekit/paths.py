@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from .runtime.errors import BadConfig
 
@@ -15,6 +16,11 @@ def share(kind: str) -> Path:
     """Folder of shipped data: ``recipes``, ``boards``, ``calibration``, ``scoring``, ``benchmarks/papers`` ..."""
     installed = _PACKAGE / "_share" / kind
     return installed if installed.is_dir() else _PACKAGE.parent / kind
+
+
+def listed(values: Any) -> list[Any]:
+    """A list of paths or texts; one that stands alone, where several may be given, is a list of it."""
+    return [values] if isinstance(values, str | Path) else list(values)
 
 
 def unknown_name(what: str, name: str, known: list[str], more: str) -> BadConfig:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import measuring, spine
 from .board import board_names, load_board
-from .paths import unknown_name
+from .paths import listed, unknown_name
 from .progress import Progress, tell
 from .recipe import load_recipe
-from .runtime.artifact import Artifact, check_place, new_file, read_artifact
+from .runtime.artifact import Artifact, check_not_read, check_place, new_file, read_artifact
 from .runtime.errors import BadConfig, BadInput
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def train(
     progress: Progress | None = None,
 ) -> Artifact:
     """Train a recipe into a checkpoint artifact, by default ``runs/<recipe>/checkpoint``."""
-    found = load_recipe(recipe, list(overrides))
+    found = load_recipe(recipe, listed(overrides))
     return spine.train(found, Path(out or spine.RUNS / found.name / "checkpoint"), resume, progress)
 
 
@@ -134,10 +134,11 @@ def bench(
     if out is not None:
         check_place(out, "file")
     profile = measuring.board_here(board)
-    artifacts = [spine.model(source) for source in sources]
+    artifacts = [spine.model(source) for source in listed(sources)]
     by_set: dict[str, tuple[CocoSet, list[Artifact]]] = {}
     for artifact in artifacts:
         coco = evaluation_set(artifact, data)
+        check_not_read([] if out is None else [out], [coco.annotations, *(sample.path for sample in coco.samples)])
         by_set.setdefault(coco.digest(), (coco, []))[1].append(artifact)
     rows: list[Row] = []
     for coco, those in by_set.values():
@@ -199,9 +200,10 @@ def report(
     Pictures beside those files come along. history: a folder of earlier reports of the same rows, one for each commit
     """
     from .measure.history import read_history
-    from .measure.report import read_pictures, read_report, write_report
+    from .measure.report import check_report_place, read_pictures, read_report, write_report
 
-    check_place(out, "folder")
+    check_report_place(out)
+    rows = [rows] if isinstance(rows, str | Path) else rows
     files = [part for part in rows if isinstance(part, str | Path)]
     every = [row for part in rows for row in (read_report(part) if isinstance(part, str | Path) else [part])]
     pictures = [picture for file in files for picture in read_pictures(file)]
@@ -226,7 +228,7 @@ def predict(
     from .measure.predict import predict_images
 
     artifact = spine.model(source)
-    return predict_images(artifact, images, out, runtime or measuring.first_runtime(artifact), score, progress)
+    return predict_images(artifact, listed(images), out, runtime or measuring.first_runtime(artifact), score, progress)
 
 
 def label(
@@ -243,7 +245,9 @@ def label(
     from .data.pseudo import pseudo_label
 
     artifact = spine.model(source)
-    return pseudo_label(artifact, images, out, runtime or measuring.first_runtime(artifact), score, doubt, progress)
+    return pseudo_label(
+        artifact, Path(images), Path(out), runtime or measuring.first_runtime(artifact), score, doubt, progress
+    )
 
 
 def data_check(
@@ -285,6 +289,7 @@ def data_stats(coco: CocoSet, *, sheet: Path | None = None, count: int = 24) -> 
     from .data.stats import set_stats
 
     if sheet is not None:
+        check_not_read([sheet], [coco.annotations, *(sample.path for sample in coco.samples)])
         from .measure.draw import labelled_sheet, save_image
 
         save_image(sheet, labelled_sheet(coco, count))
@@ -301,7 +306,7 @@ def data_recipe(
     from .data.sources import Mixture, recipe_sources, source_notes
     from .data.stats import set_stats
 
-    found = load_recipe(recipe, list(overrides))
+    found = load_recipe(recipe, listed(overrides))
     sources = recipe_sources(found, progress)
     trained = tuple(source for source in sources if source.train is not None)
     sets = [(source, split, getattr(source, split)) for source in sources for split in ("train", "val")]
@@ -326,6 +331,7 @@ def data_convert(coco: CocoSet, *, out: Path, layout: str = "coco", split: str =
         return yolo.write(coco, out, split)
     if layout != "coco":
         raise unknown_name("layout to write", layout, ["coco", "yolo"], "")
+    check_not_read([out], [coco.annotations])
     return write_coco(coco, out)
 
 
@@ -347,11 +353,11 @@ def run(
     seconds: of each row at least; None: the board's. Rows that were measured for less are measured again
     """
     from .data.evaluation import evaluation_set
-    from .measure.report import write_report
+    from .measure.report import check_report_place, write_report
 
-    found, profile = load_recipe(recipe, list(overrides)), measuring.board_here(board)
+    found, profile = load_recipe(recipe, listed(overrides)), measuring.board_here(board)
     measuring.require_sets(found, profile)
-    out = check_place(Path(out or spine.RUNS / found.name), "folder")
+    out = check_report_place(Path(out or spine.RUNS / found.name))
     for name in (*spine.MODEL_KINDS, *(spine.engine_name(precision) for precision in profile.precisions)):
         check_place(out / name)
     checkpoint = spine.checkpoint(found, out / "checkpoint", (), progress)

@@ -13,7 +13,7 @@ from .paths import unknown_name
 from .progress import Progress, tell
 from .recipe import Recipe, load_recipe, recipe_names
 from .runtime.artifact import Artifact, check_place, read_artifact
-from .runtime.errors import ArtifactError, BadConfig, MissingDependency
+from .runtime.errors import ArtifactError, BadConfig, BadInput, EdgeKitError, MissingDependency
 
 RUNS = Path("runs")
 MODEL_KINDS = ("checkpoint", "onnx", "onnx-int8")
@@ -25,16 +25,29 @@ def model(source: str | Path) -> Artifact:
     if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
         return read_artifact(source, kinds=(*MODEL_KINDS, "engine"))
     if str(source) not in recipe_names():
-        name, _, runtime = str(source).rpartition("@")
-        more = "Make one with: edgekit run RECIPE"
-        if Path(name).is_dir() or name in recipe_names():  # ... that bench --compare alone understands
-            more = f"@{runtime} chooses the runtime of a side of --compare; here it is: {name} --runtime {runtime}"
-        raise unknown_name("artifact or recipe", str(source), recipe_names(), more)
+        raise _no_model(str(source))
     for kind in reversed(MODEL_KINDS):
         place = RUNS / str(source) / kind
         if (place / "manifest.json").is_file():
             return read_artifact(place)
     return checkpoint(source, None, (), None)
+
+
+def _no_model(source: str) -> EdgeKitError:
+    """What is wrong with a text that is neither an artifact's folder nor a recipe's name."""
+    name, at, runtime = source.rpartition("@")
+    if at and (Path(name).is_dir() or name in recipe_names()):  # ... that bench --compare alone understands
+        more = f"@{runtime} chooses the runtime of a side of --compare; here it is: {name} --runtime {runtime}"
+        return unknown_name("artifact or recipe", source, recipe_names(), more)
+    if Path(source).suffix.lower() == ".onnx" and Path(source).is_file():
+        return BadInput(
+            f"{source}: is an ONNX file; an artifact is a folder. Make one of it: edgekit import-onnx {source}"
+        )
+    if Path(source).is_file():
+        return BadInput(f"{source}: is a file; an artifact is a folder. Make one with: edgekit run RECIPE")
+    if Path(source).name != source:
+        return BadInput(f"{source}: no such folder. Artifacts are made by: edgekit run RECIPE")
+    return unknown_name("artifact or recipe", source, recipe_names(), "Make one with: edgekit run RECIPE")
 
 
 def checkpoint(
@@ -68,7 +81,10 @@ def checkpoint(
 
 def train(recipe: Recipe, out: Path, resume: bool, progress: Progress | None) -> Artifact:
     """Train ``recipe`` into a checkpoint at ``out``, which is looked at before hours of work."""
+    from .data.sources import require_roots
+
     check_place(out)
+    require_roots(recipe)
     fit = _need("train", "edgekit.training.fit").fit
     artifact: Artifact = fit(recipe, out, resume, progress)
     return artifact

@@ -11,7 +11,7 @@ import edgekit
 from edgekit import spine
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import new_artifact
-from edgekit.runtime.errors import BadConfig
+from edgekit.runtime.errors import BadConfig, BadInput
 
 UNTRAINED = "refinedetlite"
 
@@ -55,12 +55,27 @@ def test_run_trains_the_recipe_as_it_was_changed(trained, tmp_path: Path) -> Non
         "name: mine\nclasses: [car]\nmodel: {name: mobile-centernet}\n"
         "preprocess: {size: [96, 64]}\ntrain: {epochs: 9}\n"
     )
+    changes = ["train.epochs=3", "data={root: ., train: t.json}", "evaluation=dhaka-eval"]
     with pytest.raises(BadConfig, match="the training began"):
-        edgekit.run(file, overrides=["train.epochs=3", "data={root: ., train: t.json}"], out=tmp_path / "out")
+        edgekit.run(file, overrides=changes, out=tmp_path / "out")
     ((recipe, out),) = trained
     assert out == tmp_path / "out" / "checkpoint"
-    assert recipe == load_recipe(file, ["train.epochs=3", "data={root: ., train: t.json}"])
+    assert recipe == load_recipe(file, changes)
     assert recipe.train.epochs == 3
+
+
+def test_a_folder_of_data_that_is_not_there_is_told_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spine, "_need", lambda *_: pytest.fail("PyTorch was loaded"))
+    with pytest.raises(BadInput, match=r"nowhere: no such folder.*data\.root=FOLDER"):
+        edgekit.train("edgekit-road", overrides="data.root=/nowhere", out=tmp_path / "out")
+
+
+def test_a_file_that_is_no_recipe_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("")
+    with pytest.raises(BadConfig, match="is a file, and no recipe"):
+        load_recipe(tmp_path / "README.md")
 
 
 def test_what_would_not_change_anything_is_refused(tmp_path: Path) -> None:

@@ -58,10 +58,11 @@ def gate(
     """
     import edgekit
 
-    from ..runtime.artifact import check_place
+    from ..runtime.artifact import check_not_read, check_place
 
     for file in filter(None, (markdown, junit)):
         check_place(file, "file")
+        check_not_read([file], [baseline, *reports])
     result = edgekit.gate(
         baseline, reports, **({"limits": limits} if limits else {}), skip_incomparable=skip_incomparable
     )

@@ -96,7 +96,11 @@ def stdout_console() -> Console:
     """Where tables go: as wide as the terminal, or as a table needs in a file or a pipe."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else _WIDE)
+    class Stdout(Console):
+        def on_broken_pipe(self) -> None:  # rich would exit with 1, which means a finding or a failed gate
+            raise BrokenPipeError
+
+    return Stdout(width=None if sys.stdout.isatty() else _WIDE)
 
 
 def show_records(records: Sequence[Mapping[str, Any]]) -> None:

@@ -84,9 +84,15 @@ def _unsupported_type(graph: Graph, node: NodeProto) -> Iterator[Finding]:
             "type",
             node,
             f"{node.op_type} of {kind} ({name}); {graph.table.title} documents it for {', '.join(allowed)}",
-            f"Cast to {allowed[0]} before it." if name in graph.live else FOLD,
+            _advice_to_cast(kind, allowed[0], graph) if name in graph.live else FOLD,
         )
         return
+
+
+def _advice_to_cast(kind: str, wanted: str, graph: Graph) -> str:
+    if kind == "UINT8" and _is_pixels(graph):
+        return f"Export it for this board (edgekit export RECIPE --board BOARD), or cast the pixels to {wanted}."
+    return f"Cast to {wanted} before it."
 
 
 def _is_pixels(graph: Graph) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..progress import Progress, tell
 from ..runtime.errors import BadInput
 from ..runtime.images import check_whole, jpeg_segments, read_bytes, read_image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
+MOST_FAULTS = 10  # told in one error
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # frame headers: DHT, JPG and DAC lie among them
@@ -45,6 +48,20 @@ def read_header(path: Path) -> ImageHeader:
         return header
     height, width = read_image(path).shape[:2]
     return ImageHeader(width, height)
+
+
+def check_images(paths: Sequence[Path], progress: Progress | None = None) -> None:
+    """Raise BadInput that names the images which cannot be read whole, ten of them at most, before long work begins."""
+    faults = []
+    for done, path in enumerate(paths, 1):
+        try:
+            read_image(path)
+        except BadInput as error:
+            faults.append(str(error))
+        tell(progress, "check images", done, len(paths))
+    if faults:
+        more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+        raise BadInput("\n".join([*faults[:MOST_FAULTS], *more]))
 
 
 def _read_tail(path: Path, size: int) -> bytes:

@@ -16,7 +16,9 @@ from ..runtime.detections import Detections
 from ..runtime.errors import BadConfig, BadInput
 from ..runtime.images import read_image
 from ..runtime.runner import open_runner
-from .imagefile import SUFFIXES
+from .imagefile import SUFFIXES, check_images
+
+_DESCRIPTION = "pseudo-labels by"
 
 
 def pseudo_label(
@@ -36,9 +38,11 @@ def pseudo_label(
     if not 0 <= doubt <= score <= 1:
         raise BadConfig(f"score {score} and doubt {doubt}: expected 0 <= doubt <= score <= 1")
     check_place(out, "file")
+    _check_own(Path(out))
     paths = sorted(p for p in images.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not paths:
         raise BadInput(f"{images}: no such folder, or no image in it or below it")
+    check_images(paths, progress)
     records, annotations = [], []
     with open_runner(artifact.path, runtime, score_threshold=doubt) as runner:
         for number, path in enumerate(paths, 1):
@@ -51,9 +55,7 @@ def pseudo_label(
                 progress("label", number, len(paths))
     categories = zip(artifact.manifest["category_ids"], artifact.classes, strict=True)
     content = {
-        "info": {
-            "description": f"pseudo-labels by {artifact.digest}, score from {score:g} on, doubt from {doubt:g} on"
-        },
+        "info": {"description": f"{_DESCRIPTION} {artifact.digest}, score from {score:g} on, doubt from {doubt:g} on"},
         "images": records,
         "annotations": [{"id": i, **a} for i, a in enumerate(annotations, 1)],
         "categories": [{"id": i, "name": n} for i, n in categories],
@@ -62,6 +64,20 @@ def pseudo_label(
         json.dump(content, handle)
     sure = sum("ignore" not in a for a in annotations)
     return {"images": len(paths), "labels": sure, "ignored": len(annotations) - sure, "annotations": str(out)}
+
+
+def _check_own(out: Path) -> None:
+    """Raise BadConfig for a file that is there and is no pseudo-labels: somebody may have drawn those boxes."""
+    if not out.exists():
+        return
+    try:
+        told = json.loads(out.read_text(encoding="utf-8"))["info"]["description"]
+    except (OSError, ValueError, KeyError, TypeError):
+        told = None
+    if not str(told).startswith(_DESCRIPTION):
+        raise BadConfig(
+            f"{out}: is there, and edgekit label did not write it; it will not be replaced. Choose another --out."
+        )
 
 
 def _labels(found: Detections, image_id: int, artifact: Artifact, score: float) -> list[dict[str, Any]]:

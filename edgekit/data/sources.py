@@ -225,6 +225,13 @@ def evaluated_classes(annotations: Path | None, classes: Sequence[str]) -> list[
     return [name for name in classes if name in known] if known and set(known) < set(classes) else list(classes)
 
 
+def require_roots(recipe: Recipe) -> None:
+    """Raises BadInput for a folder of data that is not there; quick, before anything heavy is loaded."""
+    if recipe.data is not None:
+        for section in recipe.data.sources.values() or (None,):
+            data_root(recipe, section)
+
+
 def data_root(recipe: Recipe, section: SourceSection | None = None) -> Path:
     """The folder of a recipe's data, or of one source's. Raises BadInput that says how to name another."""
     assert recipe.data is not None

@@ -83,6 +83,8 @@ def bundle(
     if sign is not None:
         sign_index(b"", sign)  # a key that cannot sign is found now, not after minutes of work
     file = check_place(Path(out or f"{artifact.path.rstrip('/')}-{profile.name}.tar.gz"), "file")
+    if file.exists() and not _is_gzip(file):
+        raise BadConfig(f"{file}: is there and is no bundle; it will not be replaced. Choose another --out.")
     _lint(artifact, board, profile, options)
     with tempfile.TemporaryDirectory(prefix="edgekit-bundle-") as folder:
         index = _fill(Path(folder), artifact, profile, build, options, progress or _quiet)
@@ -91,6 +93,11 @@ def bundle(
         with new_file(file, "wb") as handle:
             archive.write_archive(handle, made, folder, lambda done, total: _tell(progress, "pack", done, total))
     return describe(file)
+
+
+def _is_gzip(file: Path) -> bool:
+    with file.open("rb") as handle:
+        return handle.read(2) == b"\x1f\x8b"
 
 
 def is_bundle(source: str | Path, options: BundleOptions | None = None) -> bool:

@@ -8,13 +8,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from ..runtime.artifact import new_file
+from ..paths import listed
+from ..runtime.artifact import check_not_read, new_file
 from ..runtime.errors import BadConfig, BadInput
 from .drift import reference_times
 from .gate import noise_band
 from .matching import DISTURBED, Runs, group_rows, machine_differences, require_one_file, sessions, state_differences
 from .metrics import METRICS
-from .report import read_report, report_json
+from .report import read_runs, report_json
 from .row import Row
 
 ACTIONS = ("save", "show")
@@ -30,7 +31,10 @@ def baseline(action: str, files: Sequence[str | Path], *, out: str | Path | None
         raise BadConfig(f"baseline: unknown action {action!r}; there are: {', '.join(ACTIONS)}")
     if (action == "save") != (out is not None):
         raise BadConfig("baseline save needs --out BASELINE.json" if out is None else "baseline show takes no --out")
-    rows = [row for file in files for row in read_report(file)]
+    files = listed(files)
+    rows = read_runs(files)
+    if out is not None:
+        check_not_read([out], files)
     names = ", ".join(map(str, files))
     if not rows:
         raise BadInput(f"{names}: holds no row. Measure some: edgekit bench")

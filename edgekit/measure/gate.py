@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal, NamedTuple
 
+from ..paths import listed
 from ..runtime.errors import BadInput
 from .drift import WORTH_TELLING, gap, geometric_mean, ran, reference_times
 from .matching import (
@@ -130,10 +131,12 @@ def gate(
     skip_incomparable: what cannot be compared (another machine or board state, a disturbed run) is named and passes
     Raises BadConfig for a limit that cannot be read, BadInput for a file that is no report.
     """
-    from .report import read_report
+    from .report import read_report, read_runs
 
-    wanted = parse_limits(limits)
-    old, new = read_report(baseline), [row for file in reports for row in read_report(file)]
+    wanted, reports = parse_limits(listed(limits)), listed(reports)
+    if not Path(baseline).exists():
+        raise BadInput(f"{baseline}: no such baseline. Save one: edgekit baseline save RUN.json ... --out {baseline}")
+    old, new = read_report(baseline), read_runs(reports)
     if not old or not new:
         empty = baseline if not old else reports[0] if reports else "the report"
         raise BadInput(f"{empty}: holds no row to compare. Measure some: edgekit bench")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.imagefile import SUFFIXES, list_images
-from ..runtime.artifact import Artifact, check_place, new_file
+from ..data.imagefile import SUFFIXES, check_images, list_images
+from ..runtime.artifact import Artifact, check_not_read, check_place, new_files
 from ..runtime.errors import BadInput
 from ..runtime.images import read_image
 from ..runtime.runner import open_runner
@@ -28,34 +28,38 @@ def predict_images(
     score: boxes below it (0..1) are left out of both. detections.json has COCO's ``images``, ``categories`` and
     ``annotations`` (with ``score``); image ids are 1, 2, ... in the order of the list.
     """
-    check_place(out, "folder")
+    out = Path(check_place(out, "folder"))
     paths = gather_images(images)
-    names = _picture_names(paths)
+    check_images(paths, progress)
+    pictures = [out / "pictures" / name for name in _picture_names(paths)]
+    check_not_read([*pictures, out / "detections.json"], paths)
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    with open_runner(artifact.path, runtime, score_threshold=min(score, 1.0)) as runner:
-        for image_id, (path, name) in enumerate(zip(paths, names, strict=True), 1):
+    with (
+        new_files(out) as beside,
+        open_runner(artifact.path, runtime, score_threshold=min(score, 1.0)) as runner,
+    ):
+        for image_id, (path, picture) in enumerate(zip(paths, pictures, strict=True), 1):
             image = read_image(path)
             found, _ = runner(image)
-            save_image(out / "pictures" / name, draw_detections(image, found, artifact.classes, score))
+            save_image(beside / picture.relative_to(out), draw_detections(image, found, artifact.classes, score))
             height, width = image.shape[:2]
             records.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
             annotations += found.to_coco(image_id, artifact.manifest["category_ids"])
             if progress is not None:
                 progress("predict", image_id, len(paths))
-    categories = zip(artifact.manifest["category_ids"], artifact.classes, strict=True)
-    result = {
-        "images": records,
-        "categories": [{"id": i, "name": n} for i, n in categories],
-        "annotations": [_annotation(i, a) for i, a in enumerate(annotations, 1)],
-    }
-    with new_file(out / "detections.json") as handle:
-        json.dump(result, handle, indent=1)
+        categories = zip(artifact.manifest["category_ids"], artifact.classes, strict=True)
+        result = {
+            "images": records,
+            "categories": [{"id": i, "name": n} for i, n in categories],
+            "annotations": [_annotation(i, a) for i, a in enumerate(annotations, 1)],
+        }
+        (beside / "detections.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     return {
         "images": len(paths),
         "boxes": len(annotations),
         "detections": str(out / "detections.json"),
-        "pictures": [str(out / "pictures" / name) for name in names],
+        "pictures": [str(picture) for picture in pictures],
     }
 
 

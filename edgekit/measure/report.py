@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import __version__
-from ..runtime.artifact import new_file
-from ..runtime.errors import BadInput
+from ..runtime.artifact import check_place, new_file
+from ..runtime.errors import BadConfig, BadInput
 from .charts_layers import worst_layers
 from .draw import save_image
 from .exports import render_csv, render_latex
@@ -84,6 +84,19 @@ class ReportFiles(NamedTuple):
     csv: Path
     latex: Path
     pictures: tuple[Path, ...]
+
+
+def check_report_place(folder: str | Path) -> Path:
+    """``check_place`` of a folder for a report. Raises BadConfig for one whose report.md, say, is somebody else's."""
+    place = Path(check_place(folder, "folder"))
+    foreign = [place / f"report.{suffix}" for suffix in ("md", "html", "csv", "tex")]
+    for file in foreign if not (place / "report.json").is_file() else ():
+        if file.exists():
+            raise BadConfig(
+                f"{file}: is there without a report.json, so it is no report of EdgeKit's, and will not be replaced. "
+                "Choose another --out."
+            )
+    return place
 
 
 def write_report(
@@ -158,6 +171,22 @@ def report_schema() -> dict[str, Any]:
 def read_report(path: str | Path) -> tuple[Row, ...]:
     """Rows of a report.json. Raises BadInput naming the file when it is missing, damaged or of another version."""
     return load_report(path).rows
+
+
+def read_runs(files: Sequence[str | Path]) -> list[Row]:
+    """The rows of repeated runs. Raises BadInput where one measurement is given twice: that is no second witness."""
+    seen: dict[str, int] = {}
+    rows = []
+    for number, file in enumerate(files):
+        for row in read_report(file):
+            same = row.model_dump_json(exclude={"samples", "tracks", "layers"})
+            if (first := seen.setdefault(same, number)) != number:
+                raise BadInput(
+                    f"{file}: the measurement of {row.label} is in {files[first]} too. Repeated runs are independent "
+                    "measurements; give each file once, and no copies"
+                )
+            rows.append(row)
+    return rows
 
 
 def read_pictures(path: str | Path) -> list[Picture]:

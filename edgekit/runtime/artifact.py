@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -164,6 +165,14 @@ def check_place(path, kind="artifact"):
     return path
 
 
+def check_not_read(results, reads):
+    """Raise BadConfig where a result would be written over a file that the same command reads."""
+    real = {os.path.realpath(str(file)) for file in reads}
+    for path in results:
+        if os.path.realpath(str(path)) in real:
+            raise BadConfig("{}: is read by this command, and would be overwritten. Choose another place.".format(path))
+
+
 def _check_file(place, path):
     """Raise BadConfig unless ``place`` is free or a plain file: a rename over /dev/null takes it from everybody."""
     if os.path.isdir(place):
@@ -271,3 +280,24 @@ def new_file(path, mode="w"):
     finally:
         if os.path.exists(beside):
             os.unlink(beside)
+
+
+@contextlib.contextmanager
+def new_files(folder):
+    """Write several files into ``folder``, all or none: yields an empty one beside it; its files are moved at the end.
+
+    What stands in ``folder`` and has no new version stays.
+    """
+    folder = os.path.realpath(str(folder))
+    above = os.path.dirname(folder)
+    os.makedirs(above, exist_ok=True)
+    beside = tempfile.mkdtemp(prefix=".{}.".format(os.path.basename(folder)), dir=above)
+    try:
+        yield pathlib.Path(beside)
+        for place, _, names in os.walk(beside):
+            target = os.path.normpath(os.path.join(folder, os.path.relpath(place, beside)))
+            os.makedirs(target, exist_ok=True)
+            for name in names:
+                os.replace(os.path.join(place, name), os.path.join(target, name))
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -81,9 +81,51 @@ def test_the_python_function_is_the_verb(reports):
     assert result.passed
 
 
+def test_what_a_gate_reads_it_does_not_write_over(reports, capsys):
+    for option in ("--junit", "--markdown"):
+        for name in ("base.json", "same.json"):
+            assert call(reports, "same.json", option, str(reports / name)) == 2
+            assert "is read by this command" in capsys.readouterr().err
+    assert main(["baseline", "save", str(reports / "same.json"), "--out", str(reports / "same.json")]) == 2
+
+
+def test_one_run_given_twice_is_no_second_witness(reports, capsys):
+    copy = reports / "copy.json"
+    copy.write_text((reports / "same.json").read_text())
+    for files in (["same.json", "same.json"], ["same.json", "copy.json"]):
+        assert call(reports, *files) == 2
+        assert "give each file once, and no copies" in capsys.readouterr().err
+    assert main(["baseline", "save", str(copy), str(copy), "--out", str(reports / "new.json")]) == 2
+
+
+def test_a_baseline_that_is_not_there_yet_is_to_be_saved(reports, capsys):
+    assert main(["gate", str(reports / "none.json"), str(reports / "same.json")]) == 2
+    assert "edgekit baseline save" in capsys.readouterr().err
+
+
+def test_one_report_and_one_text_of_limits_are_lists_of_one(reports):
+    assert edgekit.gate(str(reports / "base.json"), str(reports / "same.json"), limits="latency=+5%").passed
+
+
+def test_a_report_leaves_what_it_did_not_write(reports, tmp_path, capsys):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "report.md").write_text("mine")
+    assert main(["report", str(reports / "same.json"), "--out", str(docs)]) == 2
+    assert "no report of EdgeKit's" in capsys.readouterr().err
+    assert (docs / "report.md").read_text() == "mine"
+    for _ in range(2):
+        assert main(["report", str(reports / "same.json"), "--out", str(tmp_path / "own")]) == 0
+
+
 def test_baseline_save_and_show(reports, capsys):
-    out = str(reports / "new.json")
-    assert main(["baseline", "save", *[str(reports / "same.json")] * 3, "--out", out]) == 0
+    out, runs = str(reports / "new.json"), []
+    for number in range(3):
+        content = json.loads((reports / "same.json").read_text())
+        content["rows"][0]["started"] = f"2026-11-29T12:00:0{number}+00:00"
+        runs.append(reports / f"run-{number}.json")
+        runs[-1].write_text(json.dumps(content))
+    assert main(["baseline", "save", *map(str, runs), "--out", out]) == 0
     assert f"edgekit gate {out}" in capsys.readouterr().out
     assert main(["baseline", "show", out, "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)

@@ -525,7 +525,8 @@ def write(tmp_path):
 
 
 def test_from_repeated_reports_to_a_verdict(write, tmp_path):
-    runs = [write(f"{n}.json", row(10.0 + n / 100), row(5.0, runtime="openvino")) for n in range(3)]
+    when = [f"2026-11-29T12:00:0{n}+00:00" for n in range(3)]
+    runs = [write(f"{n}.json", row(10.0 + n / 100), row(5.0, runtime="openvino", started=when[n])) for n in range(3)]
     out = tmp_path / "baseline.json"
     first, second = baseline("save", runs, out=out)
     assert (first["row"], first["runs"], first["undisturbed"]) == (LABEL, 3, 3)
