@@ -91,7 +91,8 @@ def data(
 ) -> None:
     """Check, describe or convert annotated images.
 
-    Everything that is wrong is told at once, with its file. Layouts: COCO, Pascal VOC, ivslab, BDD100K, YOLO text.
+    What is wrong is told at once, with its file: the first ten of each, the rest are counted. Layouts: COCO, Pascal
+    VOC, ivslab, BDD100K, YOLO text.
     """
     from edgekit import pipeline
 
