@@ -172,7 +172,7 @@ def choose(
 
 
 # -- the sheet --------------------------------------------------------------------------------------------------------
-TILE, CAPTION, LEGEND = 512, 26, 30  # width of a picture, heights of its caption and of the legend, in pixels
+TILE, CAPTION, LEGEND = 512, 26, 30  # width of a picture, heights of its caption and of a line of the legend, in pixels
 MOST_BYTES = 400_000
 QUALITIES = (88, 80, 72, 64, 56, 48, 40)
 
@@ -226,11 +226,17 @@ def dashed(image: np.ndarray, box: np.ndarray, dash: int = 5) -> None:
 
 
 def legend(classes: Sequence[str], width: int) -> np.ndarray:
-    """What the two columns, the colours and the dashes are."""
-    strip, x = np.full((LEGEND, width, 3), draw.SHEET, np.uint8), 12
-    words = [("best", draw.PAPER), *((name, draw.class_colour(k)) for k, name in enumerate(classes))]
-    for word, colour in [*words, ("- - labelled", draw.PAPER)]:
-        cv2.putText(strip, word, (x, 21), draw.FONT, 0.55, colour, 1, cv2.LINE_AA)
-        x += cv2.getTextSize(word, draw.FONT, 0.55, 1)[0][0] + 18
-    cv2.putText(strip, "worst", (width // 2 + 8, 21), draw.FONT, 0.55, draw.PAPER, 1, cv2.LINE_AA)
+    """What the colours and the dashes are, in as many lines as that takes, and below it what the two columns are."""
+    words = [*((name, draw.class_colour(k)) for k, name in enumerate(classes)), ("- - labelled", draw.PAPER)]
+    placed, x, line = [], 12, 0
+    for word, colour in words:
+        wide = cv2.getTextSize(word, draw.FONT, 0.55, 1)[0][0]
+        if x + wide > width - 12:
+            x, line = 12, line + 1
+        placed.append((word, colour, x, line))
+        x += wide + 18
+    placed += [("best", draw.PAPER, 12, line + 1), ("worst", draw.PAPER, width // 2 + 8, line + 1)]
+    strip = np.full((LEGEND * (line + 2), width, 3), draw.SHEET, np.uint8)
+    for word, colour, left, row in placed:
+        cv2.putText(strip, word, (left, 21 + LEGEND * row), draw.FONT, 0.55, colour, 1, cv2.LINE_AA)
     return strip
