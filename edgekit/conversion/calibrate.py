@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, shape_inference
 
 from ..runtime.artifact import file_sha256, new_file, value_sha256
 from ..runtime.errors import BadConfig, BadInput
@@ -226,7 +226,7 @@ def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
 
 def calibrated(model: str | Path) -> tuple[onnx.ModelProto, dict[str, int]]:
     """The network without its decode, and the bytes of every activation that may be quantized."""
-    body = body_of(load_model(model))
+    body = shape_inference.infer_shapes(body_of(load_model(model)))  # again: what was an output had no shape inside
     types = {v.name: v.type.tensor_type for v in (*body.graph.value_info, *body.graph.output, *body.graph.input)}
     readers = [node for node in body.graph.node if node.op_type in CALIBRATED]
     names = sorted({name for node in readers for name in (*node.input, *node.output)} & types.keys())
