@@ -1,7 +1,6 @@
 """``python -m edgekit`` is the ``edgekit`` command."""
 
-import sys
-
 from .cli import main
+from .runtime.camera.signals import leave
 
-sys.exit(main())
+leave(main())

@@ -9,7 +9,7 @@ import sys
 
 from ..errors import EdgeKitError
 from .options import Options, parse_size
-from .signals import held
+from .signals import held, leave
 
 EPILOG = """examples:
   camera model --source csi://0 --web
@@ -122,4 +122,4 @@ def say(line):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

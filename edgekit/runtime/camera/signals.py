@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -46,3 +47,9 @@ def held():
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave(code):
+    """End the program. What was written stands: one Ctrl-C more, while Python shuts down, makes no failure of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
