@@ -29,7 +29,6 @@ from .simplify import Simplification, simplify
 LAYOUTS = ("nhwc_uint8", "nchw_float")
 # Highest IR version that ONNX Runtime 1.10 (Python 3.6 boards) reads.
 MAX_IR = 8
-MOST_UNPAIRED = 0.01
 SCORE_THRESHOLD = 0.01
 IOU_THRESHOLD = 0.5
 
@@ -158,8 +157,7 @@ def _parity(
 ) -> dict[str, Any] | None:
     """How PyTorch and the file agree on the images (fields of ``Comparison``), or None without images.
 
-    Raises AccuracyDrop when more than MOST_UNPAIRED of the boxes have no partner. A single one may: where two
-    neighbours of a heat map differ in the last bit, each library may take another one for the peak.
+    Raises AccuracyDrop when more of the boxes have no partner than ``Comparison.alike`` allows.
     """
     if not images:
         return None
@@ -171,7 +169,7 @@ def _parity(
         return boxes.numpy(), scores.numpy()
 
     found = compare_with_torch(detect, path, images, preprocess, options.layout)
-    if found.unpaired > MOST_UNPAIRED * found.boxes:
+    if not found.alike:
         raise AccuracyDrop(f"the exported network sees other boxes than PyTorch on the same images: {found}")
     return asdict(found)
 

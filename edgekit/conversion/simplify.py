@@ -52,7 +52,7 @@ def simplify(
         comparison = _compare(source, beside, images, preprocess, layout)
         if comparison is None:
             notes.append("not simplified: there is no image to compare the boxes on")
-        elif not comparison.same:
+        elif not comparison.alike:
             notes.append(f"not simplified: the boxes would change ({comparison})")
     except ChildDied as error:
         notes.append(f"not simplified: {error}")

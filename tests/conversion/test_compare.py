@@ -110,3 +110,13 @@ def test_a_changed_network_is_noticed(detect, pixels, photos, preprocess):
         return boxes + f32([0.2, 0, 0, 0]), scores
 
     assert not compare_with_torch(other, pixels.file("model.onnx"), photos[:1], preprocess, "nhwc_uint8").same
+
+
+@pytest.mark.parametrize(
+    ("boxes", "unpaired", "alike"), [(800, 0, True), (800, 8, True), (800, 9, False), (24, 1, False)]
+)
+def test_a_single_peak_that_rounding_moved_is_no_other_network(boxes, unpaired, alike):
+    """One of 800 kept edgekit-road8 from being simplified: half as slow again in INT8, and int64 for a TX2."""
+    found = Comparison(boxes, 1e-4, 3e-4, unpaired, 0)
+    assert found.alike == alike
+    assert found.same == (unpaired == 0)
