@@ -124,7 +124,7 @@ def _runtimes(artifact: Artifact, board: Board, runtime: str | None) -> list[str
     if runtime is not None:
         return [runtime]
     if artifact.kind == "engine":
-        return [str(artifact.manifest["engine"]["builder"])]
+        return [first_runtime(artifact)]
     able = [r for r in board.runtimes if (r == "pytorch") == (artifact.kind == "checkpoint")]
     modules = {"pytorch": "torch", "cuda": "onnxruntime"}
     return [r for r in able if not r.startswith("tensorrt") and find_spec(modules.get(r, r)) is not None]
@@ -168,7 +168,8 @@ def kept_rows(
         rows = list(read_report(file))
     except BadInput:
         return None
-    wanted = [(t.artifact.digest, t.runtime, coco.digest()) for t in targets]
+    images = coco.digest()
+    wanted = [(t.artifact.digest, t.runtime, images) for t in targets]
     found = [(r.artifact, r.runtime, r.accuracy.set_digest if r.accuracy else None) for r in rows]
     here = all(r.board in (board.name, TWIN) for r in rows)
     least = board.measure.min_seconds if seconds is None else seconds

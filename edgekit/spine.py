@@ -66,13 +66,13 @@ def checkpoint(
     found = fitting_checkpoint(recipe, home)
     if found is not None:
         return found
-    if recipe.weights is None and place is None:
+    if recipe.weights is None:
+        if place is not None:
+            return train(recipe, home, False, progress)
         raise BadConfig(
             f"recipe {recipe.name} has no trained weights: none ship, and none are in {home}. "
             f"Train it: edgekit train {recipe.name}"
         )
-    if recipe.weights is None:
-        return train(recipe, home, False, progress)
     _need("train", "torch")
     from .models.checkpoint import shipped_checkpoint
 

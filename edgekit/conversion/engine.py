@@ -18,7 +18,8 @@ from ..runtime.onboard import identity
 from .child import run_in_child
 
 Phases: TypeAlias = Callable[[str, int, int], None]
-VERSION, FACTS = (f"edgekit.conversion.engine:{name}" for name in ("tensorrt_version", "machine_facts"))  # in a child
+VERSION = "edgekit.conversion.engine:tensorrt_version"  # a child's work
+FACTS = "edgekit.conversion.engine:machine_facts"  # and another's
 SCAN_IMAGES = 8  # real images on which FP16 is looked at for overflow
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from ..progress import Progress, tell
 from ..runtime.errors import BadInput
 from ..runtime.images import check_whole, jpeg_segments, read_bytes, read_image
+from .problems import MAX_PROBLEMS
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
-MOST_FAULTS = 10  # told in one error
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # frame headers: DHT, JPG and DAC lie among them
@@ -60,8 +60,8 @@ def check_images(paths: Sequence[Path], progress: Progress | None = None) -> Non
             faults.append(str(error))
         tell(progress, "check images", done, len(paths))
     if faults:
-        more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
-        raise BadInput("\n".join([*faults[:MOST_FAULTS], *more]))
+        more = [f"and {len(faults) - MAX_PROBLEMS} more"] if len(faults) > MAX_PROBLEMS else []
+        raise BadInput("\n".join([*faults[:MAX_PROBLEMS], *more]))
 
 
 def _read_tail(path: Path, size: int) -> bytes:

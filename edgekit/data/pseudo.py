@@ -7,10 +7,10 @@ objects as well as background.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..progress import Progress, tell
 from ..runtime.artifact import Artifact, check_place, new_file
 from ..runtime.detections import Detections
 from ..runtime.errors import BadConfig, BadInput
@@ -28,7 +28,7 @@ def pseudo_label(
     runtime: str,
     score: float = 0.5,
     doubt: float = 0.2,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a COCO file of what the detector sees in a folder of images and its sub-folders; returns a summary.
 
@@ -51,8 +51,7 @@ def pseudo_label(
             name = path.relative_to(images).as_posix()
             records.append({"id": number, "file_name": name, "width": width, "height": height})
             annotations += _labels(runner(image)[0], number, artifact, score)
-            if progress is not None:
-                progress("label", number, len(paths))
+            tell(progress, "label", number, len(paths))
     categories = zip(artifact.manifest["category_ids"], artifact.classes, strict=True)
     content = {
         "info": {"description": f"{_DESCRIPTION} {artifact.digest}, score from {score:g} on, doubt from {doubt:g} on"},

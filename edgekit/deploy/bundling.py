@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..board import Board, load_board
 from ..paths import unknown_name
-from ..progress import Progress
+from ..progress import Progress, tell
 from ..runtime.artifact import MANIFEST, Artifact, check_place, new_file, read_artifact
 from ..runtime.detections import Detections
 from ..runtime.engines.build import check_nms
@@ -91,7 +91,7 @@ def bundle(
         raw = json.dumps(index, indent=1, sort_keys=True).encode() + b"\n"
         made = archive.Bundle(raw, sign_index(raw, sign) if sign else None)
         with new_file(file, "wb") as handle:
-            archive.write_archive(handle, made, folder, lambda done, total: _tell(progress, "pack", done, total))
+            archive.write_archive(handle, made, folder, lambda done, total: tell(progress, "pack", done, total))
     return describe(file)
 
 
@@ -144,7 +144,7 @@ def check(file: str | Path, trust: Sequence[Path] = (), progress: Progress | Non
     keys = [key for path in trust for key in signers.read_keys(path)] or None
     described = describe(file, keys)
     with tempfile.TemporaryDirectory(prefix="edgekit-bundle-") as folder:
-        archive.unpack(str(file), f"{folder}/bundle", lambda done, total: _tell(progress, "check", done, total))
+        archive.unpack(str(file), f"{folder}/bundle", lambda done, total: tell(progress, "check", done, total))
     return described
 
 
@@ -379,11 +379,6 @@ def _copy_images(folder: Path, images: Sequence[Path]) -> list[Path]:
 
 def _quiet(phase: str, done: int, total: int) -> None:
     """No progress wanted."""
-
-
-def _tell(progress: Progress | None, phase: str, done: int, total: int) -> None:
-    if progress is not None:
-        progress(phase, done, total)
 
 
 __all__ = ["ArtifactError", "BundleOptions", "bundle", "describe", "plan_build"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.imagefile import SUFFIXES, check_images, list_images
+from ..progress import Progress, tell
 from ..runtime.artifact import Artifact, check_not_read, check_place, new_files
 from ..runtime.errors import BadInput
 from ..runtime.images import read_image
@@ -21,7 +22,7 @@ def predict_images(
     out: Path,
     runtime: str,
     score: float = 0.3,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run every image; write ``out``/detections.json and ``out``/pictures/NAME.jpg.
 
@@ -46,8 +47,7 @@ def predict_images(
             height, width = image.shape[:2]
             records.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
             annotations += found.to_coco(image_id, artifact.manifest["category_ids"])
-            if progress is not None:
-                progress("predict", image_id, len(paths))
+            tell(progress, "predict", image_id, len(paths))
         categories = zip(artifact.manifest["category_ids"], artifact.classes, strict=True)
         result = {
             "images": records,

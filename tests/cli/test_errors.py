@@ -30,7 +30,7 @@ CASES = [
     (OSError(errno.EDQUOT, "Disk quota exceeded", "x"), 2, "no space left on the disk for x"),
     (RuntimeError("I/O error: No space left on device (os error 28)"), 2, "no space left on the disk"),
     (raised_from(ValueError("failed"), OSError(errno.ENOSPC, "No space left on device", "y")), 2, "the disk for y"),
-    (PermissionError(errno.EACCES, "Permission denied", "/root/out"), 2, "/root/out: permission denied"),
+    (PermissionError(errno.EACCES, "Permission denied", "/srv/out"), 2, "/srv/out: permission denied"),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.jpg"), 2, "a.jpg: no such file or directory"),
     (NotADirectoryError(errno.ENOTDIR, "Not a directory", "file/out"), 2, "file/out: not a directory"),
     (OSError(errno.EROFS, "Read-only file system", "/mnt/o"), 2, "/mnt/o: read-only file system"),
