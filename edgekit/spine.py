@@ -146,7 +146,7 @@ def quantize(
     """INT8 of an ``onnx`` artifact. wishes: calibration, flavour, method, max_drop; what is None is the recipe's."""
     from .conversion.quantize import QuantizeOptions
     from .conversion.quantize import quantize as lower
-    from .data.calibration import load_set
+    from .data.calibration import load_set, shared_images
     from .data.evaluation import evaluation_set
     from .evaluation.detect import measure_accuracy
 
@@ -166,12 +166,23 @@ def quantize(
     def measure(artifact: Artifact) -> dict[str, Any]:
         return measure_accuracy(artifact, coco, "onnxruntime", progress).to_dict()
 
-    return lower(onnx, images.images, parents, out, options, measure, progress)
+    both = shared_images(images, coco)
+    note = (
+        f"{both} of the {len(coco)} images on which the loss was measured were calibrated with, so INT8 may look better "
+        "than it is. Calibrate with other images: --calibration SET or FOLDER"
+    )
+    return lower(onnx, images.images, parents, out, options, measure, progress, [note] if both else [])
 
 
 def engine_name(precision: str) -> str:
     """The folder of an engine that ``run`` builds."""
     return f"engine-{precision}"
+
+
+def artifacts_in(out: Path) -> list[Artifact]:
+    """What a ``run`` in this folder left, parents first."""
+    places = [*(out / kind for kind in MODEL_KINDS), *sorted(out.glob(engine_name("*")))]
+    return [read_artifact(place) for place in places if place.is_dir()]
 
 
 def engines(

@@ -105,6 +105,15 @@ def test_every_row_was_measured_on_the_file_that_it_names(walked: Path) -> None:
     assert max(fp32) - min(fp32) < 0.002
 
 
+def test_calibrating_with_an_image_that_is_measured_on_is_told(walked: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    shutil.copy(load_set("dhaka-eval").images[3], tmp_path / "mine" / "another-name.jpg")
+    made = edgekit.quantize(walked / "onnx", calibration=str(tmp_path / "mine"), out=tmp_path / "int8")
+    (note,) = [note for note in made.manifest["notes"] if "calibrated with" in note]
+    assert note.startswith(f"1 of the {len(load_set('dhaka-eval'))} images")
+    assert not any("calibrated with" in note for note in read_artifact(walked / "onnx-int8").manifest["notes"])
+
+
 def test_a_second_run_skips_what_is_up_to_date(recipe: Path, walked: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in walked.rglob("*") if p.is_file()}
     rows = edgekit.run(recipe, out=walked, seconds=0.1)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .output import print_json, show_artifact
+from .output import show_artifact
 from .progress import work
 
 EXAMPLE = """
@@ -82,12 +82,7 @@ def import_onnx(
         artifact = edgekit.import_onnx(
             file, layout=layout, classes=classes, options=asked, images=images or [], out=out, progress=progress
         )
-    if json:
-        print_json(artifact)
-        return
-    show_artifact(artifact, False, "edgekit lint {path} --board jetson-tx2; edgekit predict {path} IMAGES --out boxes")
-    for note in artifact.manifest.get("notes", []):
-        print(f"note: {note}")
+    show_artifact(artifact, json, "edgekit lint {path} --board jetson-tx2; edgekit predict {path} IMAGES --out boxes")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

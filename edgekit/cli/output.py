@@ -47,6 +47,7 @@ def artifact_record(artifact: Any) -> dict[str, Any]:
         "digest": artifact.digest,
         "payload": plain(artifact.manifest["payload"]),
         "metrics": plain(artifact.manifest.get("metrics", {})),
+        "notes": list(artifact.manifest.get("notes", ())),
     }
 
 
@@ -59,7 +60,14 @@ def show_artifact(artifact: Any, as_json: bool, then: str) -> None:
     print(f"{artifact.kind}: {artifact.path} ({size / 1e6:.2f} MB)")
     for name, value in plain(artifact.manifest.get("metrics", {})).items():
         print(f"  {name}: {cell(value)}")
+    show_notes([artifact])
     print(f"Next: {then.format(path=artifact.path)}")
+
+
+def show_notes(artifacts: Iterable[Any]) -> None:
+    """What the steps noted for the user, each once: an artifact has its parent's notes too."""
+    for note in dict.fromkeys(note for artifact in artifacts for note in artifact.manifest.get("notes", ())):
+        print(f"note: {note}")
 
 
 def cell(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .output import print_json
+from .output import print_json, show_notes
 from .progress import work
 from .rows import show_rows
 
@@ -42,7 +42,9 @@ def run(
         print_json(rows)
         return
     show_rows(rows)
-    print("\n".join(str(file) for file in _results(out or Path(spine.RUNS, rows[0].recipe))))
+    out = out or Path(spine.RUNS, rows[0].recipe)
+    show_notes(spine.artifacts_in(out))
+    print("\n".join(str(file) for file in _results(out)))
 
 
 def _results(out: Path) -> list[Path]:

@@ -87,6 +87,7 @@ def quantize(
     options: QuantizeOptions | None = None,
     measure: Measure | None = None,
     progress: Phases | None = None,
+    notes: Sequence[str] = (),
 ) -> Artifact:
     """Quantize an ``onnx`` artifact and write an ``onnx-int8`` artifact.
 
@@ -94,6 +95,7 @@ def quantize(
     parents: role -> digest of what the result depends on: "onnx" and "calibration"
     measure: accuracy of an artifact; without it there is no gate
     progress: (phase, done, total)
+    notes: what the user should know of the images
     Raises BadInput for an empty or unreadable calibration set, BadConfig for a flavour that cannot take this input,
     and AccuracyDrop when no try keeps the loss within ``max_drop``.
     """
@@ -105,7 +107,9 @@ def quantize(
     chosen = _left_in_float(source, layers, options)
     layout = source.manifest["input"]["layout"]
     found = calibrate(model, images, source.preprocess, layout, options.method, _phase(tell, "calibrate"))
-    work = _Work(source, model, options, found, images, _manifest(source, parents, options, found), layers, tell)
+    manifest = _manifest(source, parents, options, found)
+    manifest["notes"] += notes
+    work = _Work(source, model, options, found, images, manifest, layers, tell)
     before = dict(measure(source)) if measure is not None else None
     with tempfile.TemporaryDirectory() as scratch:
         _search(work, chosen, Path(scratch), before, measure)

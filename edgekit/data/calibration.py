@@ -149,6 +149,14 @@ def recipe_images(recipe: Mapping[str, Any], most: int) -> list[Path]:
     return list(load_set(name).images[:most]) if name else []
 
 
+def shared_images(calibration: ImageSet, evaluation: CocoSet) -> int:
+    """How many images of the evaluation set are calibrated with, by content: a copy under another name counts."""
+    sizes = {path.stat().st_size for path in calibration.images}
+    alike = [sample.path for sample in evaluation.samples if sample.path.stat().st_size in sizes]
+    hashes = {_sha256(path) for path in calibration.images} if alike else set()
+    return sum(_sha256(path) in hashes for path in alike)
+
+
 def _find(name_or_path: str | Path, base: Path | None) -> Path:
     """A shipped set goes first, so that a name means the same in every folder; ``./name`` is a path."""
     name = str(name_or_path)

@@ -15,6 +15,7 @@ from edgekit.cli import main
 from edgekit.cli.app import VERBS
 from edgekit.cli.output import cell, plain
 from edgekit.measure.complexity import Complexity
+from edgekit.runtime.artifact import new_artifact
 
 LINES = {
     "train": "r",
@@ -71,6 +72,14 @@ def test_an_artifact_for_people_says_where_how_big_and_what_next(pipeline, artif
     assert f"edgekit quantize {artifact.path}" in out
 
 
+def test_notes_of_a_step_are_told(pipeline, artifact, capsys):
+    artifact.manifest["notes"] = ["int64 arithmetic is left"]
+    main(["export", "r"])
+    assert "note: int64 arithmetic is left" in capsys.readouterr().out.splitlines()
+    main(["export", "r", "--json"])
+    assert json.loads(capsys.readouterr().out)["notes"] == ["int64 arithmetic is left"]
+
+
 def test_report_names_its_files(pipeline, artifact, capsys):
     main(["report", "rows.json", "--out", "o", "--json"])
     value = json.loads(capsys.readouterr().out)
@@ -92,6 +101,15 @@ def test_run_prints_the_table_and_the_files_to_open(pipeline, tmp_path, row, cap
     for word in ("GOPS/frame", "ms/frame p50", "the-model", "12.35", "noisy", "another process used the core"):
         assert word in out
     assert out.splitlines()[-3:] == [str(tmp_path / n) for n in ("report.html", "report.md", "pictures/street.jpg")]
+
+
+def test_run_tells_what_its_steps_noted_once(pipeline, artifact, tmp_path, capsys):
+    for name, notes in (("onnx", ["odd"]), ("onnx-int8", ["odd", "calibrated on 16 images"])):
+        with new_artifact(tmp_path / name, name, {**artifact.manifest, "notes": notes}) as folder:
+            (Path(folder) / "model.onnx").touch()
+    assert main(["run", "r", "--out", str(tmp_path)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert told == ["note: odd", "note: calibrated on 16 images"]
 
 
 def test_tables_hold_every_value_and_drop_empty_columns(pipeline, capsys):
