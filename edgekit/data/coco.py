@@ -41,6 +41,8 @@ class Sample:
     boxes: float32 [n, 4], x1, y1, x2, y2 in pixels, inside the image, x2 > x1 and y2 > y1
     labels: int64 [n], index into the set's classes
     ignore: bool [n], crowd, difficult or ignore: neither a target nor a negative
+    areas: float64 [n], pixels, by which COCO calls an object small, medium or large: the annotation's own, which is of
+        the object's outline, or that of the box where it has none; None: of the boxes
     """
 
     path: Path
@@ -50,6 +52,14 @@ class Sample:
     boxes: np.ndarray
     labels: np.ndarray
     ignore: np.ndarray
+    areas: np.ndarray | None = None
+
+    @property
+    def object_areas(self) -> list[float]:
+        """``areas``, never None."""
+        if self.areas is not None:
+            return self.areas.tolist()
+        return (self.boxes[:, 2:] - self.boxes[:, :2]).astype(float).prod(axis=1).tolist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +158,13 @@ def write_coco(coco: CocoSet, file: Path) -> Path:
             "image_id": sample.image_id,
             "category_id": coco.category_ids[int(label)],
             "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": (x2 - x1) * (y2 - y1),
+            "area": area,
             "iscrowd": 0,
             **({"ignore": 1, "difficult": 1} if ignore else {}),
         }
         for sample in coco.samples
-        for (x1, y1, x2, y2), label, ignore in zip(
-            sample.boxes.astype(float).tolist(), sample.labels, sample.ignore, strict=True
+        for (x1, y1, x2, y2), label, ignore, area in zip(
+            sample.boxes.astype(float).tolist(), sample.labels, sample.ignore, sample.object_areas, strict=True
         )
     ]
     content = {
@@ -326,7 +336,7 @@ class _BoxReader:
         problems: Problems,
     ) -> None:
         self.names, self.labels, self.records, self.problems = names, labels, records, problems
-        self.rows: dict[int, list[tuple[list[float], int, bool]]] = {image_id: [] for image_id in records}
+        self.rows: dict[int, list[tuple[list[float], int, bool, float]]] = {image_id: [] for image_id in records}
         self.seen: set[int] = set()
         self.clipped, self.ignored = 0, 0
         self.empty: list[int] = []
@@ -374,7 +384,7 @@ class _BoxReader:
             ignore = any(bool(annotation.get(key)) for key in ("iscrowd", "difficult", "ignore"))
             self.clipped += inside != box
             self.ignored += ignore
-            self.rows[record.image_id].append((inside, self.labels[category], ignore))
+            self.rows[record.image_id].append((inside, self.labels[category], ignore, _area(annotation, inside)))
 
     def notes(self) -> list[str]:
         """What was mended, in words."""
@@ -398,9 +408,11 @@ class _BoxReader:
         boxes = np.array([r[0] for r in rows], np.float32).reshape(-1, 4)
         labels = np.array([r[1] for r in rows], np.int64)
         ignore = np.array([r[2] for r in rows], bool)
-        for array in (boxes, labels, ignore):
+        areas = np.array([r[3] for r in rows], np.float64)
+        for array in (boxes, labels, ignore, areas):
             array.setflags(write=False)  # shared by every epoch
-        return Sample(images / record.file_name, record.image_id, record.width, record.height, boxes, labels, ignore)
+        place = images / record.file_name
+        return Sample(place, record.image_id, record.width, record.height, boxes, labels, ignore, areas)
 
 
 def _xyxy(bbox: Any) -> tuple[list[float], str]:
@@ -414,6 +426,14 @@ def _xyxy(bbox: Any) -> tuple[list[float], str]:
     if w < 0 or h < 0:
         return [], f"bbox {bbox} has a negative size; expected [x, y, width, height]"
     return [float(v) for v in np.array([x, y, x + w, y + h], np.float32)], ""
+
+
+def _area(annotation: dict[str, Any], box: Sequence[float]) -> float:
+    """The annotation's own area where it has one; many tools leave it out or write 0."""
+    area = annotation.get("area")
+    if isinstance(area, int | float) and not isinstance(area, bool) and 0 < area < MAX_COORDINATE**2:
+        return float(area)
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _clip(box: list[float], width: int, height: int) -> tuple[list[float], str | None]:

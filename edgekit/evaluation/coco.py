@@ -35,8 +35,9 @@ class ClassMetrics(TypedDict):
 class Metrics:
     """COCO mAP, 0..1. map: over IoU 0.50:0.95; map50, map75: at one IoU. Classes without boxes are not in the means.
 
-    sizes: map of small (under 32 x 32 pixels), medium and large (from 96 x 96) boxes; None where there are none
-    recall: AR, the mean recall over IoU 0.50:0.95, with at most 1, 10 and 100 detections per image
+    sizes: map of small (under 32 x 32 pixels), medium and large (from 96 x 96) objects; None where there are none. An
+        object's area is the annotation's, which COCO takes of its outline, else its box's; a false alarm's is its box's
+    recall: AR, the mean recall over IoU 0.50:0.95, with at most 1, 10 and 100 detections of a class in an image
     """
 
     map: float
@@ -52,7 +53,7 @@ class Metrics:
 
 
 def evaluate_detections(coco_set: CocoSet, detections: Mapping[int, Detections]) -> Metrics:
-    """Evaluate one ``Detections`` per image of the set, keyed by image id; at most the best 100 per image count.
+    """Evaluate one ``Detections`` per image of the set, keyed by image id; the best 100 of each class in an image count.
 
     Ignored and crowd boxes are neither misses nor false alarms: a detection that lies in one is left out.
     Raises ValueError when the image ids are not exactly the set's, and BadInput when the set has no box to find.
@@ -132,9 +133,10 @@ def _boxes(sample: Sample, category_ids: tuple[int, ...]) -> list[dict[str, Any]
             "category_id": category_ids[int(label)],
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "iscrowd": int(ignore),
+            "area": area,
         }
-        for (x1, y1, x2, y2), label, ignore in zip(
-            sample.boxes.astype(float).tolist(), sample.labels, sample.ignore, strict=True
+        for (x1, y1, x2, y2), label, ignore, area in zip(
+            sample.boxes.astype(float).tolist(), sample.labels, sample.ignore, sample.object_areas, strict=True
         )
     ]
 
@@ -151,7 +153,7 @@ def _coco(coco_set: CocoSet, annotations: list[dict[str, Any]]) -> COCO:
         "images": [{"id": s.image_id, "width": s.width, "height": s.height} for s in coco_set.samples],
         "categories": [{"id": i, "name": n} for i, n in zip(coco_set.category_ids, coco_set.classes, strict=True)],
         "annotations": [
-            {**a, "id": n, "area": a["bbox"][2] * a["bbox"][3]}
+            {"area": a["bbox"][2] * a["bbox"][3], **a, "id": n}
             for n, a in enumerate(annotations, 1)  # id 0 means "unmatched" in COCOeval
         ],
     }

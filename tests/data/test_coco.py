@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit.data.coco import read_coco, read_image
+from edgekit.data.coco import read_coco, read_image, write_coco
 from edgekit.data.imagefile import read_header
 from edgekit.data.problems import MAX_PROBLEMS
 from edgekit.runtime.errors import BadInput
@@ -114,6 +114,18 @@ def test_classes_not_asked_for_are_left_out_with_a_note(folder):
     assert len(coco) == 2
     assert coco.class_counts().tolist() == [1]
     assert "1 boxes of class 'car' left out: not asked for" in coco.notes
+
+
+@pytest.mark.parametrize(
+    ("area", "kept"), [(123.5, 123.5), (0, 202.5), (None, 202.5), (-3, 202.5), (float("nan"), 202.5), ("7", 202.5)]
+)
+def test_an_object_has_its_own_area_where_the_file_knows_it(area, kept, folder):
+    content = copy.deepcopy(CONTENT)
+    content["annotations"][0]["area"] = area
+    coco = read_coco(write(folder, content), folder / "images")
+    assert coco.samples[0].object_areas == [kept, 64 * 48]
+    again = read_coco(write_coco(coco, folder / "again.json"), folder / "images")
+    assert again.samples[0].object_areas == [kept, 64 * 48]
 
 
 @pytest.mark.parametrize("key", ["iscrowd", "difficult", "ignore"])

@@ -3,6 +3,7 @@
 COCO's AP is the mean of the interpolated precision at the 101 recalls 0, 0.01, ... 1.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,19 @@ def test_map_averages_over_the_ten_ious():
     # 100 x 100 against 100 x 72: IoU 0.72, a hit at 0.50, 0.55, 0.60, 0.65, 0.70 and a miss from 0.75 on
     metrics = evaluate_detections(coco_set(sample(1, ([0, 0, 100, 100], 0))), {1: found(([0, 0, 100, 72], 0.9, 0))})
     assert (metrics.map, metrics.map50, metrics.map75) == pytest.approx((0.5, 1.0, 0.0))
+
+
+def test_an_object_is_small_by_its_own_area_where_the_set_has_one():
+    """COCO's areas are those of outlines: of a thin diagonal pole hardly any of its box."""
+    box = [100, 100, 200, 160]
+    by_box = evaluate_detections(coco_set(sample(1, (box, 0))), {1: found((box, 0.9, 0))})
+    assert by_box.sizes == {"small": None, "medium": pytest.approx(1.0), "large": None}
+    outlined = replace(sample(1, (box, 0)), areas=np.array([900.0]))
+    assert evaluate_detections(coco_set(outlined), {1: found((box, 0.9, 0))}).sizes == {
+        "small": pytest.approx(1.0),
+        "medium": None,
+        "large": None,
+    }
 
 
 def test_classes_without_boxes_are_not_in_the_mean():
