@@ -70,12 +70,16 @@ class Row(Section):
 
 
 class Table(Section):
-    """tested_on: what the published figures are of;  metric: ours that stands beside them;  set: of every row"""
+    """tested_on: what the published figures are of;  metric: ours that stands beside them;  set: of every row
+
+    note: what else differs from the paper's experiment, for the reader of the result
+    """
 
     paper: str
     tested_on: str
     metric: Literal["map", "map50"]
     recipe: str
+    note: str = ""
     set: tuple[str, ...] = ()
     rows: tuple[Row, ...] = Field(min_length=1)
 
@@ -142,11 +146,7 @@ class Result:
 def run(table: Table, row: Row, seed: int, overrides: Sequence[str], out: Path) -> Result:
     """The result of a row and a seed, in ``OUT/ROW-SEED``. Raises EdgeKitError."""
     folder = out / f"{row.name}-{seed}"
-    teacher = finished(out, row.teacher, seed) if row.teacher else None
-    recipe = recipe_of(table, row, [*overrides, f"train.seed={seed}"], teacher)
-    source = finished(out, row.weights, seed) if row.weights else None
-    parents = [trainings.stored(parent)["key"] for parent in (teacher, source) if parent is not None]
-    key = value_sha256([trainings.settings(recipe, "teacher"), *parents])
+    recipe, source, key = plan(table, row, seed, overrides, out)
     found = trainings.read_result(Result, folder, key)
     if found is not None:
         return found
@@ -162,10 +162,21 @@ def run(table: Table, row: Row, seed: int, overrides: Sequence[str], out: Path) 
     return result
 
 
-def finished(out: Path, row: str, seed: int) -> Path:
-    folder = out / f"{row}-{seed}"
-    if not (folder / trainings.RESULT).is_file():
-        raise EdgeKitError(f"row {row}, seed {seed}, is not there; this one needs its network. Name it in --rows too.")
+def plan(table: Table, row: Row, seed: int, overrides: Sequence[str], out: Path) -> tuple[Recipe, Path | None, str]:
+    """The recipe of a row and a seed, the folder of the network that it only measures, and the hash of both."""
+    teacher = finished(table, row.teacher, seed, overrides, out) if row.teacher else None
+    source = finished(table, row.weights, seed, overrides, out) if row.weights else None
+    recipe = recipe_of(table, row, [*overrides, f"train.seed={seed}"], teacher)
+    parents = [trainings.stored(parent)["key"] for parent in (teacher, source) if parent is not None]
+    return recipe, source, value_sha256([trainings.settings(recipe, "teacher"), *parents])
+
+
+def finished(table: Table, name: str, seed: int, overrides: Sequence[str], out: Path) -> Path:
+    """The folder of another row's result, made with these settings."""
+    folder = out / f"{name}-{seed}"
+    _, _, key = plan(table, table.row(name), seed, overrides, out)
+    if trainings.read_result(Result, folder, key) is None:
+        raise EdgeKitError(f"row {name}, seed {seed}, is not there; this one needs its network. Name it in --rows too.")
     return folder.resolve()
 
 
@@ -262,8 +273,17 @@ def lines(table: Table, results: Sequence[Result]) -> list[dict[str, Any]]:
 LEGEND = """
 Difference: mean over the seeds, with half of its two-sided 95 % interval (Student's t, paired by seed). The verdict
 compares its sign with the paper's, or says what a choice of ours does; it cannot tell where the interval contains zero,
-with one seed, or where the paper has no difference.
+with one seed, or where the paper has no difference. The interval is of the seeds alone: all are measured on the same
+images, and what others would say is not in it.
 """
+
+
+def chance(judged: int) -> str:
+    """What so many comparisons say where nothing does anything."""
+    return (
+        f"If no trick did anything, {0.05 * judged:.1f} of these {judged} comparisons would be sure all the same, and "
+        f"at least one of them in {100 * (1 - 0.95**judged):.0f} % of such tables (were they independent).\n"
+    )
 
 
 def markdown(table: Table, results: Sequence[Result]) -> str:
@@ -277,7 +297,9 @@ def markdown(table: Table, results: Sequence[Result]) -> str:
     )
     text += f"Images seen in training: {', '.join(str(n) for n in sorted(unseen)) or 'none'}.\n\n"
     text += trainings.markdown(head, cells)
-    text += LEGEND
+    text += LEGEND + (f"\n{table.note}\n" if table.note else "")
+    judged = sum(line["half_95"] is not None for line in lines(table, results))
+    text += "\n" + chance(judged) if judged else ""
     return text + ("\nFailed:\n" + "\n".join(failed) + "\n" if failed else "")
 
 

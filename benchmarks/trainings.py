@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from edgekit.recipe import Recipe
-from edgekit.runtime.artifact import Artifact, new_file, read_artifact
+from edgekit.recipe import AnnotatedSection, Recipe
+from edgekit.runtime.artifact import Artifact, file_sha256, new_file, read_artifact
 from edgekit.runtime.errors import EdgeKitError
 from edgekit.training.fit import fit
 
@@ -41,8 +41,23 @@ class Ticker:
 
 # -- one training -----------------------------------------------------------------------------------------------------
 def settings(recipe: Recipe, *without: str) -> dict[str, Any]:
-    """What a training is made of, to be hashed; where its data lie is no part of it."""
-    return {k: v for k, v in recipe.model_dump(mode="json").items() if k not in ("data", *without)}
+    """What a training is made of, to be hashed: its annotations by content; where the data lie is no part of it."""
+    values = {k: v for k, v in recipe.model_dump(mode="json").items() if k not in ("data", *without)}
+    if recipe.data is not None:
+        root = recipe.resolve(recipe.data.root)
+        sources = recipe.data.sources or {"": recipe.data}
+        values["data"] = {
+            name: _content(source, root / source.root if recipe.data.sources else root)
+            for name, source in sources.items()
+        }
+    return values
+
+
+def _content(source: AnnotatedSection, root: Path) -> dict[str, Any]:
+    """A source's fields; annotations that are one file are told by its hash, a folder of them by its name alone."""
+    values = source.model_dump(mode="json", exclude={"root", "images", "sources"})
+    files = {name: root / values[name] for name in ("train", "val") if values[name]}
+    return {**values, **{name: file_sha256(file) for name, file in files.items() if file.is_file()}}
 
 
 def trained(recipe: Recipe, folder: Path, key: str) -> Artifact:

@@ -43,19 +43,34 @@ class ModelSection(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+IMAGENET_MEAN, IMAGENET_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)  # BGR, 0..255
+
+
 class PreprocessSection(Section):
-    """The fields of ``runtime.Preprocess``; see there for units."""
+    """The fields of ``runtime.Preprocess``; see there for units. mean, std: ImageNet's, in the order of ``colour``."""
 
     size: Size
     mode: Literal["stretch", "letterbox"] = "stretch"
     pad_value: Annotated[int, Field(ge=0, le=255)] = 114
     colour: Literal["bgr", "rgb"] = "bgr"
-    mean: tuple[float, float, float] = (103.53, 116.28, 123.675)  # ImageNet, BGR, 0..255
-    std: tuple[Positive, Positive, Positive] = (57.375, 57.12, 58.395)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     interpolation: Literal["linear", "area", "nearest", "cubic"] = "linear"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _order_of_colour(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("colour") == "rgb":
+            return {"mean": IMAGENET_MEAN[::-1], "std": IMAGENET_STD[::-1], **values}
+        return values
 
     def value(self) -> Preprocess:
         return Preprocess(**self.model_dump())
+
+
+def _changed(section: Section, *names: str) -> str:
+    """Those of the fields that differ from their defaults, in words; empty if none does."""
+    return ", ".join(name for name in names if getattr(section, name) != type(section).model_fields[name].default)
 
 
 class AnnotatedSection(Section):
@@ -243,6 +258,10 @@ class AnchorLossSection(Section):
             raise ValueError(f"negative {self.negative} is above positive {self.positive}")
         if self.iou_guided and self.classification == "focal":
             raise ValueError("iou_guided replaces cross-entropy; it does not go with classification: focal")
+        if self.classification != "focal" and (unread := _changed(self, "alpha", "gamma")):
+            raise ValueError(f"{unread} of the focal loss, which needs classification: focal")
+        if self.balanced and (unread := _changed(self, "box_weight")):
+            raise ValueError(f"{unread} beside balanced: the weights are learnt")
         return self
 
 

@@ -168,8 +168,8 @@ def quantize(
 
     both = shared_images(images, coco)
     note = (
-        f"{both} of the {len(coco)} images on which the loss was measured were calibrated with, so INT8 may look better "
-        "than it is. Calibrate with other images: --calibration SET or FOLDER"
+        f"{both} of the {len(coco)} images on which the loss was measured were calibrated with, so INT8 may look "
+        "better than it is. Calibrate with other images: --calibration SET or FOLDER"
     )
     return lower(onnx, images.images, parents, out, options, measure, progress, [note] if both else [])
 

@@ -91,6 +91,8 @@ def test_an_unknown_key_offers_the_nearest(file: Path, text: str, words: list[st
         ("anchor_loss: {box: giuo}", ["anchor_loss.box", "'giou'"]),
         ("anchor_loss: {negative: 0.6}", ["negative 0.6 is above positive 0.5"]),
         ("anchor_loss: {classification: focal, iou_guided: {}}", ["iou_guided replaces cross-entropy"]),
+        ("anchor_loss: {gamma: 1.5}", ["gamma of the focal loss, which needs classification: focal"]),
+        ("anchor_loss: {balanced: true, box_weight: 2}", ["box_weight beside balanced"]),
         ("train: {multiscale: {sizes: [[96, 60]]}}", ["train.multiscale.sizes", "divisible by 32", "96x60"]),
         ("train: {optimizer: {kind: adagrad}}", ["train.optimizer.kind", "'rmsprop'"]),
     ],
@@ -119,6 +121,13 @@ def test_required_values(file: Path, old: str, new: str, words: list[str]) -> No
         load_recipe(file)
     for word in words:
         assert word in str(error.value)
+
+
+def test_imagenets_means_are_in_the_order_of_the_colours(file: Path) -> None:
+    bgr = load_recipe(file).preprocess
+    rgb = load_recipe(file, ["preprocess.colour=rgb"]).preprocess
+    assert (rgb.mean, rgb.std) == (bgr.mean[::-1], bgr.std[::-1])
+    assert load_recipe(file, ["preprocess.colour=rgb", "preprocess.mean=[1, 2, 3]"]).preprocess.mean == (1, 2, 3)
 
 
 def test_all_problems_are_told_at_once(file: Path) -> None:

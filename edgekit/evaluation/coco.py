@@ -53,7 +53,7 @@ class Metrics:
 
 
 def evaluate_detections(coco_set: CocoSet, detections: Mapping[int, Detections]) -> Metrics:
-    """Evaluate one ``Detections`` per image of the set, keyed by image id; the best 100 of each class in an image count.
+    """Evaluate one ``Detections`` per image of the set, by image id; the best 100 of each class in an image count.
 
     Ignored and crowd boxes are neither misses nor false alarms: a detection that lies in one is left out.
     Raises ValueError when the image ids are not exactly the set's, and BadInput when the set has no box to find.

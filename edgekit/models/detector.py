@@ -34,6 +34,14 @@ class Detector(nn.Module):
 
 
 def host_postprocess(model: Detector, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of ``runtime.Postprocess`` for a network of a resolved recipe: its wishes, else ``nms``."""
+    """The fields of ``runtime.Postprocess`` for a network of a resolved recipe: its wishes, else ``nms``.
+
+    Where several pixels of an object learn to find it (``loss.aligned``), peaks of a heat map are no longer one each.
+    """
     wishes = {key: value for key, value in (recipe.get("postprocess") or {}).items() if value is not None}
-    return {"nms": model.nms, "top_k": int(recipe.get("export", {}).get("top_k", 100)), **wishes}
+    several = model.task == "center" and (recipe.get("loss") or {}).get("aligned") is not None
+    return {
+        "nms": "classwise" if several else model.nms,
+        "top_k": int(recipe.get("export", {}).get("top_k", 100)),
+        **wishes,
+    }

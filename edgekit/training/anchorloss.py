@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..models.anchors import VARIANCES, decode
 from ..models.heads.anchor import Activation
 from ..recipe import AnchorLossSection
+from ..runtime.errors import BadConfig
 from .boxes import iou, regression_loss
 from .classification import cross_entropy, focal, iou_guided
 from .matching import BoxBatch, Matches, hardest
@@ -40,6 +41,11 @@ class AnchorLoss(nn.Module):
         variances: tuple[float, ...] = VARIANCES,
     ) -> None:
         super().__init__()
+        if section.iou_guided is not None and activation != "softmax":
+            raise BadConfig(
+                "anchor_loss.iou_guided is a loss of softmax scores (RefineDetLite, eq. 2), and this head has sigmoid "
+                "scores: take it out of the recipe"
+            )
         self.section, self.variances = section, variances
         self.activation: Activation = activation
         self.register_buffer("weights", weights, persistent=False)
@@ -75,7 +81,7 @@ class AnchorLoss(nn.Module):
         section = self.section
         if section.classification == "focal":
             return focal(logits, label, self.activation, self.weights, section.alpha, section.gamma, spared)
-        if section.iou_guided is not None and self.activation == "softmax":
+        if section.iou_guided is not None:
             guide = section.iou_guided
             return iou_guided(logits, label, iou(predicted, boxes), self.weights, guide.alpha, guide.beta, spared)
         return cross_entropy(logits, label, self.activation, self.weights, spared)

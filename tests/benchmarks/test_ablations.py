@@ -151,6 +151,7 @@ def test_the_table_by_hand():
     assert "| a | plain | 3 | 21.0 ± 1.0 | - | - | 24.7 | - | - | 1.0 |" in text
     assert "| b | trick | 3 | 24.0 ± 1.0 | a | +3.0 ± 0.0 | 25.7 | +1.0 | agrees | 0.5 |" in text
     assert "Images seen in training: 640." in text
+    assert "0.1 of these 1 comparisons would be sure all the same, and at least one of them in 5 %" in text
     assert "Failed:\n- c, seed 0: no data" in text
     assert [line["row"] for line in ablations.lines(table, results)] == ["a", "b"]
 
@@ -223,6 +224,13 @@ def test_a_mistake_is_said_in_a_line_before_anything_is_trained(tiny, tmp_path, 
     assert ablations.main([*tiny, *more]) == code
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_row_of_a_network_that_was_made_with_other_settings_fails_and_says_so(tiny, capsys):
+    assert ablations.main([*tiny, "--rows", "big"]) == 0, capsys.readouterr().err
+    assert ablations.main([*tiny, "--rows", "few", "--set", "train.lr=2.0e-3"]) == 1
+    assert "big-0/result.json: made with other settings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("row", "needed"), [("few", "big"), ("small", "big")])

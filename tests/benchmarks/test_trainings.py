@@ -53,6 +53,28 @@ def test_the_training_table_keeps_its_fields(recipe: Recipe, counted: list[Path]
         training_table.train(other, tmp_path / "one", speed=False)
 
 
+def test_other_annotations_are_another_training_and_another_place_is_not(tmp_path: Path) -> None:
+    """Even if they have the same name."""
+
+    def key(folder: str, content: str, *more: str) -> str:
+        (tmp_path / folder / "annotations").mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "annotations" / "vehicles3_train.json").write_text(content)
+        wishes = [f"data.root={tmp_path / folder}", *more]
+        return value_sha256(trainings.settings(load_recipe("mobile-centernet-w16-dhaka", wishes)))
+
+    assert key("here", "a") == key("there", "a")
+    assert key("here", "a") != key("there", "b")
+    assert key("here", "a") != key("here", "a", "data.frame_stride=10")
+
+
+def test_what_a_source_counts_as_labelled_is_part_of_a_training() -> None:
+    keys = {
+        value_sha256(trainings.settings(load_recipe("edgekit-road-traffic4", more)))
+        for more in ([], ["data.sources.camvid.labelled=[vehicle]"], ["data.sources.traffic4.repeat=3"])
+    }
+    assert len(keys) == 3
+
+
 def test_the_ablations_keep_their_fields(counted: list[Path], tmp_path: Path) -> None:
     row = ablations.Row(name="base", title="", published=1.0)
     table = ablations.Table(

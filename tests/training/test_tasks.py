@@ -16,7 +16,7 @@ from edgekit.models.detector import Detector, host_postprocess
 from edgekit.models.heads.anchor import foreground
 from edgekit.models.heads.yolo import AnchorSet, YOLOHead, YOLOMaps
 from edgekit.models.thundernet import ThunderMaps
-from edgekit.recipe import AnchorLossSection, YoloLossSection, load_recipe, recipe_names
+from edgekit.recipe import AnchorLossSection, IouGuidedSection, YoloLossSection, load_recipe, recipe_names
 from edgekit.runtime.errors import BadConfig
 from edgekit.runtime.postprocess import Postprocess
 from edgekit.training.anchorloss import AnchorLoss
@@ -336,3 +336,31 @@ def test_a_recipe_may_wish_for_another_suppression(recipe: dict[str, Any], expec
     found = host_postprocess(on_meta("tiny-dsod"), recipe)
     assert found == expected
     assert Postprocess.from_dict(found).nms == expected["nms"]
+
+
+def test_several_pixels_of_an_object_need_nms() -> None:
+    model = on_meta("mobile-centernet")
+    assert host_postprocess(model, {"loss": {"aligned": None}})["nms"] == "none"
+    assert host_postprocess(model, {"loss": {"aligned": {}}})["nms"] == "classwise"
+    assert host_postprocess(model, {"loss": {"aligned": {}}, "postprocess": {"nms": "none"}})["nms"] == "none"
+
+
+# -- what a family does not read --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("recipe", "wish", "said"),
+    [
+        ("mobile-centernet-w16-dhaka", "distillation={box: 1}", "distillation.box is not read by mobile-centernet"),
+        ("refinedetlite-dhaka", "distillation={divergence: softmax}", "distillation.divergence is not read"),
+        ("refinedetlite-dhaka", "yolo_loss={}", "yolo_loss is not read by .*; its losses are in anchor_loss"),
+    ],
+)
+def test_what_a_family_does_not_read_is_an_error(recipe: str, wish: str, said: str) -> None:
+    teacher = ["teacher={recipe: a, weights: b}"] if wish.startswith("distillation") else []
+    found = load_recipe(recipe, [wish, *teacher])
+    with pytest.raises(BadConfig, match=said):
+        task_of(on_meta(found.model.name), found.model.name).check(found)
+
+
+def test_iou_guided_labels_need_softmax_scores() -> None:
+    with pytest.raises(BadConfig, match="this head has sigmoid scores"):
+        AnchorLoss(AnchorLossSection(iou_guided=IouGuidedSection()), torch.ones(3), "sigmoid")

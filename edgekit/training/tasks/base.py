@@ -37,9 +37,10 @@ class Responses(NamedTuple):
 
 
 class Task(ABC):
-    """One family of heads. section: the recipe's section of its losses."""
+    """One family of heads. section: the recipe's section of its losses;  unread: fields of ``distillation``"""
 
     section = "anchor_loss"
+    unread: tuple[str, ...] = ("divergence",)
 
     @abstractmethod
     def collate(self, recipe: Recipe, model: Detector) -> Collate:
@@ -60,12 +61,16 @@ class Task(ABC):
         """Called once on a new network, before weights are loaded into it."""
 
     def check(self, recipe: Recipe) -> None:
-        """Raises BadConfig for a section of losses that this family does not read."""
+        """Raises BadConfig for a section of losses, or a wish for the distillation, that this family does not read."""
         wrong = [name for name in SECTIONS if name != self.section and name in recipe.model_fields_set]
         if wrong:
             raise BadConfig(
                 f"recipe {recipe.name}: {wrong[0]} is not read by {recipe.model.name}; its losses are in {self.section}"
             )
+        wishes = recipe.distillation.model_dump(exclude_defaults=True) if recipe.distillation else {}
+        for name in self.unread:
+            if name in wishes:
+                raise BadConfig(f"recipe {recipe.name}: distillation.{name} is not read by {recipe.model.name}")
 
 
 def background_and_classes(section: ClassWeightSection | None, counts: Sequence[int]) -> Tensor:

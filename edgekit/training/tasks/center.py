@@ -61,6 +61,7 @@ class CenterCriterion(DetectionLoss):
 
 class CenterTask(Task):
     section = "loss"
+    unread = ("box",)
 
     def collate(self, recipe: Recipe, model: Detector) -> Collate:
         if recipe.loss.aligned is not None:
