@@ -39,7 +39,7 @@ def network_of(recipe):
 def test_the_papers_tables_are_there():
     """RefineDetLite 3, RefineDet++ II to IV, Lightweight SSD 3 and 4, Mobile CenterNet 2, CSPNet 2."""
     wanted = {"refinedetlite-3", "refinedetpp-2", "refinedetpp-3", "refinedetpp-4", "lightweight-ssd-3"}
-    ours = {"edgekit-road", "distillation-centernet", "distillation-refinedet"}
+    ours = {"edgekit-road", "distillation-bccd", "distillation-centernet", "distillation-refinedet"}
     assert set(table_names()) == wanted | ours | {"lightweight-ssd-4", "mobile-centernet-2", "cspnet-2"}
     assert {name: len(load_table(name).rows) for name in ("refinedetlite-3", "cspnet-2")} == {
         "refinedetlite-3": 15,
