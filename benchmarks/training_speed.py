@@ -8,7 +8,8 @@
   steps, and the same number of bare steps runs: the same network, loss, optimiser and precision on one batch that lies
   ready. A block of ``fit`` begins with steps that are not counted, until its loader has no more in hand than before.
 * options: bare steps in fp32 and bf16, with and without channels_last, and compiled, called in turn (A B C A B C ...).
-* processes: ``fit`` in one process and in two (DistributedDataParallel), each pinned to a core of its own, in turn.
+* processes: ``fit`` in one process and in two (DistributedDataParallel), each pinned to a core of its own, in turn; and
+  two trainings side by side that know nothing of each other: what this machine gives to two at best.
 
 A ratio's interval is a bootstrap over rounds (2.5 % to 97.5 %). A ratio stands other work on the machine better than
 milliseconds do, but what is kept wants a quiet machine all the same.
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -210,23 +212,35 @@ def options(load: Callable[[Sequence[str]], Recipe], rounds: int, steps: int) ->
 
 # -- processes --------------------------------------------------------------------------------------------------------
 def processes(arguments: Sequence[str], rounds: int, folder: Path) -> dict[str, Any]:
-    """Images per second of ``fit`` in one process and in two, in turn; the second epoch of each counts."""
+    """Images per second of ``fit`` in one process and in two, in turn; the second epoch of each counts.
+
+    apart: two trainings at once, each in one process: they share the machine and nothing else
+    """
     if len(os.sched_getaffinity(0)) < 2:
         return {"left out": "one core only"}
-    seconds: list[tuple[float, float]] = []
+    two: list[tuple[float, float]] = []
+    apart: list[tuple[float, float]] = []
     for done in range(rounds):
-        pair = [epoch_seconds(count, arguments, folder / f"{count}-{done}") for count in (1, 2)]
-        seconds.append((pair[1], pair[0]))
-        say(f"processes: round {done + 1} of {rounds}: two are {pair[0] / pair[1]:.2f} times as fast as one")
-    return {**interval(seconds), "seconds": seconds, "threads each": 1}
+        one, both = (epoch_seconds(count, arguments, folder / f"{count}-{done}") for count in (1, 2))
+        two.append((both, one))
+        apart.append((side_by_side(arguments, folder / f"apart-{done}"), one))
+        say(f"processes: round {done + 1} of {rounds}: two are {one / both:.2f}, apart {one / apart[-1][0]:.2f} of one")
+    return {**interval(two), "seconds": two, "apart": {**interval(apart), "seconds": apart}, "threads each": 1}
 
 
-def epoch_seconds(count: int, arguments: Sequence[str], out: Path) -> float:
-    """Seconds per image of a training in ``count`` processes on this machine."""
+def side_by_side(arguments: Sequence[str], out: Path) -> float:
+    """Seconds per batch of two trainings together, each on a core."""
+    with ThreadPoolExecutor(2) as pool:
+        sides = pool.map(lambda core: epoch_seconds(1, arguments, out.with_name(f"{out.name}-{core}"), core), (0, 1))
+        return 1 / sum(1 / seconds for seconds in sides)
+
+
+def epoch_seconds(count: int, arguments: Sequence[str], out: Path, core: int = 0) -> float:
+    """Seconds per batch of a training in ``count`` processes on this machine, from the ``core``-th core on."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", __file__]
     threads = {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launch, "--train", str(out), *arguments],
+        [*launch, "--train", str(out), "--core", str(core), *arguments],
         env={**os.environ, **threads, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -241,10 +255,10 @@ def epoch_seconds(count: int, arguments: Sequence[str], out: Path) -> float:
     return float(rows[1]["train/seconds"]) / (steps * count)  # per batch of one process
 
 
-def train_here(recipe: Recipe, out: Path) -> None:
-    """One process of such a training, on a core of its own."""
+def train_here(recipe: Recipe, out: Path, first: int) -> None:
+    """One process of such a training, on a core of its own from the ``first`` on."""
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(os.environ["LOCAL_RANK"]) % len(cores)]})
+    os.sched_setaffinity(0, {cores[(first + int(os.environ["LOCAL_RANK"])) % len(cores)]})
     torch.set_num_threads(1)
     fit(recipe, out, progress=lambda phase, done, total: None)
 
@@ -279,7 +293,8 @@ def show(result: Mapping[str, Any]) -> None:
             print(f"{name:28}{reason}")
     if "ratio" in result.get("processes", {}):
         part = result["processes"]
-        print(f"two processes: {part['ratio']:.2f} times one ({part['low']:.2f} .. {part['high']:.2f})")
+        for what, found in (("two processes", part), ("two trainings apart", part["apart"])):
+            print(f"{what}: {found['ratio']:.2f} times one ({found['low']:.2f} .. {found['high']:.2f})")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -294,6 +309,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for the recipe")
     parser.add_argument("--out", type=Path, help="write all figures and the machine's facts here as JSON")
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)  # one process of --parts processes
+    parser.add_argument("--core", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -325,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if wish.train is not None:
-            train_here(load(()), wish.train)
+            train_here(load(()), wish.train, wish.core)
             return 0
         result = measure(wish, load)
     except EdgeKitError as error:

@@ -39,6 +39,22 @@ def test_the_interval_holds_the_median():
     assert found["low"] <= 0.91 <= found["high"]
 
 
+def test_two_processes_are_compared_with_one_and_with_two_apart(monkeypatch, tmp_path):
+    """Seconds a batch: one 6, two together 4; apart 10 on the first core and 15 on the second, so 6 of both together."""
+    started = []
+
+    def seconds(count, arguments, out, core=0):
+        started.append((count, core, out.name))
+        return {(1, "1-0"): 6.0, (2, "2-0"): 4.0, (1, "apart-0-0"): 10.0, (1, "apart-0-1"): 15.0}[count, out.name]
+
+    monkeypatch.setattr(training_speed, "epoch_seconds", seconds)
+    monkeypatch.setattr(training_speed.os, "sched_getaffinity", lambda _: {0, 1})
+    found = training_speed.processes([], 1, tmp_path)
+    assert found["ratio"] == pytest.approx(1.5)
+    assert found["apart"]["ratio"] == pytest.approx(1.0)
+    assert sorted(started) == [(1, 0, "1-0"), (1, 0, "apart-0-0"), (1, 1, "apart-0-1"), (2, 0, "2-0")]
+
+
 @pytest.mark.slow
 def test_a_real_run(tmp_path, capsys):
     recipe = jobs.write_tiny(tmp_path / "data")
