@@ -418,6 +418,17 @@ def test_lint_runs_in_a_child_and_sorts_by_severity(tmp_path):
     assert record["facts"]["operators"] == {"HardSwish": 1, "TopK": 1}
 
 
+def test_a_release_that_the_profile_does_not_list_is_told(tmp_path):
+    (note,) = [
+        f
+        for f in lint(saved(topk(5), tmp_path), board="jetson-xavier-nx", release="35.6.5").findings
+        if f.rule == "release"
+    ]
+    assert note.severity == "note"
+    assert note.found.endswith("taken for JetPack 5.1.3 - 5.1.6")
+    assert note.advice == "See whether the board has TensorRT 8.5.2."
+
+
 def test_a_cpu_board_knows_every_onnx_operator_and_no_plugin(tmp_path):
     assert [f["rule"] for f in lint_file(str(saved(topk(4000), tmp_path)), "m", "x86", None)["findings"]] == [
         "contract"
