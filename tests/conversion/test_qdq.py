@@ -28,6 +28,7 @@ from edgekit.models.zoo import build
 from edgekit.runtime.preprocess import Preprocess
 
 from .graphs import f32, graph, run
+from .test_lint import found
 
 LAST = ("head.heatmap.2", "head.size.2", "head.offset.2")
 
@@ -151,6 +152,11 @@ def test_trt_keeps_the_float_weights_as_they_were(trt, floats):
         assert np.array_equal(behind_pair(trt, node.input[1]), before[node.name])
 
 
+@pytest.mark.parametrize("release", ["4.6.6", "5.1.6"])
+def test_lint_finds_nothing_for_a_xavier(trt, release):
+    assert [f for f in found(trt, "jetson-xavier-nx", release) if f.severity == "error"] == []
+
+
 def convolutions(artifact):
     return [n for n in load_model(artifact.file("model.onnx")).graph.node if n.op_type == "Conv"]
 
@@ -164,8 +170,8 @@ def test_float_weights_give_the_boxes_of_int8_weights(trt, floats, ranges, photo
     assert weights.count("int8") == 70
     onnx.save(trt, tmp_path / "float.onnx")
     images = network_inputs(photos, preprocess, "nchw_float")
-    found, wanted = (run_onnx(tmp_path / name, images) for name in ("float.onnx", "stored.onnx"))
-    for one, two in zip(found, wanted, strict=True):
+    results, wanted = (run_onnx(tmp_path / name, images) for name in ("float.onnx", "stored.onnx"))
+    for one, two in zip(results, wanted, strict=True):
         assert [np.array_equal(a, b) for a, b in zip(one, two, strict=True)] == [True, True]
 
 
