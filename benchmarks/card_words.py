@@ -98,7 +98,8 @@ def int8(recipe: Recipe, images: int, measured: Sequence[Measured]) -> str:
     return (
         f"On the same validation images, against FP32 in the same runtime; below zero INT8 is better. Calibration: "
         f"{way}. x86 is for ONNX Runtime and OpenVINO {version('openvino')}, trt for TensorRT, here measured in ONNX "
-        "Runtime.\n\n" + trainings.markdown(head, rows)
+        "Runtime; its file keeps FP32 weights, which TensorRT makes INT8 in the engine.\n\n"
+        + trainings.markdown(head, rows)
     )
 
 

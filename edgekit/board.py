@@ -24,6 +24,7 @@ from .hardware import (
     Precision,
     StackSection,
     ThermalSection,
+    nearest_stack,
 )
 from .paths import share, unknown_name
 from .runtime.errors import BadConfig, BoardLacks
@@ -94,12 +95,22 @@ class Board(Section):
         return self
 
     def stack(self, release: str | None = None) -> StackSection:
-        """The software stack of an L4T or JetPack release ("32.7.6", "4.6.6"), or the first. Raises BoardLacks."""
+        """The software stack of an L4T or JetPack release ("32.7.6", "4.6.6"), or the first; see ``stack_for``."""
+        return self.stack_for(release)[0]
+
+    def stack_for(self, release: str | None, tensorrt: str = "") -> tuple[StackSection, str]:
+        """(stack, note): that of a release, or the nearest listed one, which the note then says; see ``nearest_stack``.
+
+        tensorrt: the version that the board itself tells, or empty. Raises BoardLacks where nothing listed is near.
+        """
         if release is None and self.stacks:
-            return self.stacks[0]
+            return self.stacks[0], ""
         for stack in self.stacks:
             if release in (*stack.l4t, *stack.jetpack, stack.name):
-                return stack
+                return stack, ""
+        near = nearest_stack(self.stacks, release or "", tensorrt)
+        if near is not None:
+            return near, f"L4T {release} is not among the releases of board {self.name!r}; taken for {near.name}"
         known = ", ".join(stack.name for stack in self.stacks) or "none"
         raise BoardLacks(f"board {self.name!r} has no software stack {release or ''!r}; it has: {known}")
 

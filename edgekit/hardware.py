@@ -5,7 +5,9 @@ Every fact in a board file names its source in a comment; what no source confirm
 
 from __future__ import annotations
 
+import re
 import string
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -101,6 +103,27 @@ class StackSection(Section):
         if self.runtime != wanted:
             raise ValueError(f"runtime: TensorRT {self.tensorrt} is built and run by {wanted}, not {self.runtime}")
         return self
+
+
+def nearest_stack(stacks: Sequence[StackSection], l4t: str, tensorrt: str = "") -> StackSection | None:
+    """The stack of the listed L4T release next to one that is not listed, such as the latest of a series; or None.
+
+    It must have the same major.minor; else the same major and TensorRT's major.minor, which the board tells.
+    """
+    wanted, told = _numbers(l4t), _numbers(tensorrt)
+    listed = [(_numbers(release), stack) for stack in stacks for release in stack.l4t]
+    same = [one for one in listed if wanted and one[0][:2] == wanted[:2]] or [
+        (release, stack)
+        for release, stack in listed
+        if told and release[:1] == wanted[:1] and stack.tensorrt_version[:2] == told[:2]
+    ]
+    apart = [(tuple(abs(a - b) for a, b in zip(release, wanted, strict=False)), stack) for release, stack in same]
+    return min(apart, key=lambda one: one[0])[1] if apart else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """(35, 6, 4) of "35.6.4"; () of what is no such text."""
+    return tuple(map(int, version.split("."))) if re.fullmatch(r"\d+(\.\d+)+", version) else ()
 
 
 class GpuSection(Section):

@@ -81,6 +81,38 @@ def test_stacks_agree_with_their_operator_tables(board):
         assert stack.tensorrt_version[:2] >= tuple(int(part) for part in table.tensorrt.split("."))[:2]
 
 
+@pytest.mark.parametrize(
+    ("board", "release", "tensorrt", "name"),
+    [
+        ("jetson-agx-orin", "35.6.2", "", "JetPack 5.1.3 - 5.1.6"),
+        ("jetson-xavier-nx", "35.6.5", "8.5.2.2", "JetPack 5.1.3 - 5.1.6"),
+        ("jetson-tx2", "32.7.9", "", "JetPack 4.6.1 - 4.6.6"),
+        ("jetson-tx2", "32.6.2", "", "JetPack 4.6"),
+        ("jetson-xavier-nx", "35.7.0", "8.5.2.2", "JetPack 5.1.3 - 5.1.6"),
+        ("jetson-orin-nano", "36.9.0", "8.6.2.3", "JetPack 6.0"),
+    ],
+)
+def test_a_release_that_is_not_listed_is_taken_for_the_nearest(board, release, tensorrt, name):
+    stack, note = load_board(board).stack_for(release, tensorrt)
+    assert stack.name == name
+    assert note == f"L4T {release} is not among the releases of board {board!r}; taken for {name}"
+
+
+def test_a_listed_release_has_no_note():
+    board = load_board("jetson-xavier-nx")
+    assert board.stack_for("35.6.4", "9.9") == (board.stack("35.6.4"), "")
+    assert board.stack_for(None)[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("release", "tensorrt"),
+    [("35.7.0", ""), ("35.7.0", "8.6.2"), ("35.7.0", "unknown"), ("unknown", ""), ("40.1.0", "8.5.2")],
+)
+def test_a_release_that_is_near_to_none_is_an_error(release, tensorrt):
+    with pytest.raises(BoardLacks, match="has no software stack"):
+        load_board("jetson-xavier-nx").stack_for(release, tensorrt)
+
+
 @pytest.mark.parametrize("release", ["35.6.4", "5.1.6", "35.5.0", "5.1.3"])
 @pytest.mark.parametrize("name", ["jetson-xavier-nx", "jetson-agx-xavier", "jetson-orin-nano", "jetson-agx-orin"])
 def test_the_last_jetpack_5_is_known_and_called_unconfirmed(name, release):

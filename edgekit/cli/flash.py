@@ -100,6 +100,8 @@ def _show(results: Sequence[Flashed], out: Path | None) -> None:
     for result in results:
         if result.error:
             print(f"edgekit: {result.error}", file=sys.stderr)
+        for note in result.notes:
+            print(f"edgekit: {result.host}: {note}", file=sys.stderr)
         for refused in _refused(result):
             print(f"edgekit: {result.host}: not set for the bench: {refused}", file=sys.stderr)
     for signs in {"; ".join(result.simulated) for result in results if result.simulated}:

@@ -133,10 +133,12 @@ def lint_file(path: str, name: str, board: str, release: str | None) -> dict[str
     """The child's side: the fields of a report, as JSON values."""
     profile = load_board(board)
     model = infer(read_foreign(path))
-    stack = profile.stack(release) if profile.stacks else None
+    stack, note = profile.stack_for(release) if profile.stacks else (None, "")
     graph = Graph(model, profile, stack, load_operators(stack.operators) if stack else None)
     findings = list(tensorrt_findings(graph)) if stack else list(_cpu_findings(graph))
     findings += _contract(graph)
+    if stack is not None and note:
+        findings.append(Finding("note", "release", note, f"See whether the board has TensorRT {stack.tensorrt}."))
     memory = forecast(graph, _precision(graph))
     findings += _memory(graph, memory)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))

@@ -52,7 +52,8 @@ class QuantizeOptions:
 
     def key(self, parents: Mapping[str, str]) -> str:
         """Hash of the inputs and options; an artifact that carries it need not be made again."""
-        return value_sha256({"step": "quantize", "parents": dict(parents), "options": asdict(self)})
+        made = {"step": "quantize", "options": asdict(self), "flavour": asdict(FLAVOURS[self.flavour])}
+        return value_sha256({**made, "parents": dict(parents)})
 
 
 @dataclass(frozen=True)

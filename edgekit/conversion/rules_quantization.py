@@ -10,6 +10,8 @@ from onnx import NodeProto, TensorProto
 from .findings import Finding, Graph, Severity, attribute, operand
 
 ADVICE = "Quantize with: edgekit quantize --flavour trt"
+# Before it TensorRT is taken to want FP32 weights: 8.2 refuses others (microsoft/onnxruntime#11535), 10 documents them.
+INT8_WEIGHTS = (8, 6)
 
 
 def quantizer(graph: Graph, node: NodeProto) -> Iterator[Finding]:
@@ -31,7 +33,16 @@ def quantizer(graph: Graph, node: NodeProto) -> Iterator[Finding]:
     if node.op_type == "DequantizeLinear" and graph.types.get(node.input[0]) == TensorProto.INT32:
         found = "a bias stored as INT32 and dequantized; the parser refuses INT32 here"
         yield graph.finding("error", "qdq", node, found, f"Keep biases in float. {ADVICE}")
+    if graph.version < INT8_WEIGHTS and _stored_in_int8(graph, node):
+        found = "weights stored in INT8; TensorRT before 8.6 takes them in FP32 behind Quantize- and DequantizeLinear"
+        advice = f"ONNX Runtime's quantizer writes that with AddQDQPairToWeight=True. {ADVICE}"
+        yield graph.finding("error", "qdq", node, found, advice)
     yield from _quantized_axis(graph, node)
+
+
+def _stored_in_int8(graph: Graph, node: NodeProto) -> bool:
+    stored = graph.types.get(node.input[0]) == TensorProto.INT8 and graph.value(node.input[0]) is not None
+    return node.op_type == "DequantizeLinear" and stored
 
 
 def _quantized_axis(graph: Graph, node: NodeProto) -> Iterator[Finding]:

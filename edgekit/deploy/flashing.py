@@ -57,6 +57,7 @@ class Flashed:
 
     steps: name -> "done", "skipped" or "failed"; version, previous: what is current now and what was before
     simulated: reasons why this is a simulator, empty on hardware
+    notes: what the user should know of the board, usually nothing
     """
 
     host: str
@@ -65,6 +66,7 @@ class Flashed:
     version: str | None = None
     previous: str | None = None
     simulated: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     row: Row | None = None
     error: str | None = None
     error_type: str | None = None
@@ -271,6 +273,7 @@ class _Job:
             agent = _agent(host)
             facts = agent.call("identify")
             result.board, result.simulated = self._check(host, facts), list(facts["simulated"])
+            result.notes += self._check_stack(host, facts)
             result.version, result.previous = facts["store"]["current"], facts["store"]["previous"]
         with agent.holding(_who()):
             version = self._bring(agent, host, result, show)
@@ -298,7 +301,6 @@ class _Job:
                 f"{host.name}: is {is_a}, the bundle is for {self.profile.name}. Nothing was copied. "
                 f"Make one for it: edgekit bundle ARTIFACT --board {found.name if found else 'BOARD'}"
             )
-        self._check_stack(host, facts)
         needed = self.size + self.bundle.size + SPARE
         if facts["disk_free_bytes"] < needed:
             raise BoardLacks(
@@ -307,19 +309,21 @@ class _Job:
             )
         return self.profile.name
 
-    def _check_stack(self, host: Host, facts: dict[str, Any]) -> None:
+    def _check_stack(self, host: Host, facts: dict[str, Any]) -> list[str]:
+        """What to say of the board's software. Raises BoardLacks where the bundle does not fit it."""
         if not self.profile.stacks or not any(stack.l4t for stack in self.profile.stacks):
-            return
+            return []
         try:
-            stack = self.profile.stack(facts["l4t"])
+            stack, note = self.profile.stack_for(facts["l4t"], facts["tensorrt"])
         except BoardLacks as error:
             raise BoardLacks(f"{host.name}: runs L4T {facts['l4t']}: {error}. Nothing was copied") from error
         wanted = self.bundle.index["build"]["runtime"]
         if wanted.startswith("tensorrt") and wanted != stack.runtime:
             raise BoardLacks(
                 f"{host.name}: runs L4T {facts['l4t']} with TensorRT {stack.tensorrt}, which takes {stack.runtime}; "
-                f"the bundle is for {wanted}. Bundle again with --release {facts['l4t']}"
+                f"the bundle is for {wanted}. Bundle again with --release '{stack.name}'"
             )
+        return [note] if note else []
 
     def _bring(self, agent: Agent, host: Host, result: Flashed, show: Progress) -> str:
         """Copy and install the bundle unless the version is there and whole. Returns the version's name."""

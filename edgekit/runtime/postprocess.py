@@ -113,7 +113,7 @@ def best_pairs(scores, threshold, limit):
     if len(values) > 4 * limit:  # a cheap cut before the sort; ties at the cut stay, so the order does not depend on it
         near = values >= np.partition(values, -limit)[-limit]
         index, values = index[near], values[near]
-    order = np.argsort(-values, kind="stable")[:limit]
+    order = np.argsort(-values, kind="mergesort")[:limit]  # stable, by its only name in JetPack 4's own numpy 1.13
     return index[order], values[order]
 
 

@@ -125,13 +125,22 @@ def temperatures(root=None):
     found = {}
     for pattern in _ZONES:
         for folder in _folders(root, pattern):
-            name = read_line(os.path.join(folder, "type"))
-            if name is None or name.startswith(DUMMY_SENSORS) or name in found:
-                continue
-            value = read_integer(os.path.join(folder, "temp"))
-            off = value is None or value / 1000.0 <= SENSOR_OFF
-            found[name] = None if off else value / 1000.0
+            name = zone_name(folder)
+            if name is not None and name not in found:
+                found[name] = zone_celsius(folder)
     return found
+
+
+def zone_name(folder):
+    """What a thermal zone's folder calls itself; None for one that shows a constant, or says nothing."""
+    name = read_line(os.path.join(folder, "type"))
+    return None if name is None or name.startswith(DUMMY_SENSORS) else name
+
+
+def zone_celsius(folder):
+    """Degrees Celsius of a thermal zone's folder; None when it cannot be read or its sensor is off."""
+    value = read_integer(os.path.join(folder, "temp"))
+    return None if value is None or value / 1000.0 <= SENSOR_OFF else value / 1000.0
 
 
 def gpu_folder(root=None):

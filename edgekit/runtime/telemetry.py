@@ -9,6 +9,7 @@ import os
 import time
 
 from . import machine
+from .sensors import zone_celsius, zone_name
 
 PERIOD = 0.5  # seconds between two readings
 _POWERCAP = "/sys/class/powercap"
@@ -113,16 +114,20 @@ def temperature_sources(hwmon=_HWMON, zones=_ZONES):
     found = []
     for folder in sorted(glob.glob(os.path.join(hwmon, "hwmon*"))):
         if machine.read_line(os.path.join(folder, "name")) in _CPU_SENSORS:
-            found.append(("cpu temperature", os.path.join(folder, "temp1_input")))
+            path = os.path.join(folder, "temp1_input")
+            found.append(Source("cpu temperature", "C", path, lambda path=path: _scaled(path, 1e-3)))
     if not found:
         for folder in sorted(glob.glob(os.path.join(zones, "thermal_zone*"))):
-            kind = machine.read_line(os.path.join(folder, "type"))
-            found.append(("{} temperature".format(kind), os.path.join(folder, "temp")))
-    return [
-        Source(name, "C", path, lambda path=path: _scaled(path, 1e-3))
-        for name, path in found
-        if _scaled(path, 1e-3) != machine.UNKNOWN
-    ]
+            name = zone_name(folder)  # None for a constant, such as PMIC's 100 degrees
+            if name is not None:
+                path = os.path.join(folder, "temp")
+                found.append(Source("{} temperature".format(name), "C", path, lambda folder=folder: _zone(folder)))
+    return [source for source in found if source.read() != machine.UNKNOWN]
+
+
+def _zone(folder):
+    celsius = zone_celsius(folder)
+    return machine.UNKNOWN if celsius is None else celsius
 
 
 def _scaled(path, factor):

@@ -84,9 +84,20 @@ def quantized(zero, scale=0.1, **attributes):
 
 
 def weights(axis, operator="Conv"):
-    """An INT8 weight with a scale per channel, dequantized along ``axis``."""
-    constants = {"w": np.ones((8, 8, 3, 3), np.int8), "s": np.full(8, 0.1, np.float32), "z": np.zeros(8, np.int8)}
-    nodes = [("DequantizeLinear", ["w", "s", "z"], ["d"], {"axis": axis}), (operator, ["x", "d"], ["y"], {})]
+    """An FP32 weight with a scale per channel, quantized and dequantized along ``axis``."""
+    constants = {"w": np.ones((8, 8, 3, 3), np.float32), "s": np.full(8, 0.1, np.float32), "z": np.zeros(8, np.int8)}
+    nodes = [
+        ("QuantizeLinear", ["w", "s", "z"], ["q"], {"axis": axis}),
+        ("DequantizeLinear", ["q", "s", "z"], ["d"], {"axis": axis}),
+        (operator, ["x", "d"], ["y"], {}),
+    ]
+    return model(nodes, IMAGE, constants)
+
+
+def stored(kind=np.int8):
+    """A weight that the file holds in INT8, dequantized only."""
+    constants = {"w": np.ones((8, 8, 3, 3), kind), "s": np.full(8, 0.1, np.float32), "z": np.zeros(8, kind)}
+    nodes = [("DequantizeLinear", ["w", "s", "z"], ["d"], {"axis": 0}), ("Conv", ["x", "d"], ["y"], {})]
     return model(nodes, IMAGE, constants)
 
 
@@ -325,6 +336,7 @@ def test_nodes_inside_a_branch_are_looked_at_too():
             ),
             "INT32",
         ),
+        (stored(), "weights stored in INT8"),
     ],
 )
 def test_int8_that_tensorrt_refuses_where_the_board_has_int8(made, told):
@@ -363,6 +375,9 @@ def test_symmetric_int8_passes_where_the_board_has_int8(made):
         (nms(class_agnostic=1, score_threshold=0.1), "jetson-orin-nano", None, set()),
         (nms(class_agnostic=1, score_threshold=0.1), "jetson-orin-nano", "5.1.2", {"plugin-attribute"}),
         (model([("HardSwish", ["x"], ["y"], {})], IMAGE, opset=14), "jetson-orin-nano", "5.1.2", set()),
+        (stored(), "jetson-orin-nano", None, set()),
+        (stored(), "jetson-orin-nano", "5.1.2", {"qdq"}),
+        (stored(), "jetson-xavier-nx", "4.6.6", {"qdq"}),
         (model([("Cast", ["x"], ["y"], {"to": 1})], {"x": ("u8", [1, 4, 4, 3])}), "jetson-orin-nano", None, set()),
         (model([("Relu", ["x"], ["y"], {})], IMAGE, opset=17), "jetson-xavier-nx", "35.4.1", set()),
         (model([("Relu", ["x"], ["y"], {})], IMAGE, opset=17), "jetson-xavier-nx", "32.7.6", {"opset"}),
@@ -401,6 +416,17 @@ def test_lint_runs_in_a_child_and_sorts_by_severity(tmp_path):
     record = report.to_dict()
     assert (record["errors"], record["ok"], record["facts"]["opset"]) == (2, False, 14)
     assert record["facts"]["operators"] == {"HardSwish": 1, "TopK": 1}
+
+
+def test_a_release_that_the_profile_does_not_list_is_told(tmp_path):
+    (note,) = [
+        f
+        for f in lint(saved(topk(5), tmp_path), board="jetson-xavier-nx", release="35.6.5").findings
+        if f.rule == "release"
+    ]
+    assert note.severity == "note"
+    assert note.found.endswith("taken for JetPack 5.1.3 - 5.1.6")
+    assert note.advice == "See whether the board has TensorRT 8.5.2."
 
 
 def test_a_cpu_board_knows_every_onnx_operator_and_no_plugin(tmp_path):

@@ -1,5 +1,7 @@
 """The INT8 graphs themselves, on the small detector; accuracy and the gate are in test_quantize."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -26,6 +28,7 @@ from edgekit.models.zoo import build
 from edgekit.runtime.preprocess import Preprocess
 
 from .graphs import f32, graph, run
+from .test_lint import found
 
 LAST = ("head.heatmap.2", "head.size.2", "head.offset.2")
 
@@ -130,6 +133,48 @@ def test_trt_types(trt):
     assert {n.op_type for n in trt.graph.node} >= {"Relu", "Resize"}
 
 
+def behind_pair(model, name):
+    """The constant that reaches ``name`` through QuantizeLinear and DequantizeLinear, or None."""
+    makers = producers(model)
+    for kind in ("DequantizeLinear", "QuantizeLinear"):
+        if name not in makers or makers[name].op_type != kind:
+            return None
+        name = makers[name].input[0]
+    return constants(model).get(name)
+
+
+def test_trt_keeps_the_float_weights_as_they_were(trt, floats):
+    """TensorRT 8 refuses a file that stores them in INT8; it quantizes them itself, by the scale that is there."""
+    before = {n.name: constants(load_model(floats.file("model.onnx")))[n.input[1]] for n in convolutions(floats)}
+    layers = [n for n in trt.graph.node if n.op_type == "Conv" and module_of(n.name) not in LAST]
+    assert len(layers) == 70
+    for node in layers:
+        assert np.array_equal(behind_pair(trt, node.input[1]), before[node.name])
+
+
+@pytest.mark.parametrize("release", ["4.6.6", "5.1.6"])
+def test_lint_finds_nothing_for_a_xavier(trt, release):
+    assert [f for f in found(trt, "jetson-xavier-nx", release) if f.severity == "error"] == []
+
+
+def convolutions(artifact):
+    return [n for n in load_model(artifact.file("model.onnx")).graph.node if n.op_type == "Conv"]
+
+
+def test_float_weights_give_the_boxes_of_int8_weights(trt, floats, ranges, photos, preprocess, tmp_path, monkeypatch):
+    stored = replace(qdq.FLAVOURS["trt"], float_weights=False)
+    monkeypatch.setattr(qdq, "FLAVOURS", {"trt": stored})
+    monkeypatch.setattr(qdq, "refused_by_tensorrt", lambda model: [])
+    other = make(floats, ranges, "trt", tmp_path / "stored.onnx")
+    weights = [stored_type(other, n.input[1]) for n in other.graph.node if n.op_type == "Conv"]
+    assert weights.count("int8") == 70
+    onnx.save(trt, tmp_path / "float.onnx")
+    images = network_inputs(photos, preprocess, "nchw_float")
+    results, wanted = (run_onnx(tmp_path / name, images) for name in ("float.onnx", "stored.onnx"))
+    for one, two in zip(results, wanted, strict=True):
+        assert [np.array_equal(a, b) for a, b in zip(one, two, strict=True)] == [True, True]
+
+
 def test_trt_adds_the_int8_shortcut_to_the_float_result(trt):
     """Every residual addition of a block reads one DequantizeLinear and one convolution."""
     makers = producers(trt)
@@ -145,7 +190,7 @@ def test_trt_adds_the_int8_shortcut_to_the_float_result(trt):
         (np.uint8(0), np.ones(4, np.uint8), "zero point is not int8 0"),
         (np.int8(3), np.ones(4, np.int8), "zero point is not int8 0"),
         (np.int32(0), np.ones(4, np.int32), "dequantizes int32"),
-        (np.int8(0), np.ones(4, np.int8), None),
+        (np.int8(0), np.ones(4, np.int8), "dequantizes int8"),
     ],
 )
 def test_what_tensorrt_refuses(zero, value, problem):
@@ -155,8 +200,7 @@ def test_what_tensorrt_refuses(zero, value, problem):
         {"y": ("float", [4])},
         {"v": value, "s": f32(0.5), "z": zero},
     )
-    found = refused_by_tensorrt(model)
-    assert found == [] if problem is None else any(problem in line for line in found)
+    assert any(problem in line for line in refused_by_tensorrt(model))
 
 
 def test_layers_that_are_asked_for_stay_float(pixels, ranges, tmp_path):

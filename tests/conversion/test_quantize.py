@@ -1,5 +1,7 @@
 """The gate, the fallback and the artifact; the graphs themselves are in test_qdq."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -183,6 +185,14 @@ def test_the_key_depends_on_options_and_parents():
         QuantizeOptions().key({**PARENTS, "calibration": "3" * 64}),
     }
     assert len(keys) == 5
+
+
+def test_the_key_follows_what_a_flavour_is(monkeypatch):
+    """So `run` makes files with INT8 weights, as earlier versions wrote them, anew."""
+    now = QuantizeOptions(flavour="trt").key(PARENTS)
+    before = replace(room.FLAVOURS["trt"], float_weights=False)
+    monkeypatch.setattr(room, "FLAVOURS", {"trt": before})
+    assert QuantizeOptions(flavour="trt").key(PARENTS) != now
 
 
 def test_a_batch_is_calibrated_too_and_an_old_opset_refused(detector, facts, photos, tmp_path):

@@ -1,13 +1,15 @@
 """``flash``: what is wrong on this side is told before any host is touched. With hosts: tests/twin."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from edgekit.board import load_board
 from edgekit.deploy import flashing
 from edgekit.deploy.bundling import BundleOptions
 from edgekit.deploy.flashing import FlashOptions, flash
-from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput
+from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +60,29 @@ def test_mistakes(given, error, says, bundled):
 def test_nothing_to_flash(source, given, says):
     with pytest.raises((BadConfig, BadInput), match=says):
         flash(source, hosts=["tx2"], **given)
+
+
+# -- the board's software ---------------------------------------------------------------------------------------------
+def job_for(board, runtime):
+    bundle = SimpleNamespace(index={"build": {"runtime": runtime}})
+    return SimpleNamespace(profile=load_board(board), bundle=bundle), SimpleNamespace(name="lab-3")
+
+
+def test_a_board_with_a_release_that_is_not_listed_is_flashed_with_a_note():
+    facts = {"l4t": "35.6.5", "tensorrt": "8.5.2.2"}
+    (note,) = flashing._Job._check_stack(*job_for("jetson-xavier-nx", "tensorrt10"), facts)
+    assert "taken for JetPack 5.1.3 - 5.1.6" in note
+    facts["l4t"] = "35.4.1"
+    assert flashing._Job._check_stack(*job_for("jetson-xavier-nx", "tensorrt10"), facts) == []
+
+
+def test_a_bundle_for_other_software_is_refused_with_the_name_of_the_boards():
+    facts = {"l4t": "35.6.5", "tensorrt": "8.5.2.2"}
+    told = "lab-3: runs L4T 35.6.5 with TensorRT 8.5.2.*Bundle again with --release 'JetPack 5.1.3 - 5.1.6'"
+    with pytest.raises(BoardLacks, match=told):
+        flashing._Job._check_stack(*job_for("jetson-xavier-nx", "tensorrt8"), facts)
+
+
+def test_a_board_with_unknown_software_is_refused():
+    with pytest.raises(BoardLacks, match=r"lab-3: runs L4T 40\.1\.0.*has no software stack.*Nothing was copied"):
+        flashing._Job._check_stack(*job_for("jetson-tx2", "tensorrt8"), {"l4t": "40.1.0", "tensorrt": "unknown"})

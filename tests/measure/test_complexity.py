@@ -103,6 +103,18 @@ def test_quantized_weights_are_looked_through(save):
     assert (found.macs, found.parameters) == (80 * 24, 30)
 
 
+def test_float_weights_behind_a_pair_are_looked_through(save):
+    """As the flavour trt stores them."""
+    nodes = [
+        ("QuantizeLinear", ["w", "ws", "wz"], ["wq"], {"axis": 0}),
+        ("DequantizeLinear", ["wq", "ws", "wz"], ["wd"], {"axis": 0}),
+        ("Conv", ["x", "wd", "b"], ["y"], {}),
+    ]
+    constants = {"w": ones(6, 4, 1, 1), "ws": ones(6), "wz": np.zeros(6, np.int8), "b": ones(6)}
+    found = complexity(save(nodes, X, {"y": ("float", [1, 6, 10, 8])}, constants))
+    assert (found.macs, found.parameters) == (80 * 24, 30)
+
+
 def test_a_symbolic_batch_counts_as_one(save):
     path = save([("Conv", ["x", "w"], ["y"], {})], X, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
     model = onnx.load(path)

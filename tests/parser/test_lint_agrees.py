@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.conversion.test_lint import CASES, found, i64, model, quantized, resize, topk, weights
+from tests.conversion.test_lint import CASES, found, i64, model, quantized, resize, stored, topk, weights
 
 PIXELS = {"x": ("u8", [1, 4, 4, 3])}
 REFUSED = {
@@ -20,6 +20,7 @@ BUILT = {
     "wrapping pad": CASES["pad wrap"][0],
     "symmetric": quantized(np.int8(0)),
     "weights per channel": weights(0),
+    "INT8 weights": stored(),
     "int64": model([("Add", ["x", "c"], ["y"], {})], {"x": ("i64", [4])}, {"c": i64(1)}, outputs={"y": ("i64", [4])}),
     "pixels": model([("Cast", ["x"], ["f"], {"to": 1}), ("Relu", ["f"], ["y"], {})], PIXELS),
 }

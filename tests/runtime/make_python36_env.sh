@@ -12,10 +12,11 @@ fi
 folder=$1
 requirements=$(cd "$(dirname "$0")" && pwd)/requirements-py36.txt
 stamp=$folder/.requirements
+jetpack4=$folder/jetpack4 # the numpy of python3-numpy on Ubuntu 18.04
 
 is36() { [ -n "$1" ] && [ "$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = 3.6 ]; }
 
-if [ -f "$stamp" ] && cmp -s "$requirements" "$stamp" && is36 "$folder/bin/python"; then
+if [ -d "$jetpack4/numpy" ] && [ -f "$stamp" ] && cmp -s "$requirements" "$stamp" && is36 "$folder/bin/python"; then
     exit 0
 fi
 
@@ -35,4 +36,6 @@ rm -f "$stamp"
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check pip==21.3.1 setuptools==59.6.0 wheel==0.37.1
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement "$requirements"
 "$folder/bin/python" -c 'import cv2, numpy, onnxruntime'
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target "$jetpack4" numpy==1.13.3
+PYTHONPATH=$jetpack4 "$folder/bin/python" -c 'import cv2, numpy; assert numpy.__version__ == "1.13.3", numpy.__version__'
 cp "$requirements" "$stamp"

@@ -117,6 +117,35 @@ def test_the_worker_under_python36_sees_what_this_python_sees(python36, job):
         np.testing.assert_allclose(a["boxes"], b["boxes"], atol=1.0)
 
 
+@pytest.fixture(scope="module")
+def jetpack4(python36):
+    """The folder with the numpy that a fresh JetPack 4 has, beside that Python's own."""
+    folder = Path(os.path.abspath(python36)).parents[1] / "jetpack4"
+    if not folder.exists():
+        pytest.skip(f"{folder}: no numpy 1.13.3 there; make the environment anew: {PREPARE}")
+    return folder
+
+
+@pytest.mark.real36
+def test_the_numpy_of_a_fresh_jetpack_4_computes_the_same(python36, jetpack4):
+    """Everything between the image and the boxes but the network: onnxruntime 1.10 does not load with numpy 1.13."""
+    script = [str(Path(__file__).with_name("without_session.py")), *MODULES]
+    found = []
+    for python, packages in (
+        (python36, {"PYTHONPATH": f"{jetpack4}:{ROOT}"}),
+        (sys.executable, {"PYTHONPATH": str(ROOT)}),
+    ):
+        environment = {**clean_environment(), **packages}
+        done = subprocess.run([python, *script], cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        found.append(json.loads(done.stdout))
+    old, new = found
+    assert (old.pop("numpy"), new.pop("numpy") != "1.13.3") == ("1.13.3", True)
+    assert old.keys() == new.keys()
+    for name in old:
+        np.testing.assert_allclose(old[name], new[name], atol=1e-3, err_msg=name)
+
+
 @pytest.mark.real36
 def test_a_mistake_under_python36_is_told(python36, job):
     values = dict(json.loads(job.read_text()), runtime="openvino")

@@ -87,8 +87,12 @@ def test_the_processors_own_sensor_comes_before_the_zones(tmp_path):
     hwmon, zones = tmp_path / "hwmon", tmp_path / "zones"
     write(zones / "thermal_zone0", type="GPU-therm", temp="41500")
     write(zones / "thermal_zone1", type="broken")
+    write(zones / "thermal_zone2", type="PMIC-Die", temp="100000")  # a constant
+    write(zones / "thermal_zone3", type="CV0-therm", temp="-256000")  # switched off
     (board,) = temperature_sources(str(hwmon), str(zones))
     assert (board.name, board.unit, board.read()) == ("GPU-therm temperature", "C", 41.5)
+    (zones / "thermal_zone0" / "temp").write_text("-256000\n")
+    assert board.read() == "unknown"
     write(hwmon / "hwmon0", name="nvme", temp1_input="30000")
     write(hwmon / "hwmon1", name="k10temp", temp1_input="55250")
     (processor,) = temperature_sources(str(hwmon), str(zones))

@@ -4,6 +4,7 @@ Everything that could crash (numpy, cv2, tensorrt) is imported in a child proces
 """
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -16,7 +17,11 @@ LEAST_DISK = 1 << 30
 LEAST_MEMORY = 2 << 30  # free memory and swap together, for a build
 _USR = ("/usr/bin/python3", "/usr/bin/python3.6", "/usr/bin/python3.8", "/usr/bin/python3.10", "/usr/bin/python3.12")
 _TRTEXEC = "usr/src/tensorrt/bin/trtexec"
-_NUMPY_CURES = "pip3 install numpy==1.19.4, or: export OPENBLAS_CORETYPE=ARMV8 (edgekit_board.pyz sets it for itself)"
+LEAST_NUMPY = (1, 13)  # of python3-numpy on JetPack 4; tests/runtime/test_python36.py runs on it
+_NUMPY_CURES = "{}, or: export OPENBLAS_CORETYPE=ARMV8 (edgekit_board.pyz sets it for itself)"
+# L4T's major -> what builds with its CUDA: 10.2 (README of TensorRT 8.2), 11.4 (Python 3.8), 12 (inducer/pycuda#415)
+_PYCUDAS = {32: "pycuda<2021.1", 35: "pycuda<2023", 36: "pycuda>=2024.1"}
+_NEWEST_PYCUDA = "pycuda>=2025.1.2"  # CUDA 13 (inducer/pycuda#487), and 12
 _CV2 = (
     "import cv2; i = cv2.getBuildInformation(); "
     "g = [l.split(':')[1].strip() for l in i.splitlines() if l.strip().startswith('GStreamer')]; "
@@ -105,9 +110,12 @@ def _numpy(facts, home):
     code, text = identity.ask_python(sys.executable, "import numpy; print(numpy.__version__)")
     if code == -signal.SIGILL or "Illegal instruction" in text:
         found = "import numpy dies of an illegal instruction (numpy 1.19.5 on this processor)"
-        yield _check("numpy", FAILED, found, _NUMPY_CURES)
+        yield _check("numpy", FAILED, found, _NUMPY_CURES.format(_pip(facts["l4t"], "numpy==1.19.4")))
     elif code != 0:
         yield _check("numpy", FAILED, "cannot be imported: " + text, "sudo apt-get install python3-numpy")
+    elif tuple(int(part) for part in re.findall(r"\d+", text)[:2]) < LEAST_NUMPY:
+        found = "{}; needed is {}.{} or later".format(text, *LEAST_NUMPY)
+        yield _check("numpy", FAILED, found, "sudo apt-get install python3-numpy")
     else:
         yield _check("numpy", OK, text)
 
@@ -131,8 +139,25 @@ def _opencv(facts, home):
 
 def _pycuda(facts, home):
     code, text = identity.ask_python(sys.executable, _PYCUDA)
-    mend = "PATH=/usr/local/cuda/bin:$PATH pip3 install --user 'pycuda<2021.1'"
+    mend = _pip(facts["l4t"], _PYCUDAS.get(_major(facts["l4t"]), _NEWEST_PYCUDA), "PATH=/usr/local/cuda/bin:$PATH ")
     yield _check("pycuda", OK, text) if code == 0 else _check("pycuda", FAILED, text or "not installed", mend)
+
+
+def _pip(l4t, package, environment=""):
+    """The commands that install a package for this user on a board as it was flashed: without pip and headers."""
+    commands, flags = ["sudo apt-get install python3-pip python3-dev"], "--user"
+    if _major(l4t) == 32:
+        commands.append("python3 -m pip install --user -U 'pip<22'")  # apt's pip 9 takes no wheels of manylinux2014
+    if _major(l4t) >= 38:
+        flags += " --break-system-packages"  # Ubuntu 24.04 refuses --user without it
+    commands.append("{}python3 -m pip install {} '{}'".format(environment, flags, package))
+    return " && ".join(commands)
+
+
+def _major(l4t):
+    """32 of "32.7.6"; 0 where it is unknown."""
+    first = l4t.split(".")[0]
+    return int(first) if first.isdigit() else 0
 
 
 def _cuda(facts, home):

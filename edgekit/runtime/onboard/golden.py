@@ -63,7 +63,7 @@ def _pair(a, b, least, gap):
     overlap = iou_matrix(a.boxes, b.boxes)
     near = np.abs(a.scores[:, None] - b.scores[None, :])
     fits = (overlap >= least) & (near <= gap) & (a.class_ids[:, None] == b.class_ids[None, :])
-    for row in np.argsort(-a.scores, kind="stable"):
+    for row in np.argsort(-a.scores, kind="mergesort"):
         columns = np.flatnonzero(fits[row])
         if len(columns):
             best = columns[np.argmax(overlap[row, columns])]

@@ -24,10 +24,11 @@ _PROGRAM = "edgekit_board.pyz"
 
 def identify(arguments, say):
     """Say which board this is."""
-    from .steps import tensorrt_signs
+    from .steps import tensorrt_here
 
     found = identity.identity()
-    found["simulated"] += tensorrt_signs()
+    found["tensorrt"], signs = tensorrt_here()
+    found["simulated"] += signs
     store = Store()
     return dict(found, store=store.state(), **identity.resources(store.home))
 

@@ -10,11 +10,15 @@ import re
 import subprocess
 
 from ..errors import BadConfig
+from ..tegra import parse_nvpmodel_conf
+from . import identity
 from .store import read_json, write_json
 
 NOT_MEASURED = "not measured"
 CLOCKS_SET = "clocks at their maximum"  # among what was done
 JOURNAL = "power.json"
+_CONF = "/etc/nvpmodel.conf"
+_NOT_RESTORED = "NOT restored"
 _SECONDS = 60
 
 
@@ -40,16 +44,20 @@ def parse_mode(text):
 def power_set(home, modes, mode=None, clocks=False):
     """Set a power mode and static clocks while the block runs.
 
-    modes: [{"id", "name"}] of the board's profile; mode: see ``mode_number``, or None; clocks: run jetson_clocks
+    modes: [{"id", "name"}] of the board's profile, for a board that does not list its own
+    mode: see ``mode_number``, or None; clocks: run jetson_clocks
     Yields the report: before, during, asked {mode, jetson_clocks}, done, refused (sentences), restored; the block's end
     completes it. Asking for nothing only reports. Raises BadConfig for a mode that the board does not have.
     """
-    number = None if mode is None else mode_number(modes, mode)
-    restore_left_over(home)
+    number = None if mode is None else _own_number(modes, mode)
+    left = [text for text in restore_left_over(home) if _NOT_RESTORED in text]
     before = read_mode()
     asked = {"mode": mode, "jetson_clocks": clocks}
     report = {"before": before, "during": before, "asked": asked, "done": [], "refused": [], "restored": []}
     journal = {"mode": None, "clocks": None}
+    if left:  # what it was before is known to the journal alone, which setting anything would write over
+        report["refused"] += ["nothing was set: {} of an earlier run".format(text) for text in left]
+        number, clocks = None, False
     try:
         if number is not None:
             _set_mode(home, number, report, journal)
@@ -58,7 +66,7 @@ def power_set(home, modes, mode=None, clocks=False):
         report["during"] = read_mode()
         yield report
     finally:
-        report["restored"] = _restore(home, journal)
+        report["restored"] = left or _restore(home, journal)
         report["after"] = read_mode()
 
 
@@ -77,13 +85,22 @@ def _set_mode(home, number, report, journal):
     else:
         journal["mode"] = before
         write_json(os.path.join(home, JOURNAL), journal)
-        if not _try(["nvpmodel", "-m", str(number)], "power mode {}".format(number), report):
+        what = "power mode {}".format(number)
+        done = _try(["nvpmodel", "-m", str(number)], what, report)
+        if done and read_mode()["id"] == before:  # it asked whether it may reboot, and took no for an answer
+            report["done"].remove(what)
+            text = "{}: nvpmodel still tells {}. It needs a reboot: sudo nvpmodel -m {}, then repeat"
+            report["refused"].append(text.format(what, before, number))
+            done = False
+        if not done:
             journal["mode"] = None  # nothing was changed, so there is nothing to restore
             os.unlink(os.path.join(home, JOURNAL))
 
 
 def _set_clocks(home, report, journal):
     stored = os.path.join(home, "clocks.conf")
+    if os.path.exists(stored):  # of an earlier run, and restored; jetson_clocks would ask whether it may replace it
+        os.unlink(stored)
     if not _try(["jetson_clocks", "--store", stored], "clocks stored", report):
         return
     journal["clocks"] = stored
@@ -91,36 +108,48 @@ def _set_clocks(home, report, journal):
     _try(["jetson_clocks"], CLOCKS_SET, report)
 
 
-def mode_number(modes, wish):
-    """nvpmodel's number of a mode, by its name or number. A profile that lists no modes leaves a number to nvpmodel.
+def _own_number(modes, wish):
+    """``mode_number`` by the board's own list: the numbers of the modes change from one release to the next."""
+    own = parse_nvpmodel_conf(identity.read_text(_CONF))["modes"]
+    number = mode_number(own or modes, wish)
+    if own and number not in [mode["id"] for mode in own]:
+        raise _no_mode(own, wish)
+    return number
 
-    Raises BadConfig for a mode that the board does not have.
+
+def mode_number(modes, wish):
+    """nvpmodel's number of a mode, by its name or number. A number that ``modes`` has not is left to the board.
+
+    Raises BadConfig for a name that is not among them.
     """
     for mode in modes:
         if str(wish).upper() in (str(mode["id"]), str(mode["name"]).upper()):
             return mode["id"]
-    if not modes and str(wish).isdigit():
+    if str(wish).isdigit():
         return int(wish)
+    raise _no_mode(modes, wish)
+
+
+def _no_mode(modes, wish):
     known = ", ".join("{} {}".format(m["id"], m["name"]) for m in modes)
-    raise BadConfig(
-        "power mode {!r}: {}".format(
-            wish,
-            "this board has: " + known if known else "the board's profile names none; give the number for nvpmodel -m",
-        )
-    )
+    none = "the board's profile names none; give the number for nvpmodel -m"
+    return BadConfig("power mode {!r}: {}".format(wish, "this board has: " + known if known else none))
 
 
 def _restore(home, journal):
     done = []
     if journal.get("clocks"):
         code, text = _as_root(["jetson_clocks", "--restore", journal["clocks"]])
-        done.append("clocks" if code == 0 else "clocks NOT restored: " + text)
+        done.append("clocks" if code == 0 else "clocks {}: {}".format(_NOT_RESTORED, text))
+        if code == 0 and os.path.exists(journal["clocks"]):
+            os.unlink(journal["clocks"])
     if journal.get("mode") is not None:
         code, text = _as_root(["nvpmodel", "-m", str(journal["mode"])])
         what = "power mode {}".format(journal["mode"])
-        done.append(what if code == 0 else "{} NOT restored: {}".format(what, text))
+        back = code == 0 and read_mode()["id"] in (journal["mode"], NOT_MEASURED)
+        done.append(what if back else "{} {}: {}".format(what, _NOT_RESTORED, text or "it may need a reboot"))
     path = os.path.join(home, JOURNAL)
-    if os.path.exists(path) and not any("NOT restored" in text for text in done):
+    if os.path.exists(path) and not any(_NOT_RESTORED in text for text in done):
         os.unlink(path)
     return done
 

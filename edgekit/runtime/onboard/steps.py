@@ -302,5 +302,13 @@ def child_environment():
 
 def tensorrt_signs():
     """A sentence when the tensorrt of this interpreter is the simulator of the tests."""
-    code, text = identity.ask_python(sys.executable, "import tensorrt as t; print(getattr(t, 'SIMULATOR', ''))")
-    return ["tensorrt says that it is a simulator: " + text] if code == 0 and text else []
+    return tensorrt_here()[1]
+
+
+def tensorrt_here():
+    """(version of this interpreter's tensorrt, or "unknown"; the sentences of ``tensorrt_signs``)."""
+    code, text = identity.ask_python(
+        sys.executable, "import tensorrt as t; print(t.__version__, getattr(t, 'SIMULATOR', ''))"
+    )
+    version, _, simulator = text.partition(" ") if code == 0 else (identity.UNKNOWN, "", "")
+    return version, ["tensorrt says that it is a simulator: " + simulator] if simulator else []

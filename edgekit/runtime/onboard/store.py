@@ -198,9 +198,9 @@ class Store(object):
                 handle.truncate(0)
 
     def _take(self, handle, wait, progress):
-        deadline = time.time() + wait
+        deadline = time.monotonic() + wait  # a board without a clock of its own sets it when the network is there
         while not _try_lock(handle):
-            if time.time() >= deadline:
+            if time.monotonic() >= deadline:
                 raise BoardBusy("this board is at work: {}. Wait for its end, and repeat.".format(_holder(handle)))
             if progress is not None:
                 progress("waiting for work begun earlier: " + _holder(handle), 0, 0)

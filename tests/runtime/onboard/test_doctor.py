@@ -30,6 +30,51 @@ def test_the_answer_on_numpy_is_for_the_users_own_programs(tmp_path, monkeypatch
     assert identity.ask_python(sys.executable, "import os; print(os.environ.get('OPENBLAS_CORETYPE'))") == (0, "None")
 
 
+@pytest.mark.parametrize(
+    ("l4t", "told"),
+    [
+        (
+            "32.7.6",
+            "sudo apt-get install python3-pip python3-dev && python3 -m pip install --user -U 'pip<22' && "
+            "PATH=/usr/local/cuda/bin:$PATH python3 -m pip install --user 'pycuda<2021.1'",
+        ),
+        (
+            "35.6.5",
+            "sudo apt-get install python3-pip python3-dev && "
+            "PATH=/usr/local/cuda/bin:$PATH python3 -m pip install --user 'pycuda<2023'",
+        ),
+        (
+            "36.4.7",
+            "sudo apt-get install python3-pip python3-dev && "
+            "PATH=/usr/local/cuda/bin:$PATH python3 -m pip install --user 'pycuda>=2024.1'",
+        ),
+        (
+            "38.4.0",
+            "sudo apt-get install python3-pip python3-dev && "
+            "PATH=/usr/local/cuda/bin:$PATH python3 -m pip install --user --break-system-packages 'pycuda>=2025.1.2'",
+        ),
+    ],
+)
+def test_pycuda_is_that_for_the_boards_cuda(l4t, told, monkeypatch):
+    monkeypatch.setattr(doctor.identity, "ask_python", lambda *a: (1, "ModuleNotFoundError: No module named 'pycuda'"))
+    (found,) = doctor._pycuda({"l4t": l4t}, "")
+    assert (found["status"], found["mend"]) == ("failed", told)
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("1.13.3", "ok"), ("1.9.0", "failed"), ("1.12.1", "failed"), ("2.4.6", "ok")]
+)
+def test_a_numpy_that_is_too_old(version, status, monkeypatch):
+    monkeypatch.setattr(doctor.identity, "ask_python", lambda *a: (0, version))
+    (found,) = doctor._numpy({"l4t": "32.7.6"}, "")
+    assert found["status"] == status
+    if status == "failed":
+        assert (found["found"], found["mend"]) == (
+            f"{version}; needed is 1.13 or later",
+            "sudo apt-get install python3-numpy",
+        )
+
+
 @pytest.fixture
 def pythons(monkeypatch):
     """Interpreters of a made-up board: path -> the version of tensorrt, or None."""

@@ -110,6 +110,80 @@ def test_the_mode_that_is_set_already(board):
     assert report["done"] == ["power mode was 0 already"]
 
 
+ORIN = "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=7W >\nGPU MAX_FREQ 408000000\n< PM_CONFIG DEFAULT=0 >\n"
+
+
+@pytest.mark.parametrize("wish", ["7W", "1", 1])
+def test_the_boards_own_list_of_modes_comes_before_the_profiles(wish, board):
+    """On an Orin Nano 7W is number 1 before JetPack 6.2 and number 3 after."""
+    board.permit()
+    (board.root / "etc" / "nvpmodel.conf").write_text(ORIN)
+    with power.power_set(board.home, [{"id": 0, "name": "15W"}, {"id": 3, "name": "7W"}], wish):
+        assert board.mode == "1"
+
+
+@pytest.mark.parametrize("wish", ["3", "MAXN"])
+def test_a_mode_that_the_boards_own_list_has_not(wish, board):
+    board.permit()
+    (board.root / "etc" / "nvpmodel.conf").write_text(ORIN)
+    with pytest.raises(BadConfig, match="this board has: 0 15W, 1 7W"), power.power_set(board.home, MODES, wish):
+        pytest.fail("measured in another mode than was asked for")
+
+
+def test_a_number_that_the_profile_has_not_is_left_to_the_board():
+    assert power.mode_number(MODES, "7") == 7
+
+
+def test_a_mode_that_needs_a_reboot_is_refused_and_nothing_is_restored(board):
+    board.permit()
+    (board.root / "var" / "reboot-modes").write_text("3\n")
+    with power.power_set(board.home, MODES, "3") as report:
+        assert (board.mode, report["during"]) == ("0", MAXN)
+        assert os.listdir(board.home) == []
+    told = "power mode 3: nvpmodel still tells 0. It needs a reboot: sudo nvpmodel -m 3, then repeat"
+    assert (report["done"], report["refused"], report["restored"]) == ([], [told], [])
+
+
+def test_a_way_back_that_needs_a_reboot_is_not_called_restored(board):
+    board.permit()
+    (board.root / "var" / "reboot-modes").write_text("0\n")
+    with power.power_set(board.home, MODES, "3") as report:
+        pass
+    assert report["restored"][0].startswith("power mode 0 NOT restored: NVPM WARN: Reboot required")
+    assert (board.mode, os.listdir(board.home)) == ("3", [power.JOURNAL])
+
+
+def test_clocks_are_set_every_time(board):
+    """jetson_clocks asks before it replaces the file that it stores in, and is answered no."""
+    board.permit()
+    for _ in range(2):
+        with power.power_set(board.home, MODES, clocks=True) as report:
+            assert board.least_clock == 1300500000
+        assert (report["refused"], report["restored"]) == ([], ["clocks"])
+        assert (board.least_clock, os.listdir(board.home)) == (114750000, [])
+
+
+def test_a_file_of_clocks_that_an_older_version_left_is_no_hindrance(board):
+    board.permit()
+    Path(board.home, "clocks.conf").write_text("1\n")
+    with power.power_set(board.home, MODES, clocks=True) as report:
+        pass
+    assert (report["refused"], board.least_clock) == ([], 114750000)
+
+
+def test_clocks_that_could_not_be_restored_are_not_stored_over(board):
+    """The file of the earlier run is the only one that knows them."""
+    stored = Path(board.home, "clocks.conf")
+    stored.write_text("114750000\n")
+    write_json(os.path.join(board.home, power.JOURNAL), {"mode": None, "clocks": str(stored)})
+    with power.power_set(board.home, MODES, "MAXQ", clocks=True) as report:
+        board.permit()  # too late for this run
+    assert "nothing was set: clocks NOT restored" in report["refused"][0]
+    assert stored.read_text() == "114750000\n"
+    assert power.restore_left_over(board.home) == ["clocks"]
+    assert os.listdir(board.home) == []
+
+
 def test_what_a_killed_run_left_is_restored_by_the_next(board):
     board.permit()
     (board.root / "var" / "nvpmodel").write_text("3\n")

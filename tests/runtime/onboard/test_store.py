@@ -189,6 +189,17 @@ def test_work_that_goes_on_is_waited_for(store, holder):
     assert seen[0].startswith("waiting for work begun earlier: somebody else")
 
 
+def test_a_clock_that_is_set_meanwhile_does_not_end_the_waiting(store, holder, monkeypatch):
+    """A Jetson without a battery begins in 1970, and jumps when the network tells it the time."""
+    holder("working")
+    years, seen = iter(range(1000)), []
+    monkeypatch.setattr("edgekit.runtime.onboard.store.time.time", lambda: next(years) * 3.15e7)
+    wait = store.working("mine", wait=0.6, progress=lambda *told: seen.append(told[0]))
+    with pytest.raises(BoardBusy), wait:
+        pass
+    assert len(seen) >= 1
+
+
 def test_json_whole_or_not_at_all(tmp_path):
     path = str(tmp_path / "a.json")
     write_json(path, {"a": 1})
