@@ -1,5 +1,6 @@
 """Building, checking and running engines, with the twin's simulated TensorRT 8.2 and pycuda: logic, never speed."""
 
+import hashlib
 import json
 import os
 import struct
@@ -316,6 +317,23 @@ def test_a_header_that_contradicts_the_sidecar_is_refused(engine, copy_of):
         check_engine(changed(engine, copy_of, plan=other), HERE)
     with pytest.raises(ArtifactError, match=r"first bytes say TensorRT 8\.2, the manifest says 8\.4\.1"):
         check_engine(changed(engine, copy_of, tensorrt="8.4.1"), HERE)
+
+
+@pytest.mark.parametrize(
+    ("module", "fits"), [("10.3.0", True), ("10.3.0.26", True), ("10.3.1", False), ("10.3.0.30", False), ("10", False)]
+)
+def test_a_plan_and_the_module_agree_in_the_parts_that_both_name(module, fits, engine, copy_of):
+    """On JetPack 6 the module is 10.3.0, and the plans that it writes say 10.3.0.26."""
+    plan = b"ftrt" + struct.pack("<I", 0) + bytes(16) + bytes([10, 3, 0, 26])
+    digest = hashlib.sha256(plan).hexdigest()
+    about = dict(engine.manifest["engine"], tensorrt=module, plan_sha256=digest)
+    about["plan"] = {"layout": "ftrt", "version": "10.3.0.26"}
+    artifact = copy_of(engine, {"model.plan": plan}, engine=about)
+    if fits:
+        check_engine(artifact, dict(HERE, tensorrt=module))
+        return
+    with pytest.raises(ArtifactError, match=f"first bytes say TensorRT 10.3.0.26, the manifest says {module}"):
+        check_engine(artifact, dict(HERE, tensorrt=module))
 
 
 def test_an_engine_of_another_onnx_file_is_refused(engine, tmp_path):
