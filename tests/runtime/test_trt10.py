@@ -113,7 +113,6 @@ def newer(monkeypatch):
             Runtime=Runtime,
             TensorIOMode=types.SimpleNamespace(INPUT="INPUT"),
             init_libnvinfer_plugins=simulator.init_libnvinfer_plugins,
-            nptype=simulator.nptype,
         )
         monkeypatch.setattr(trt, "load_tensorrt", lambda: module)
 
@@ -176,3 +175,15 @@ def test_an_engine_that_tensorrt_refuses_is_one_sentence(engine, newer):
     module.Runtime.deserialize_cuda_engine = lambda self, plan: None
     with pytest.raises(BadInput, match=r"TensorRT 10\.3\.0 cannot load the engine: no message"):
         open_session("tensorrt10", engine)
+
+
+def test_a_type_that_numpy_has_not_is_one_sentence(engine, newer, monkeypatch):
+    newer()
+    monkeypatch.setattr(Engine, "get_tensor_dtype", lambda self, name: types.SimpleNamespace(name="BF16"))
+    with pytest.raises(BadInput, match=r"the engine's image is of type BF16; a session takes BOOL, FLOAT, HALF"):
+        open_session("tensorrt10", engine)
+
+
+def test_every_type_has_the_size_that_tensorrt_gives_it():
+    sizes = {"FLOAT": 4, "HALF": 2, "INT8": 1, "INT32": 4, "INT64": 8, "BOOL": 1, "UINT8": 1}
+    assert {kind: np.dtype(name).itemsize for kind, name in trt.DTYPES.items()} == sizes

@@ -24,11 +24,31 @@ ON_DEVICE = object()  # stands for an input that lies on the device already
 SUPPRESSED = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 
 
-class Port(object):
-    """An input or output: name, shape (-1 where the data decide), dtype, and its memory here and on the device."""
+# DataType of TensorRT -> numpy; its own ``nptype`` fails up to 8.5 with numpy 1.24 on (NVIDIA/TensorRT#2567)
+DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
+}
 
-    def __init__(self, driver, name, shape, dtype, nbytes=None):
-        self.name, self.shape, self.dtype = name, tuple(int(n) for n in shape), np.dtype(dtype)
+
+class Port(object):
+    """An input or output: name, shape (-1 where the data decide), dtype, and its memory here and on the device.
+
+    kind: the name of its DataType, as TensorRT calls it. Raises BadInput for one that numpy has not.
+    """
+
+    def __init__(self, driver, name, shape, kind, nbytes=None):
+        if kind not in DTYPES:
+            raise BadInput(
+                "the engine's {} is of type {}; a session takes {}. Export the network with float32 ends: edgekit "
+                "export RECIPE".format(name, kind, ", ".join(sorted(DTYPES)))
+            )
+        self.name, self.shape, self.dtype = name, tuple(int(n) for n in shape), np.dtype(DTYPES[kind])
         count = nbytes // self.dtype.itemsize if nbytes is not None else int(np.prod(self.shape, dtype=np.int64))
         self.host = driver.pagelocked_empty(max(1, count), self.dtype)
         self.device = driver.mem_alloc(max(1, count) * self.dtype.itemsize)
@@ -200,7 +220,7 @@ class TensorrtSession(Session):
     def _on_device(self, image, preprocess):
         driver = self._cuda.driver
         if self._raw is None or self._raw.shape != image.shape:
-            self._raw = Port(driver, "raw", image.shape, np.uint8)
+            self._raw = Port(driver, "raw", image.shape, "UINT8")
         np.copyto(self._raw.array(), image)
         output = "uint8" if self.layout == "nhwc_uint8" else self._input.dtype.name
         values, where = arguments(preprocess, image.shape[1], image.shape[0], output)

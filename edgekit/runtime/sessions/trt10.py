@@ -16,7 +16,7 @@ class AddressExecution(Execution):
             shape = tuple(engine.get_tensor_shape(name))
             # where the data decide, the most that it can be
             nbytes = context.get_max_output_size(name) if -1 in shape else None
-            port = Port(driver, name, shape, trt.nptype(engine.get_tensor_dtype(name)), nbytes)
+            port = Port(driver, name, shape, engine.get_tensor_dtype(name).name, nbytes)
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
             (self.inputs if is_input else self.outputs)[name] = port
             context.set_tensor_address(name, port.address)

@@ -14,7 +14,7 @@ class BindingsExecution(Execution):
         self._addresses = []  # type: list[int]
         for i in range(engine.num_bindings):
             name = engine.get_binding_name(i)
-            port = Port(driver, name, engine.get_binding_shape(i), trt.nptype(engine.get_binding_dtype(i)))
+            port = Port(driver, name, engine.get_binding_shape(i), engine.get_binding_dtype(i).name)
             (self.inputs if engine.binding_is_input(i) else self.outputs)[name] = port
             self._addresses.append(port.address)
         # the context needs the engine, the engine the runtime

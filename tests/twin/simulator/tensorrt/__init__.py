@@ -81,10 +81,6 @@ _LAYERS.update({"Shape": "SHAPE", "Constant": "CONSTANT"})
 _NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.int32, "BOOL": np.bool_}
 
 
-def nptype(dtype):
-    return _NUMPY[dtype.name]
-
-
 class ILogger:
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
