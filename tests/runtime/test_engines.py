@@ -220,6 +220,25 @@ def test_int8_of_a_float_file_has_a_calibrator_or_made_up_ranges(with_images, ca
     assert bool(ranges) != with_images
 
 
+@pytest.mark.parametrize(("precision", "flags"), [("fp32", []), ("fp16", ["FP16", "OBEY_PRECISION_CONSTRAINTS"])])
+def test_fp32_layers_never_multiply_in_tf32(precision, flags, onnx_float, monkeypatch):
+    """TensorRT allows it by default, and the manifest would call such an engine FP32."""
+    import tensorrt
+
+    from edgekit.runtime.engines.tensorrt8 import Tensorrt8
+
+    configs, create = [], tensorrt.Builder.create_builder_config
+    monkeypatch.setattr(
+        tensorrt.Builder, "create_builder_config", lambda self: configs.append(create(self)) or configs[-1]
+    )
+    options = BuildOptions(precision=precision)
+    job = building.Job(onnx_float.file("model.onnx"), options, onnx_float.manifest, b"", None, lambda step: None)
+    _, _, about = Tensorrt8(tensorrt).build(job)
+    assert create(None).flags == ["TF32"]
+    assert configs[0].flags == about["flags"] == flags
+    assert about["tf32"] is False
+
+
 def test_each_board_has_its_own_timing_cache():
     facts = dict(HERE, tensorrt="8.2.1.8")
     first = caches.timing_cache_file(BuildOptions(), facts)
@@ -385,6 +404,7 @@ def test_what_the_session_says_of_itself(engine, monkeypatch):
         about = session.describe()
     assert about["version"] == "8.2.1.8"
     assert about["precision"] == "fp16"
+    assert about["tf32"] is False
     assert about["device"] == HERE["device"]
     assert about["cuda_graph"] is False
     assert about["preprocess"] == "host"

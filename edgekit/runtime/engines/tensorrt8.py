@@ -22,7 +22,7 @@ class Tensorrt8(object):
         self.logger = graph.make_logger(trt)
 
     def build(self, job):
-        """-> (plan, timing cache, {"flags", "pins", "inputs", "outputs", "nms"}).
+        """-> (plan, timing cache, {"flags", "tf32", "pins", "inputs", "outputs", "nms"}).
 
         Raises BadInput when the parser refuses the file, BadConfig for an option, ChildDied when no engine comes out.
         """
@@ -35,6 +35,8 @@ class Tensorrt8(object):
         job.step("parsed")
         suppression = self._append_nms(network, job)
         config = builder.create_builder_config()
+        # on by default, and from Ampere on FP32 layers then multiply with 10 bits, as FP16 does: no FP32 that is pinned
+        config.clear_flag(trt.BuilderFlag.TF32)
         self._limit_workspace(config, job.options)
         flags, pins = self._choose_precision(network, config, job)
         timing = config.create_timing_cache(job.timing)
@@ -46,7 +48,7 @@ class Tensorrt8(object):
         if plan is None:
             raise ChildDied("{}: TensorRT {} built no engine: {}".format(job.onnx, trt.__version__, self.logger.told()))
         kept = config.get_timing_cache()
-        about = {"flags": flags, "pins": pins, "inputs": inputs, "outputs": outputs, "nms": suppression}
+        about = {"flags": flags, "tf32": False, "pins": pins, "inputs": inputs, "outputs": outputs, "nms": suppression}
         return bytes(plan), bytes(kept.serialize()) if kept is not None else b"", about
 
     def _create_network(self, builder):

@@ -284,6 +284,7 @@ class TensorrtSession(Session):
             "library": "tensorrt",
             "version": self._facts["tensorrt"],
             "precision": self.artifact.manifest["precision"],
+            "tf32": about.get("tf32"),  # engines from before it was cleared do not say
             "cuda": self._facts["cuda"],
             "device": self._facts["device"],
             "nms": about.get("nms", "host"),

@@ -261,10 +261,13 @@ class _Bytes:
 
 class _Config:
     def __init__(self):
-        self.max_workspace_size, self.int8_calibrator, self.flags, self._cache = 16 << 20, None, [], None
+        self.max_workspace_size, self.int8_calibrator, self.flags, self._cache = 16 << 20, None, ["TF32"], None
 
     def set_flag(self, flag):
         self.flags.append(flag.name)
+
+    def clear_flag(self, flag):
+        self.flags.remove(flag.name)
 
     def create_timing_cache(self, content):
         return _Bytes(content or b"simulated timing cache")
