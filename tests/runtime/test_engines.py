@@ -412,6 +412,19 @@ def test_what_the_session_says_of_itself(engine, monkeypatch):
     json.dumps(about)
 
 
+def test_each_session_is_told_its_own_errors(engine, monkeypatch):
+    """TensorRT tells all errors of a process to the logger that it was given first."""
+    import tensorrt
+
+    with open_session("tensorrt8", engine):
+        monkeypatch.setattr(tensorrt, "_TAG", 213)
+        with pytest.raises(BadInput, match="cannot load the engine: Version tag does not match"):
+            open_session("tensorrt8", engine)
+        monkeypatch.setattr(tensorrt.Runtime, "deserialize_cuda_engine", lambda self, plan: None)
+        with pytest.raises(BadInput, match="cannot load the engine: no message"):
+            open_session("tensorrt8", engine)
+
+
 def test_a_gpu_without_room_is_one_sentence(engine, monkeypatch):
     from pycuda import driver
 

@@ -244,7 +244,7 @@ def build_here(source, target, options, progress):
     notes = list(caches.write_cache(place, timing)) + calibration.notes
     about.update(facts, builder=builder.name, precision=options.precision, notes=notes, calibration=calibration.key)
     about["device_number"] = options.device
-    return dict(about, workspace_mb=options.workspace_mb, warnings=builder.logger.warnings[:20])
+    return dict(about, workspace_mb=options.workspace_mb, warnings=builder.messages.warnings[:20])
 
 
 class _Steps(object):

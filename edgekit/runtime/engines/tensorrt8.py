@@ -19,7 +19,8 @@ class Tensorrt8(object):
 
     def __init__(self, trt):
         self.trt = trt
-        self.logger = graph.make_logger(trt)
+        self.messages = graph.Messages(trt)
+        self.logger = self.messages.logger
 
     def build(self, job):
         """-> (plan, timing cache, {"flags", "tf32", "pins", "inputs", "outputs", "nms"}).
@@ -30,7 +31,7 @@ class Tensorrt8(object):
         trt.init_libnvinfer_plugins(self.logger, "")
         builder = trt.Builder(self.logger)
         network = self._create_network(builder)
-        graph.parse(trt, network, self.logger, job.onnx)
+        graph.parse(trt, network, self.messages, job.onnx)
         graph.check_static(network, job.onnx)
         job.step("parsed")
         suppression = self._append_nms(network, job)
@@ -46,7 +47,8 @@ class Tensorrt8(object):
         inputs, outputs = graph.ends(network)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise ChildDied("{}: TensorRT {} built no engine: {}".format(job.onnx, trt.__version__, self.logger.told()))
+            why = self.messages.told()
+            raise ChildDied("{}: TensorRT {} built no engine: {}".format(job.onnx, trt.__version__, why))
         kept = config.get_timing_cache()
         about = {"flags": flags, "tf32": False, "pins": pins, "inputs": inputs, "outputs": outputs, "nms": suppression}
         return bytes(plan), bytes(kept.serialize()) if kept is not None else b"", about

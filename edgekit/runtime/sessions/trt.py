@@ -11,7 +11,7 @@ import numpy as np
 
 from ..cuda import Cuda
 from ..engines.build import builder_for, facts_of, load_tensorrt
-from ..engines.network import make_logger
+from ..engines.network import Messages
 from ..engines.verdict import PLAN, check_engine
 from ..errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 from . import INPUT, OUTPUTS, Session, check_names
@@ -65,18 +65,18 @@ class Port(object):
         return self.host[: int(np.prod(shape, dtype=np.int64))].reshape(shape)
 
 
-def load_plan(trt, logger, plan):
+def load_plan(trt, messages, plan):
     """(runtime, engine, execution context) of a plan's bytes, each of which needs the one before it to stay alive.
 
     Raises BadInput when TensorRT cannot load the engine, or has no memory to run it.
     """
-    runtime = trt.Runtime(logger)
+    runtime = trt.Runtime(messages.logger)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise BadInput("TensorRT {} cannot load the engine: {}".format(trt.__version__, logger.told()))
+        raise BadInput("TensorRT {} cannot load the engine: {}".format(trt.__version__, messages.told()))
     context = engine.create_execution_context()
     if context is None:
-        raise BadInput("TensorRT {} has no memory to run the engine: {}".format(trt.__version__, logger.told()))
+        raise BadInput("TensorRT {} has no memory to run the engine: {}".format(trt.__version__, messages.told()))
     return runtime, engine, context
 
 
@@ -89,7 +89,7 @@ class Execution(object):
     name = ""
     context: Any = None
 
-    def __init__(self, trt, logger, plan, driver):
+    def __init__(self, trt, messages, plan, driver):
         self.inputs, self.outputs = {}, {}  # type: dict[str, Port], dict[str, Port]
 
     def start(self, stream):
@@ -139,10 +139,10 @@ class TensorrtSession(Session):
         """With the context current; its objects must not outlive it."""
         driver = self._cuda.driver
         free = driver.mem_get_info()[0]
-        self._logger = make_logger(trt)
-        trt.init_libnvinfer_plugins(self._logger, "")
+        self._messages = Messages(trt)
+        trt.init_libnvinfer_plugins(self._messages.logger, "")
         with open(self.artifact.file(PLAN), "rb") as handle:
-            self._run = self.execution(trt, self._logger, handle.read(), driver)
+            self._run = self.execution(trt, self._messages, handle.read(), driver)
         path = self.artifact.path
         outputs = list(self._run.outputs)
         check_names(path, list(self._run.inputs), OUTPUTS if set(outputs) == set(SUPPRESSED) else outputs)
@@ -163,7 +163,7 @@ class TensorrtSession(Session):
             return
         try:
             if not self._run.start(self._stream.handle):
-                raise NoGraph("the first run failed: " + self._logger.told())
+                raise NoGraph("the first run failed: " + self._messages.told())
             self._stream.synchronize()
             self._graph = capture(self._stream.handle, lambda: self._run.start(self._stream.handle))
         except NoGraph as error:
@@ -262,7 +262,7 @@ class TensorrtSession(Session):
         if self._graph is not None:
             self._graph.launch()
         elif not self._run.start(self._stream.handle):
-            raise BadInput("{}: TensorRT could not run it: {}".format(self.artifact.path, self._logger.told()))
+            raise BadInput("{}: TensorRT could not run it: {}".format(self.artifact.path, self._messages.told()))
         events[2].record(self._stream)
         for port in self._run.outputs.values():
             driver.memcpy_dtoh_async(port.host, port.device, self._stream)

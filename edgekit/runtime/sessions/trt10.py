@@ -8,9 +8,9 @@ class AddressExecution(Execution):
 
     name = "tensorrt10"
 
-    def __init__(self, trt, logger, plan, driver):
-        runtime, engine, context = load_plan(trt, logger, plan)
-        super(AddressExecution, self).__init__(trt, logger, plan, driver)
+    def __init__(self, trt, messages, plan, driver):
+        runtime, engine, context = load_plan(trt, messages, plan)
+        super(AddressExecution, self).__init__(trt, messages, plan, driver)
         for i in range(engine.num_io_tensors):
             name = engine.get_tensor_name(i)
             shape = tuple(engine.get_tensor_shape(name))

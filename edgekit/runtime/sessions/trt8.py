@@ -8,9 +8,9 @@ class BindingsExecution(Execution):
 
     name = "tensorrt8"
 
-    def __init__(self, trt, logger, plan, driver):
-        runtime, engine, context = load_plan(trt, logger, plan)
-        super(BindingsExecution, self).__init__(trt, logger, plan, driver)
+    def __init__(self, trt, messages, plan, driver):
+        runtime, engine, context = load_plan(trt, messages, plan)
+        super(BindingsExecution, self).__init__(trt, messages, plan, driver)
         self._addresses = []  # type: list[int]
         for i in range(engine.num_bindings):
             name = engine.get_binding_name(i)

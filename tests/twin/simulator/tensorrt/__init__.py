@@ -93,6 +93,15 @@ class Logger(ILogger):
         pass
 
 
+_LOGGER = []
+
+
+def _one_logger(logger):
+    """The first logger of a process is told everything, whatever is given later."""
+    _LOGGER[:] = _LOGGER or [logger]
+    return _LOGGER[0]
+
+
 class IInt8EntropyCalibrator2:
     pass
 
@@ -285,7 +294,7 @@ class Builder:
     platform_has_fast_int8 = False
 
     def __init__(self, logger):
-        self._logger = logger
+        self._logger = _one_logger(logger)
 
     def create_network(self, flags=0):
         if not flags & 1 << int(NetworkDefinitionCreationFlag.EXPLICIT_BATCH):
@@ -312,7 +321,7 @@ def _binding(tensor, is_input):
 # -- running ----------------------------------------------------------------------------------------------------------
 class Runtime:
     def __init__(self, logger):
-        self._logger = logger
+        self._logger = _one_logger(logger)
 
     def deserialize_cuda_engine(self, plan):
         magic, _, tag, mark, size = _HEAD.unpack_from(plan)
