@@ -412,6 +412,39 @@ def test_what_the_session_says_of_itself(engine, monkeypatch):
     json.dumps(about)
 
 
+def test_what_failed_to_load_is_freed_before_its_context(engine, monkeypatch):
+    """The error remembers the frames that hold TensorRT's objects, and TensorRT frees memory of the context in them."""
+    import tensorrt
+    from pycuda import driver
+
+    def full(size):
+        raise driver.Error("cuMemAlloc failed: out of memory")
+
+    gone = []
+    monkeypatch.setattr(driver, "mem_alloc", full)
+    monkeypatch.setattr(driver._Context, "detach", lambda self: gone.append("context"))
+    monkeypatch.setattr(tensorrt._Engine, "__del__", lambda self: gone.append("engine"), raising=False)
+    with pytest.raises(BoardLacks) as caught:
+        open_session("tensorrt8", engine)
+    assert (gone, caught.type) == (["engine", "context"], BoardLacks)
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_any_other_failure_gives_the_context_back_too(error, engine, monkeypatch):
+    import tensorrt
+    from pycuda import driver
+
+    def fail(self, plan):
+        raise error()
+
+    gone = []
+    monkeypatch.setattr(tensorrt.Runtime, "deserialize_cuda_engine", fail)
+    monkeypatch.setattr(driver._Context, "detach", lambda self: gone.append("context"))
+    with pytest.raises(error):
+        open_session("tensorrt8", engine)
+    assert gone == ["context"]
+
+
 def test_each_session_is_told_its_own_errors(engine, monkeypatch):
     """TensorRT tells all errors of a process to the logger that it was given first."""
     import tensorrt

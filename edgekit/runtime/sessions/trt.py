@@ -5,6 +5,7 @@
 
 import contextlib
 import os
+import traceback
 from typing import Any
 
 import numpy as np
@@ -118,13 +119,13 @@ class TensorrtSession(Session):
             self._check_version(trt)
             check_engine(artifact, self._facts)
             with self._cuda:
-                self._load(trt)
-        except EdgeKitError:
-            self.close()
-            raise
+                self._load_or_free(trt)
         except self._cuda.driver.Error as error:
             self.close()
             raise BoardLacks("{}: the GPU cannot run it: {}".format(artifact.path, error)) from error
+        except BaseException:
+            self.close()
+            raise
 
     def _check_version(self, trt):
         wanted = builder_for(trt.__version__)
@@ -134,6 +135,14 @@ class TensorrtSession(Session):
                     self.execution.name, trt.__version__, wanted
                 )
             )
+
+    def _load_or_free(self, trt):
+        """``_load``; when it fails, the frames that the error remembers still hold what they had made, in the context."""
+        try:
+            self._load(trt)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)
+            raise
 
     def _load(self, trt):
         """With the context current; its objects must not outlive it."""
