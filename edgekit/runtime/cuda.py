@@ -25,7 +25,8 @@ def load_pycuda(name="pycuda.driver"):
 class Cuda(object):
     """A device and a context of its own. ``with cuda:`` makes it current, as often and as deeply as one likes.
 
-    Several may live in one process. Raises MissingDependency without pycuda, BoardLacks without a usable device.
+    Several may live in one process. integrated: the GPU has no memory but the machine's, as a Jetson's
+    Raises MissingDependency without pycuda, BoardLacks without a usable device.
     """
 
     def __init__(self, ordinal=0):
@@ -35,6 +36,7 @@ class Cuda(object):
             device = self.driver.Device(ordinal)
             self.name = device.name()
             self.sm = device_sm(device)
+            self.integrated = bool(device.get_attribute(self.driver.device_attribute.INTEGRATED))
             self._primary = device.make_context()
         except self.driver.Error as error:
             raise BoardLacks("no usable CUDA device {} on this machine: {}".format(ordinal, error)) from error
@@ -44,6 +46,11 @@ class Cuda(object):
     def version(self):
         """CUDA's version as text, "10.2"."""
         return ".".join(str(part) for part in self.driver.get_version()[:2])
+
+    @property
+    def slow_pinned(self):
+        """Is pinned memory not cached for the CPU? So it is on integrated GPUs below 7.2 (CUDA for Tegra, NVIDIA)."""
+        return self.integrated and self.sm < 72
 
     def facts(self):
         """{"device", "sm", "cuda"}: what an engine is bound to, but for TensorRT and L4T."""

@@ -525,6 +525,22 @@ def test_selected_boxes_become_the_contract():
     np.testing.assert_allclose(found["scores"][0], [[0, 0, 0.9], [0.5, 0, 0]])
 
 
+@pytest.mark.parametrize(
+    ("integrated", "sm", "slow"), [(1, (6, 2), True), (1, (5, 3), True), (1, (7, 2), False), (0, (6, 1), False)]
+)
+def test_pinned_memory_that_the_cpu_does_not_cache_is_read_once(integrated, sm, slow, engine, copy_of, monkeypatch):
+    """Post-processing reads the outputs many times. On a GPU with memory of its own they may stay where they are."""
+    from pycuda import driver
+
+    monkeypatch.setattr(driver.Device, "compute_capability", lambda self: sm)
+    monkeypatch.setattr(driver.Device, "get_attribute", lambda self, name: integrated)
+    with open_session("tensorrt8", changed(engine, copy_of, sm=10 * sm[0] + sm[1])) as session:
+        found = session.infer({"image": np.zeros((1, 3, 64, 96), np.float32)})
+        for name in ("boxes", "scores"):
+            assert np.shares_memory(found[name], session._run.outputs[name].host) is not slow
+        assert (session.describe()["device_memory_bytes"] is None) == bool(integrated)
+
+
 def test_a_device_that_is_not_there():
     with pytest.raises(BoardLacks, match="no usable CUDA device 3"):
         Cuda(3)

@@ -137,7 +137,7 @@ class TensorrtSession(Session):
             )
 
     def _load_or_free(self, trt):
-        """``_load``; when it fails, the frames that the error remembers still hold what they had made, in the context."""
+        """``_load``; when it fails, the frames that the error remembers give back what they hold of the context."""
         try:
             self._load(trt)
         except BaseException as error:
@@ -160,7 +160,8 @@ class TensorrtSession(Session):
         self._events = [driver.Event() for _ in range(4)]
         self._capture()
         self._kernel, self._raw = self._make_kernel(), None
-        self._taken = max(0, free - driver.mem_get_info()[0])
+        # on a Jetson that is the whole machine's memory, which every program and the page cache change as well
+        self._taken = None if self._cuda.integrated else max(0, free - driver.mem_get_info()[0])
 
     # -- once, when it opens -----------------------------------------------------------------------------------------
     def _capture(self):
@@ -281,7 +282,9 @@ class TensorrtSession(Session):
     def _contract(self):
         ports = self._run.outputs
         if "boxes" in ports:
-            return {name: ports[name].array().astype(np.float32, copy=False) for name in OUTPUTS}
+            # post-processing reads them many times, which must not be from memory that the CPU does not cache
+            copy = self._cuda.slow_pinned
+            return {name: ports[name].array().astype(np.float32, copy=copy) for name in OUTPUTS}
         count = int(ports["num_detections"].array().ravel()[0])
         boxes, scores, labels = (ports[name].array(count).reshape((-1,) + tail)[:count] for name, tail in _SELECTED)
         return spread(boxes, scores, labels, len(self.artifact.classes))
