@@ -1,5 +1,6 @@
 """Building, checking and running engines, with the twin's simulated TensorRT 8.2 and pycuda: logic, never speed."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -19,8 +20,7 @@ from edgekit.runtime.engines.plan import read_plan_header
 from edgekit.runtime.engines.verdict import check_engine, check_place
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks, ChildDied, MissingDependency
 from edgekit.runtime.runner import open_runner
-from edgekit.runtime.sessions import open_session
-from edgekit.runtime.sessions.trt import spread
+from edgekit.runtime.sessions import open_session, trt
 
 SIMULATOR = Path(__file__).parents[1] / "twin" / "simulator"
 HERE = {"tensorrt": "8.2.1.8", "cuda": "10.2", "sm": 62, "device": "EdgeKit TX2 twin (simulated)", "l4t": None}
@@ -458,6 +458,51 @@ def test_each_session_is_told_its_own_errors(engine, monkeypatch):
             open_session("tensorrt8", engine)
 
 
+class Kernel:
+    """Stands in for the compiled kernel: ``Preprocess`` on the simulated device memory."""
+
+    def __init__(self, preprocess):
+        self.preprocess = preprocess
+
+    def __call__(self, source, target, width, height, *values, **launch):
+        pixels = (ctypes.c_uint8 * (int(width) * int(height) * 3)).from_address(int(source))
+        made, _ = self.preprocess(np.frombuffer(pixels, np.uint8).reshape(height, width, 3), "nchw_float")
+        ctypes.memmove(int(target), made.ctypes.data, made.nbytes)
+
+
+def test_images_of_all_sizes_are_uploaded_through_one_buffer(engine, images, monkeypatch):
+    """It is allocated within the time that the image's preprocessing takes."""
+    from pycuda import driver
+
+    monkeypatch.setattr(trt, "compile_kernel", lambda: Kernel(engine.preprocess))
+    mem_alloc, sizes = driver.mem_alloc, []
+    large = images[0]
+    with open_runner(engine.path, "tensorrt8") as runner:
+        assert runner.session.describe()["preprocess"] == "device"
+        monkeypatch.setattr(driver, "mem_alloc", lambda size: sizes.append(size) or mem_alloc(size))
+        for image in (large[:40, :60], large, large[:, :90], large[:300], large):
+            tensor, _ = runner.session.prepare(image, engine.preprocess)
+            assert tensor is trt.ON_DEVICE
+            found = {name: values.copy() for name, values in runner.session.infer({"image": tensor}).items()}
+            expected = runner.session.infer({"image": engine.preprocess(image)[0]})
+            np.testing.assert_array_equal(found["boxes"], expected["boxes"])
+        assert sizes == [large.nbytes]
+
+
+def test_a_kernel_that_cannot_run_leaves_the_images_to_the_host(engine, images, monkeypatch):
+    from pycuda import driver
+
+    def refuse(*arguments, **launch):
+        raise driver.Error("cuLaunchKernel failed: too many resources requested for launch")
+
+    monkeypatch.setattr(trt, "compile_kernel", lambda: refuse)
+    with open_runner(engine.path, "tensorrt8") as runner:
+        about = runner.session.describe()
+        assert about["preprocess"] == "host"
+        assert any("on the host: the kernel cannot be made or run (cuLaunchKernel" in note for note in about["notes"])
+        assert len(runner(images[0])[0].boxes) > 10
+
+
 def test_a_gpu_without_room_is_one_sentence(engine, monkeypatch):
     from pycuda import driver
 
@@ -520,7 +565,7 @@ def test_soft_nms_stays_on_the_host(onnx_float, copy_of, tmp_path):
 
 
 def test_selected_boxes_become_the_contract():
-    found = spread(np.ones((2, 4)), np.array([0.9, 0.5]), np.array([2, 0]), 3)
+    found = trt.spread(np.ones((2, 4)), np.array([0.9, 0.5]), np.array([2, 0]), 3)
     assert found["boxes"].shape == (1, 2, 4)
     np.testing.assert_allclose(found["scores"][0], [[0, 0, 0.9], [0.5, 0, 0]])
 
