@@ -21,6 +21,7 @@ from edgekit.runtime.engines.verdict import check_engine, check_place
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks, ChildDied, MissingDependency
 from edgekit.runtime.runner import open_runner
 from edgekit.runtime.sessions import open_session, trt
+from tests.twin.sysroot import make_sysroot
 
 SIMULATOR = Path(__file__).parents[1] / "twin" / "simulator"
 HERE = {"tensorrt": "8.2.1.8", "cuda": "10.2", "sm": 62, "device": "EdgeKit TX2 twin (simulated)", "l4t": None}
@@ -108,6 +109,23 @@ def test_too_little_memory_is_told_before_any_work(onnx_float, tmp_path, monkeyp
     monkeypatch.setattr(building, "memory_free_mb", lambda: {"available": 300, "swap": 10})
     with pytest.raises(BoardLacks, match=r"needs about .* free are 300 MiB and 10 MiB of swap.*swapfile"):
         build_engine(onnx_float, tmp_path / "engine")
+
+
+def test_on_a_jetson_neither_zram_nor_swap_holds_the_gpus_part(tmp_path, monkeypatch):
+    """All of JetPack's swap is zram; a file on disk is swap, but the GPU's buffers do not go there."""
+    root = make_sysroot(tmp_path / "root")
+    monkeypatch.setenv("EDGEKIT_SYSROOT", str(root))
+    swaps = (root / "proc/swaps").read_text()
+    options = BuildOptions(workspace_mb=1024)
+    (root / "proc/meminfo").write_text("MemAvailable: 1536000 kB\nSwapTotal: 4019568 kB\nSwapFree: 4019568 kB\n")
+    assert building.memory_free_mb() == {"available": 1500, "swap": 0}
+    with pytest.raises(BoardLacks, match=r"2000 MiB, of which 1024 MiB are for the GPU .* 1500 MiB and 0 MiB of swap"):
+        building.check_memory(2000, options)
+    (root / "proc/swaps").write_text(swaps + "/swapfile                               file\t2097152\t1048576\t-2\n")
+    assert building.memory_free_mb() == {"available": 1500, "swap": 1024}
+    building.check_memory(2000, options)
+    with pytest.raises(BoardLacks, match=r"of which 1600 MiB are for the GPU"):
+        building.check_memory(2000, BuildOptions(workspace_mb=1600))
 
 
 def test_signal_9_is_explained(onnx_float, tmp_path, monkeypatch):
