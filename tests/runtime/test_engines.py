@@ -6,7 +6,10 @@ import json
 import os
 import struct
 import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import get_ident
 
 import cv2
 import numpy as np
@@ -602,6 +605,41 @@ def test_pinned_memory_that_the_cpu_does_not_cache_is_read_once(integrated, sm, 
         for name in ("boxes", "scores"):
             assert np.shares_memory(found[name], session._run.outputs[name].host) is not slow
         assert (session.describe()["device_memory_bytes"] is None) == bool(integrated)
+
+
+def test_sessions_of_a_process_share_one_context(engine, images, monkeypatch):
+    """Kernels of two contexts take turns on the GPU, so that streams of ``bench --offline`` would never overlap."""
+    from pycuda import driver
+
+    calls = []
+    make = driver.Device.make_context
+    monkeypatch.setattr(driver.Device, "make_context", lambda self: calls.append("make") or make(self))
+    monkeypatch.setattr(driver._Context, "detach", lambda self: calls.append("detach"))
+    first, second = open_runner(engine.path, "tensorrt8"), open_runner(engine.path, "tensorrt8")
+    assert first.session._cuda._primary is second.session._cuda._primary
+    first.close()
+    assert len(second(images[0])[0].boxes) > 10
+    assert calls == ["make"]
+    second.close()
+    second.close()
+    assert calls == ["make", "detach"]
+    with open_session("tensorrt8", engine):
+        assert calls == ["make", "detach", "make"]
+
+
+def test_the_last_thread_gives_back_a_context_that_another_made(monkeypatch):
+    """pycuda forgets it silently unless it is current there."""
+    from pycuda import driver
+
+    depth = Counter()
+    monkeypatch.setattr(driver._Context, "push", lambda self: depth.update({get_ident(): 1}))
+    monkeypatch.setattr(driver._Context, "pop", lambda self: depth.update({get_ident(): -1}))
+    left = []
+    monkeypatch.setattr(driver._Context, "detach", lambda self: left.append(depth[get_ident()]))
+    cuda = Cuda()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(cuda.close).result()
+    assert left == [1]
 
 
 def test_a_device_that_is_not_there():

@@ -21,6 +21,7 @@ from .preprocess_kernel import BLOCK, arguments, compile_kernel, grid
 
 # set to 0: launch kernels one by one; prepare images on the host
 GRAPH_SWITCH, KERNEL_SWITCH = "EDGEKIT_CUDA_GRAPH", "EDGEKIT_CUDA_PREPROCESS"
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: what others do on the context's default stream is not waited for
 ON_DEVICE = object()  # stands for an input that lies on the device already
 SUPPRESSED = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 
@@ -156,7 +157,7 @@ class TensorrtSession(Session):
         outputs = list(self._run.outputs)
         check_names(path, list(self._run.inputs), OUTPUTS if set(outputs) == set(SUPPRESSED) else outputs)
         self._input = self._run.inputs[INPUT]
-        self._stream = driver.Stream()
+        self._stream = driver.Stream(NON_BLOCKING)
         self._events = [driver.Event() for _ in range(4)]
         self._capture()
         self._raw = None

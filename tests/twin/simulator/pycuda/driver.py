@@ -94,6 +94,9 @@ def memcpy_dtoh_async(target, source, stream=None):
 class Stream:
     handle = 1
 
+    def __init__(self, flags=0):
+        pass
+
     def synchronize(self):
         pass
 
