@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import sys
+import types
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -258,6 +259,23 @@ def test_fp32_layers_never_multiply_in_tf32(precision, flags, onnx_float, monkey
     assert create(None).flags == ["TF32"]
     assert configs[0].flags == about["flags"] == flags
     assert about["tf32"] is False
+
+
+@pytest.mark.parametrize("refuse", [lambda content: None, lambda content: types.SimpleNamespace(serialize=bytes)])
+def test_a_timing_cache_that_tensorrt_refuses_is_begun_anew(refuse, onnx_float, monkeypatch):
+    """A damaged one makes no cache at all, one of another GPU is not taken."""
+    import tensorrt
+
+    from edgekit.runtime.engines.tensorrt8 import Tensorrt8
+
+    create = tensorrt._Config.create_timing_cache
+    monkeypatch.setattr(
+        tensorrt._Config, "create_timing_cache", lambda self, old: refuse(old) if old else create(self, old)
+    )
+    options = BuildOptions(precision="fp32")
+    job = building.Job(onnx_float.file("model.onnx"), options, onnx_float.manifest, b"?", None, lambda step: None)
+    _, timing, _ = Tensorrt8(tensorrt).build(job)
+    assert timing == b"simulated timing cache"
 
 
 def test_each_board_has_its_own_timing_cache():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgekit.runtime.artifact import new_artifact, read_artifact
+from edgekit.runtime.engines.tensorrt10 import Tensorrt10
 from edgekit.runtime.errors import BadInput
 from edgekit.runtime.runner import open_runner
 from edgekit.runtime.sessions import open_session, trt
@@ -52,6 +53,9 @@ class Engine:
 
     def get_tensor_dtype(self, name):
         return getattr(self.simulator.DataType, self._end(name)["dtype"])
+
+    def get_tensor_location(self, name):
+        return "DEVICE"
 
     def get_tensor_mode(self, name):
         return "INPUT" if self._end(name)["input"] else "OUTPUT"
@@ -111,6 +115,7 @@ def newer(monkeypatch):
             __version__=VERSION,
             ILogger=simulator.ILogger,
             Runtime=Runtime,
+            TensorLocation=types.SimpleNamespace(HOST="HOST", DEVICE="DEVICE"),
             TensorIOMode=types.SimpleNamespace(INPUT="INPUT"),
             init_libnvinfer_plugins=simulator.init_libnvinfer_plugins,
         )
@@ -182,6 +187,33 @@ def test_a_type_that_numpy_has_not_is_one_sentence(engine, newer, monkeypatch):
     monkeypatch.setattr(Engine, "get_tensor_dtype", lambda self, name: types.SimpleNamespace(name="BF16"))
     with pytest.raises(BadInput, match=r"the engine's image is of type BF16; a session takes BOOL, FLOAT, HALF"):
         open_session("tensorrt10", engine)
+
+
+def test_an_output_without_an_upper_bound_is_refused(engine, newer, monkeypatch):
+    newer(suppressed=True)
+    monkeypatch.setattr(Context, "get_max_output_size", lambda self, name: -1)
+    with pytest.raises(BadInput, match=r"the engine's detection_boxes has no upper bound .*--nms host"):
+        open_session("tensorrt10", engine)
+
+
+def test_a_tensor_of_the_host_gets_no_address_of_the_device(engine, newer, monkeypatch):
+    newer()
+    monkeypatch.setattr(Engine, "get_tensor_location", lambda self, name: "HOST" if name == "scores" else "DEVICE")
+    with pytest.raises(BadInput, match="the engine's scores is a tensor of the host"):
+        open_session("tensorrt10", engine)
+
+
+@pytest.mark.parametrize(("version", "flags"), [("8.6.1", 1), ("9.3.0.1", 1), ("10.3.0", 0), ("10.16.1.11", 0)])
+def test_explicit_batch_is_asked_for_where_it_is_a_choice(version, flags, newer):
+    newer()
+    import tensorrt as simulator
+
+    kinds = simulator.NetworkDefinitionCreationFlag
+    module = types.SimpleNamespace(__version__=version, ILogger=simulator.ILogger, NetworkDefinitionCreationFlag=kinds)
+    given = []
+    builder = types.SimpleNamespace(create_network=given.append)
+    Tensorrt10(module)._create_network(builder)
+    assert given == [flags << int(kinds.EXPLICIT_BATCH)]
 
 
 def test_every_type_has_the_size_that_tensorrt_gives_it():

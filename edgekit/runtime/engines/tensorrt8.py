@@ -41,7 +41,8 @@ class Tensorrt8(object):
         self._limit_workspace(config, job.options)
         flags, pins = self._choose_precision(network, config, job)
         timing = config.create_timing_cache(job.timing)
-        if not config.set_timing_cache(timing, False):  # of another board or version: begin anew
+        # damaged, or of another board or version: begin anew
+        if timing is None or not config.set_timing_cache(timing, False):
             timing = config.create_timing_cache(b"")
             config.set_timing_cache(timing, False)
         inputs, outputs = graph.ends(network)
