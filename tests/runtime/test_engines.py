@@ -1,19 +1,12 @@
-"""Building, checking and running engines, with the twin's simulated TensorRT 8.2 and pycuda: logic, never speed."""
+"""Building and checking engines, with the twin's simulated TensorRT 8.2 and pycuda: logic, never speed."""
 
-import ctypes
 import hashlib
-import json
 import os
 import struct
-import sys
 import types
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import get_ident
 
 import cv2
-import numpy as np
 import pytest
 
 from edgekit.runtime.artifact import read_artifact
@@ -24,38 +17,11 @@ from edgekit.runtime.engines.plan import read_plan_header
 from edgekit.runtime.engines.verdict import check_engine, check_place
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks, ChildDied, MissingDependency
 from edgekit.runtime.runner import open_runner
-from edgekit.runtime.sessions import open_session, trt
 from tests.twin.sysroot import make_sysroot
 
-SIMULATOR = Path(__file__).parents[1] / "twin" / "simulator"
-HERE = {"tensorrt": "8.2.1.8", "cuda": "10.2", "sm": 62, "device": "EdgeKit TX2 twin (simulated)", "l4t": None}
+from .simulated import HERE, SIMULATOR, changed
 
-
-@pytest.fixture(autouse=True)
-def _simulated(monkeypatch, tmp_path):
-    """The simulator, here and in the child that builds."""
-    monkeypatch.setenv("PYTHONPATH", str(SIMULATOR))
-    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.syspath_prepend(str(SIMULATOR))
-    for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt", "pycuda")]:
-        monkeypatch.delitem(sys.modules, name)
-    yield
-    for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt", "pycuda")]:
-        del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
-def engine(onnx_float, tmp_path_factory):
-    """One FP16 engine, built by the simulator in a child process."""
-    folder = tmp_path_factory.mktemp("engine")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SIMULATOR))
-        patch.setenv("EDGEKIT_CACHE", str(folder / "cache"))
-        steps = []
-        made = build_engine(onnx_float, folder / "engine", {"board": "twin"}, lambda *step: steps.append(step))
-    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert list((folder / "cache" / "timing").iterdir())
-    return made
+pytestmark = pytest.mark.usefixtures("simulator")
 
 
 # -- building ---------------------------------------------------------------------------------------------------------
@@ -152,6 +118,18 @@ def test_without_pycuda_the_message_says_how_to_build_it(onnx_float, tmp_path, m
     monkeypatch.delenv("PYTHONPATH")
     with pytest.raises(MissingDependency, match=r"pycuda.*pip install pycuda"):
         build_engine(onnx_float, tmp_path / "engine")
+
+
+def test_inmslayer_is_not_for_8_2(onnx_float, copy_of, tmp_path):
+    source = copy_of(onnx_float, postprocess={"nms": "classwise"})
+    with pytest.raises(BadConfig, match="has no INMSLayer"):
+        build_engine(source, tmp_path / "engine", {"nms": "layer"})
+
+
+def test_soft_nms_stays_on_the_host(onnx_float, copy_of, tmp_path):
+    source = copy_of(onnx_float, postprocess={"nms": "soft"})
+    with pytest.raises(BadConfig, match="TensorRT has no soft NMS"):
+        build_engine(source, tmp_path / "engine", {"nms": "graph"})
 
 
 VERSIONS = [("8.0.1.6", "tensorrt8"), ("8.4.1", "tensorrt8"), ("8.5.2.2", "tensorrt10"), ("10.3.0", "tensorrt10")]
@@ -343,10 +321,6 @@ def test_a_mismatch_is_one_sentence_with_both_sides_and_the_cure(key, value, wor
     assert "\n" not in str(caught.value)
 
 
-def changed(engine, copy_of, **changes):
-    return copy_of(engine, engine={**engine.manifest["engine"], **changes})
-
-
 def test_another_plans_sidecar_is_refused(engine, copy_of):
     with pytest.raises(ArtifactError, match="the manifest belongs to another engine"):
         check_engine(changed(engine, copy_of, plan_sha256="0" * 64), HERE)
@@ -416,250 +390,3 @@ def test_a_sticky_folder_above_is_safe(tmp_path):
     os.chmod(tmp_path, 0o1777)
     check_place(tmp_path / "file")
     os.chmod(tmp_path, 0o755)
-
-
-# -- running ----------------------------------------------------------------------------------------------------------
-def test_it_sees_the_boxes_that_onnx_runtime_sees(engine, onnx_float, images):
-    with open_runner(onnx_float.path) as reference, open_runner(engine.path, "tensorrt8") as runner:
-        for image in images[:2]:
-            expected, found = reference(image)[0], runner(image)[0]
-            assert len(found.boxes) > 10
-            np.testing.assert_allclose(found.scores, expected.scores, atol=2e-3)
-        runner.check(images[0])
-
-
-def test_spans_come_from_events_and_add_up_to_the_inference(engine, images):
-    with open_runner(engine.path, "tensorrt8") as runner:
-        _, timing = runner(images[0])
-        spans = runner.session.spans
-        assert sorted(spans) == ["compute", "device_to_host", "host_to_device"]
-        assert all(seconds >= 0 for seconds in spans.values())
-        assert list(timing.spans) == ["preprocess", "host_to_device", "inference", "device_to_host", "postprocess"]
-        assert spans["compute"] <= timing.spans["inference"] * 1.01
-
-
-def test_what_the_session_says_of_itself(engine, monkeypatch):
-    with open_session("tensorrt8", engine) as session:
-        about = session.describe()
-    assert about["version"] == "8.2.1.8"
-    assert about["precision"] == "fp16"
-    assert about["tf32"] is False
-    assert about["device"] == HERE["device"]
-    assert about["cuda_graph"] is False
-    assert about["preprocess"] == "host"
-    assert any("no CUDA graph: no CUDA driver library" in note for note in about["notes"])
-    json.dumps(about)
-
-
-def test_what_failed_to_load_is_freed_before_its_context(engine, monkeypatch):
-    """The error remembers the frames that hold TensorRT's objects, and TensorRT frees memory of the context in them."""
-    import tensorrt
-    from pycuda import driver
-
-    def full(size):
-        raise driver.Error("cuMemAlloc failed: out of memory")
-
-    gone = []
-    monkeypatch.setattr(driver, "mem_alloc", full)
-    monkeypatch.setattr(driver._Context, "detach", lambda self: gone.append("context"))
-    monkeypatch.setattr(tensorrt._Engine, "__del__", lambda self: gone.append("engine"), raising=False)
-    with pytest.raises(BoardLacks) as caught:
-        open_session("tensorrt8", engine)
-    assert (gone, caught.type) == (["engine", "context"], BoardLacks)
-
-
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_any_other_failure_gives_the_context_back_too(error, engine, monkeypatch):
-    import tensorrt
-    from pycuda import driver
-
-    def fail(self, plan):
-        raise error()
-
-    gone = []
-    monkeypatch.setattr(tensorrt.Runtime, "deserialize_cuda_engine", fail)
-    monkeypatch.setattr(driver._Context, "detach", lambda self: gone.append("context"))
-    with pytest.raises(error):
-        open_session("tensorrt8", engine)
-    assert gone == ["context"]
-
-
-def test_each_session_is_told_its_own_errors(engine, monkeypatch):
-    """TensorRT tells all errors of a process to the logger that it was given first."""
-    import tensorrt
-
-    with open_session("tensorrt8", engine):
-        monkeypatch.setattr(tensorrt, "_TAG", 213)
-        with pytest.raises(BadInput, match="cannot load the engine: Version tag does not match"):
-            open_session("tensorrt8", engine)
-        monkeypatch.setattr(tensorrt.Runtime, "deserialize_cuda_engine", lambda self, plan: None)
-        with pytest.raises(BadInput, match="cannot load the engine: no message"):
-            open_session("tensorrt8", engine)
-
-
-class Kernel:
-    """Stands in for the compiled kernel: ``Preprocess`` on the simulated device memory."""
-
-    def __init__(self, preprocess):
-        self.preprocess = preprocess
-
-    def __call__(self, source, target, width, height, *values, **launch):
-        pixels = (ctypes.c_uint8 * (int(width) * int(height) * 3)).from_address(int(source))
-        made, _ = self.preprocess(np.frombuffer(pixels, np.uint8).reshape(height, width, 3), "nchw_float")
-        ctypes.memmove(int(target), made.ctypes.data, made.nbytes)
-
-
-def test_images_of_all_sizes_are_uploaded_through_one_buffer(engine, images, monkeypatch):
-    """It is allocated within the time that the image's preprocessing takes."""
-    from pycuda import driver
-
-    monkeypatch.setattr(trt, "compile_kernel", lambda: Kernel(engine.preprocess))
-    mem_alloc, sizes = driver.mem_alloc, []
-    large = images[0]
-    with open_runner(engine.path, "tensorrt8") as runner:
-        assert runner.session.describe()["preprocess"] == "device"
-        monkeypatch.setattr(driver, "mem_alloc", lambda size: sizes.append(size) or mem_alloc(size))
-        for image in (large[:40, :60], large, large[:, :90], large[:300], large):
-            tensor, _ = runner.session.prepare(image, engine.preprocess)
-            assert tensor is trt.ON_DEVICE
-            found = {name: values.copy() for name, values in runner.session.infer({"image": tensor}).items()}
-            expected = runner.session.infer({"image": engine.preprocess(image)[0]})
-            np.testing.assert_array_equal(found["boxes"], expected["boxes"])
-        assert sizes == [large.nbytes]
-
-
-def test_a_kernel_that_cannot_run_leaves_the_images_to_the_host(engine, images, monkeypatch):
-    from pycuda import driver
-
-    def refuse(*arguments, **launch):
-        raise driver.Error("cuLaunchKernel failed: too many resources requested for launch")
-
-    monkeypatch.setattr(trt, "compile_kernel", lambda: refuse)
-    with open_runner(engine.path, "tensorrt8") as runner:
-        about = runner.session.describe()
-        assert about["preprocess"] == "host"
-        assert any("on the host: the kernel cannot be made or run (cuLaunchKernel" in note for note in about["notes"])
-        assert len(runner(images[0])[0].boxes) > 10
-
-
-def test_a_gpu_without_room_is_one_sentence(engine, monkeypatch):
-    from pycuda import driver
-
-    def full(size):
-        raise driver.Error("cuMemAlloc failed: out of memory")
-
-    monkeypatch.setattr(driver, "mem_alloc", full)
-    with pytest.raises(BoardLacks, match="the GPU cannot run it: cuMemAlloc failed: out of memory"):
-        open_session("tensorrt8", engine)
-
-
-def test_an_input_of_another_size_is_refused(engine):
-    with open_session("tensorrt8", engine) as session, pytest.raises(BadInput, match="the engine takes an input"):
-        session.infer({"image": np.zeros((1, 3, 32, 32), np.float32)})
-
-
-@pytest.mark.parametrize("runtime", ["tensorrt10", "tensorrt11"])
-def test_a_session_of_another_tensorrt_is_refused(runtime, engine):
-    with pytest.raises(BadConfig, match=f"runtime {runtime} is not for TensorRT 8.2.1.8.*--runtime tensorrt8"):
-        open_session(runtime, engine)
-
-
-def test_an_onnx_file_is_not_an_engine(onnx_float):
-    with pytest.raises(ArtifactError, match=r"runtime tensorrt8 loads engine.*edgekit build"):
-        open_session("tensorrt8", onnx_float)
-
-
-def test_an_engine_from_elsewhere_never_reaches_tensorrt(engine, copy_of, monkeypatch):
-    import tensorrt
-
-    monkeypatch.setattr(tensorrt, "Runtime", None)  # calling it would be another error
-    with pytest.raises(BoardLacks, match=r"compute capability 7.2, this machine has 6.2"):
-        open_session("tensorrt8", changed(engine, copy_of, sm=72))
-
-
-def test_nms_in_the_engine_gives_what_nms_on_the_host_gives(onnx_float, copy_of, tmp_path, images):
-    postprocess = {"nms": "classwise", "score_threshold": 0.05, "iou_threshold": 0.5, "top_k": 50}
-    source = copy_of(onnx_float, postprocess=postprocess)
-    engine = build_engine(source, tmp_path / "engine", {"precision": "fp32", "nms": "graph"})
-    assert engine.manifest["engine"]["nms"] == "plugin"
-    assert engine.manifest["postprocess"] == dict(postprocess, nms="none")
-    with open_runner(source.path) as host, open_runner(engine.path, "tensorrt8") as graph:
-        assert graph.session.describe()["nms"] == "plugin"
-        expected, found = host(images[0])[0], graph(images[0])[0]
-    assert len(expected.scores) == len(found.scores) > 5
-    np.testing.assert_allclose(np.sort(found.scores), np.sort(expected.scores), atol=1e-6)
-    np.testing.assert_allclose(found.boxes[0], expected.boxes[0], atol=1e-3)
-
-
-def test_inmslayer_is_not_for_8_2(onnx_float, copy_of, tmp_path):
-    source = copy_of(onnx_float, postprocess={"nms": "classwise"})
-    with pytest.raises(BadConfig, match="has no INMSLayer"):
-        build_engine(source, tmp_path / "engine", {"nms": "layer"})
-
-
-def test_soft_nms_stays_on_the_host(onnx_float, copy_of, tmp_path):
-    source = copy_of(onnx_float, postprocess={"nms": "soft"})
-    with pytest.raises(BadConfig, match="TensorRT has no soft NMS"):
-        build_engine(source, tmp_path / "engine", {"nms": "graph"})
-
-
-def test_selected_boxes_become_the_contract():
-    found = trt.spread(np.ones((2, 4)), np.array([0.9, 0.5]), np.array([2, 0]), 3)
-    assert found["boxes"].shape == (1, 2, 4)
-    np.testing.assert_allclose(found["scores"][0], [[0, 0, 0.9], [0.5, 0, 0]])
-
-
-@pytest.mark.parametrize(
-    ("integrated", "sm", "slow"), [(1, (6, 2), True), (1, (5, 3), True), (1, (7, 2), False), (0, (6, 1), False)]
-)
-def test_pinned_memory_that_the_cpu_does_not_cache_is_read_once(integrated, sm, slow, engine, copy_of, monkeypatch):
-    """Post-processing reads the outputs many times. On a GPU with memory of its own they may stay where they are."""
-    from pycuda import driver
-
-    monkeypatch.setattr(driver.Device, "compute_capability", lambda self: sm)
-    monkeypatch.setattr(driver.Device, "get_attribute", lambda self, name: integrated)
-    with open_session("tensorrt8", changed(engine, copy_of, sm=10 * sm[0] + sm[1])) as session:
-        found = session.infer({"image": np.zeros((1, 3, 64, 96), np.float32)})
-        for name in ("boxes", "scores"):
-            assert np.shares_memory(found[name], session._run.outputs[name].host) is not slow
-        assert (session.describe()["device_memory_bytes"] is None) == bool(integrated)
-
-
-def test_sessions_of_a_process_share_one_context(engine, images, monkeypatch):
-    """Kernels of two contexts take turns on the GPU, so that streams of ``bench --offline`` would never overlap."""
-    from pycuda import driver
-
-    calls = []
-    make = driver.Device.make_context
-    monkeypatch.setattr(driver.Device, "make_context", lambda self: calls.append("make") or make(self))
-    monkeypatch.setattr(driver._Context, "detach", lambda self: calls.append("detach"))
-    first, second = open_runner(engine.path, "tensorrt8"), open_runner(engine.path, "tensorrt8")
-    assert first.session._cuda._primary is second.session._cuda._primary
-    first.close()
-    assert len(second(images[0])[0].boxes) > 10
-    assert calls == ["make"]
-    second.close()
-    second.close()
-    assert calls == ["make", "detach"]
-    with open_session("tensorrt8", engine):
-        assert calls == ["make", "detach", "make"]
-
-
-def test_the_last_thread_gives_back_a_context_that_another_made(monkeypatch):
-    """pycuda forgets it silently unless it is current there."""
-    from pycuda import driver
-
-    depth = Counter()
-    monkeypatch.setattr(driver._Context, "push", lambda self: depth.update({get_ident(): 1}))
-    monkeypatch.setattr(driver._Context, "pop", lambda self: depth.update({get_ident(): -1}))
-    left = []
-    monkeypatch.setattr(driver._Context, "detach", lambda self: left.append(depth[get_ident()]))
-    cuda = Cuda()
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(cuda.close).result()
-    assert left == [1]
-
-
-def test_a_device_that_is_not_there():
-    with pytest.raises(BoardLacks, match="no usable CUDA device 3"):
-        Cuda(3)

@@ -15,7 +15,8 @@ from edgekit.runtime.errors import BadInput
 from edgekit.runtime.runner import open_runner
 from edgekit.runtime.sessions import open_session, trt
 
-SIMULATOR = Path(__file__).parents[1] / "twin" / "simulator"
+from .simulated import SIMULATOR, loaded
+
 VERSION = "10.3.0"  # what the module says; the plans that it writes say 10.3.0.26
 HEADER = b"ftrt" + struct.pack("<I", 0) + bytes(16) + bytes([10, 3, 0, 26])
 MOST = 40  # detections that NMS in the simulated engine may select
@@ -122,7 +123,7 @@ def newer(monkeypatch):
         monkeypatch.setattr(trt, "load_tensorrt", lambda: module)
 
     yield install
-    for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt", "pycuda")]:
+    for name in loaded():
         del sys.modules[name]
 
 
