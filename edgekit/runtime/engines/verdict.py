@@ -5,6 +5,7 @@ for this very machine, in a folder that nobody else can write to, is handed to T
 """
 
 import os
+import re
 import stat
 
 from ..artifact import file_sha256
@@ -98,9 +99,10 @@ def _same_version(header, module):
     """Does a plan's version agree with ``tensorrt.__version__`` in the parts that both have?
 
     A header has four numbers, or two by its tag; the module has three in 8.6 and 10.0 to 10.7 (10.3.0 for a plan of
-    10.3.0.30), else four.
+    10.3.0.30), else four, and sometimes letters behind them (10.0.0b6).
     """
-    pairs = list(zip(header.split("."), module.split(".")))  # noqa: B905 - Python 3.6
+    numbers = re.split(r"[^\d.]", module)[0].strip(".")
+    pairs = list(zip(header.split("."), numbers.split(".")))  # noqa: B905 - Python 3.6
     return len(pairs) >= 2 and all(one == other for one, other in pairs)
 
 
