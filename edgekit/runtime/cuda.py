@@ -4,6 +4,7 @@ Everything that EdgeKit uses of pycuda is named here and in ``sessions/trt.py``;
 """
 
 import importlib
+import threading
 
 from .errors import BoardLacks, MissingDependency
 
@@ -22,10 +23,18 @@ def load_pycuda(name="pycuda.driver"):
         raise MissingDependency("{} ({}). {}".format(what, error, INSTALL)) from error
 
 
-class Cuda(object):
-    """A device and a context of its own. ``with cuda:`` makes it current, as often and as deeply as one likes.
+# (driver, device number) -> [the context, how many have it]
+_CONTEXTS = {}  # type: dict[tuple, list]
+_LOCK = threading.Lock()
 
-    Several may live in one process. Raises MissingDependency without pycuda, BoardLacks without a usable device.
+
+class Cuda(object):
+    """A device and the process's context on it. ``with cuda:`` makes it current, as often and as deeply as one likes,
+    in any thread.
+
+    Several may live in one process, and share the context: kernels of one run side by side, those of two by turns.
+    integrated: the GPU has no memory but the machine's, as a Jetson's
+    Raises MissingDependency without pycuda, BoardLacks without a usable device.
     """
 
     def __init__(self, ordinal=0):
@@ -35,15 +44,31 @@ class Cuda(object):
             device = self.driver.Device(ordinal)
             self.name = device.name()
             self.sm = device_sm(device)
-            self._primary = device.make_context()
+            self.integrated = bool(device.get_attribute(self.driver.device_attribute.INTEGRATED))
+            self._place = self.driver, ordinal
+            self._primary = self._share(device)
         except self.driver.Error as error:
             raise BoardLacks("no usable CUDA device {} on this machine: {}".format(ordinal, error)) from error
-        self._primary.pop()
+
+    def _share(self, device):
+        with _LOCK:
+            if self._place not in _CONTEXTS:
+                primary = device.make_context()
+                primary.pop()
+                _CONTEXTS[self._place] = [primary, 0]
+            entry = _CONTEXTS[self._place]
+            entry[1] += 1
+            return entry[0]
 
     @property
     def version(self):
         """CUDA's version as text, "10.2"."""
         return ".".join(str(part) for part in self.driver.get_version()[:2])
+
+    @property
+    def slow_pinned(self):
+        """Is pinned memory not cached for the CPU? So it is on integrated GPUs below 7.2 (CUDA for Tegra, NVIDIA)."""
+        return self.integrated and self.sm < 72
 
     def facts(self):
         """{"device", "sm", "cuda"}: what an engine is bound to, but for TensorRT and L4T."""
@@ -55,10 +80,17 @@ class Cuda(object):
             return self.driver.mem_get_info()[0] // 2**20
 
     def close(self):
-        """Give the context back; nothing made in it may be used afterwards."""
-        if self._primary is not None:
-            self._primary.detach()
-            self._primary = None
+        """Nothing made through it may be used afterwards; the last that shares the context gives it back."""
+        if self._primary is None:
+            return
+        with _LOCK:
+            entry = _CONTEXTS[self._place]
+            entry[1] -= 1
+            if not entry[1]:
+                del _CONTEXTS[self._place]
+                self._primary.push()  # pycuda gives back a context that another thread made only while it is current
+                self._primary.detach()
+        self._primary = None
 
     def __enter__(self):
         self._primary.push()

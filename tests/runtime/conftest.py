@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from edgekit.conversion.export import ExportOptions, export_onnx
 from edgekit.models.zoo import build
 from edgekit.paths import share
 from edgekit.runtime.artifact import new_artifact, read_artifact
+from edgekit.runtime.engines import build_engine
 from edgekit.runtime.images import read_image
 from edgekit.runtime.preprocess import Preprocess
+
+from .simulated import SIMULATOR, loaded
 
 CLASSES = ["car", "bus", "van"]
 PREPROCESS = Preprocess((96, 64), mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395))
@@ -130,3 +134,30 @@ def int8(onnx, images, tmp_path_factory):
             op_types_to_quantize=["Conv"],
         )
     return read_artifact(path)
+
+
+@pytest.fixture
+def simulator(monkeypatch, tmp_path):
+    """The simulated TensorRT and pycuda, here and in the child that builds."""
+    monkeypatch.setenv("PYTHONPATH", str(SIMULATOR))
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(SIMULATOR))
+    for name in loaded():
+        monkeypatch.delitem(sys.modules, name)
+    yield
+    for name in loaded():
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def engine(onnx_float, tmp_path_factory):
+    """One FP16 engine, built by the simulator in a child process."""
+    folder = tmp_path_factory.mktemp("engine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SIMULATOR))
+        patch.setenv("EDGEKIT_CACHE", str(folder / "cache"))
+        steps = []
+        made = build_engine(onnx_float, folder / "engine", {"board": "twin"}, lambda *step: steps.append(step))
+    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert list((folder / "cache" / "timing").iterdir())
+    return made

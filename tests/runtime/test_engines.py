@@ -1,13 +1,13 @@
-"""Building, checking and running engines, with the twin's simulated TensorRT 8.2 and pycuda: logic, never speed."""
+"""Building and checking engines, with the twin's simulated TensorRT 8.2 and pycuda: logic, never speed."""
 
-import json
+import hashlib
 import os
+import re
 import struct
-import sys
+import types
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 from edgekit.runtime.artifact import read_artifact
@@ -18,38 +18,11 @@ from edgekit.runtime.engines.plan import read_plan_header
 from edgekit.runtime.engines.verdict import check_engine, check_place
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks, ChildDied, MissingDependency
 from edgekit.runtime.runner import open_runner
-from edgekit.runtime.sessions import open_session
-from edgekit.runtime.sessions.trt import spread
+from tests.twin.sysroot import make_sysroot
 
-SIMULATOR = Path(__file__).parents[1] / "twin" / "simulator"
-HERE = {"tensorrt": "8.2.1.8", "cuda": "10.2", "sm": 62, "device": "EdgeKit TX2 twin (simulated)", "l4t": None}
+from .simulated import HERE, SIMULATOR, changed
 
-
-@pytest.fixture(autouse=True)
-def _simulated(monkeypatch, tmp_path):
-    """The simulator, here and in the child that builds."""
-    monkeypatch.setenv("PYTHONPATH", str(SIMULATOR))
-    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.syspath_prepend(str(SIMULATOR))
-    for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt", "pycuda")]:
-        monkeypatch.delitem(sys.modules, name)
-    yield
-    for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt", "pycuda")]:
-        del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
-def engine(onnx_float, tmp_path_factory):
-    """One FP16 engine, built by the simulator in a child process."""
-    folder = tmp_path_factory.mktemp("engine")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SIMULATOR))
-        patch.setenv("EDGEKIT_CACHE", str(folder / "cache"))
-        steps = []
-        made = build_engine(onnx_float, folder / "engine", {"board": "twin"}, lambda *step: steps.append(step))
-    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert list((folder / "cache" / "timing").iterdir())
-    return made
+pytestmark = pytest.mark.usefixtures("simulator")
 
 
 # -- building ---------------------------------------------------------------------------------------------------------
@@ -109,6 +82,23 @@ def test_too_little_memory_is_told_before_any_work(onnx_float, tmp_path, monkeyp
         build_engine(onnx_float, tmp_path / "engine")
 
 
+def test_on_a_jetson_neither_zram_nor_swap_holds_the_gpus_part(tmp_path, monkeypatch):
+    """All of JetPack's swap is zram; a file on disk is swap, but the GPU's buffers do not go there."""
+    root = make_sysroot(tmp_path / "root")
+    monkeypatch.setenv("EDGEKIT_SYSROOT", str(root))
+    swaps = (root / "proc/swaps").read_text()
+    options = BuildOptions(workspace_mb=1024)
+    (root / "proc/meminfo").write_text("MemAvailable: 1536000 kB\nSwapTotal: 4019568 kB\nSwapFree: 4019568 kB\n")
+    assert building.memory_free_mb() == {"available": 1500, "swap": 0}
+    with pytest.raises(BoardLacks, match=r"2000 MiB, of which 1024 MiB are for the GPU .* 1500 MiB and 0 MiB of swap"):
+        building.check_memory(2000, options)
+    (root / "proc/swaps").write_text(swaps + "/swapfile                               file\t2097152\t1048576\t-2\n")
+    assert building.memory_free_mb() == {"available": 1500, "swap": 1024}
+    building.check_memory(2000, options)
+    with pytest.raises(BoardLacks, match=r"of which 1600 MiB are for the GPU"):
+        building.check_memory(2000, BuildOptions(workspace_mb=1600))
+
+
 def test_signal_9_is_explained(onnx_float, tmp_path, monkeypatch):
     monkeypatch.setattr(building, "CHILD", "killed:die")
     (tmp_path / "killed.py").write_text("import os\ndef die(**request):\n    os.kill(os.getpid(), 9)\n")
@@ -129,6 +119,18 @@ def test_without_pycuda_the_message_says_how_to_build_it(onnx_float, tmp_path, m
     monkeypatch.delenv("PYTHONPATH")
     with pytest.raises(MissingDependency, match=r"pycuda.*pip install pycuda"):
         build_engine(onnx_float, tmp_path / "engine")
+
+
+def test_inmslayer_is_not_for_8_2(onnx_float, copy_of, tmp_path):
+    source = copy_of(onnx_float, postprocess={"nms": "classwise"})
+    with pytest.raises(BadConfig, match="has no INMSLayer"):
+        build_engine(source, tmp_path / "engine", {"nms": "layer"})
+
+
+def test_soft_nms_stays_on_the_host(onnx_float, copy_of, tmp_path):
+    source = copy_of(onnx_float, postprocess={"nms": "soft"})
+    with pytest.raises(BadConfig, match="TensorRT has no soft NMS"):
+        build_engine(source, tmp_path / "engine", {"nms": "graph"})
 
 
 VERSIONS = [("8.0.1.6", "tensorrt8"), ("8.4.1", "tensorrt8"), ("8.5.2.2", "tensorrt10"), ("10.3.0", "tensorrt10")]
@@ -219,6 +221,42 @@ def test_int8_of_a_float_file_has_a_calibrator_or_made_up_ranges(with_images, ca
     assert bool(ranges) != with_images
 
 
+@pytest.mark.parametrize(("precision", "flags"), [("fp32", []), ("fp16", ["FP16", "OBEY_PRECISION_CONSTRAINTS"])])
+def test_fp32_layers_never_multiply_in_tf32(precision, flags, onnx_float, monkeypatch):
+    """TensorRT allows it by default, and the manifest would call such an engine FP32."""
+    import tensorrt
+
+    from edgekit.runtime.engines.tensorrt8 import Tensorrt8
+
+    configs, create = [], tensorrt.Builder.create_builder_config
+    monkeypatch.setattr(
+        tensorrt.Builder, "create_builder_config", lambda self: configs.append(create(self)) or configs[-1]
+    )
+    options = BuildOptions(precision=precision)
+    job = building.Job(onnx_float.file("model.onnx"), options, onnx_float.manifest, b"", None, lambda step: None)
+    _, _, about = Tensorrt8(tensorrt).build(job)
+    assert create(None).flags == ["TF32"]
+    assert configs[0].flags == about["flags"] == flags
+    assert about["tf32"] is False
+
+
+@pytest.mark.parametrize("refuse", [lambda content: None, lambda content: types.SimpleNamespace(serialize=bytes)])
+def test_a_timing_cache_that_tensorrt_refuses_is_begun_anew(refuse, onnx_float, monkeypatch):
+    """A damaged one makes no cache at all, one of another GPU is not taken."""
+    import tensorrt
+
+    from edgekit.runtime.engines.tensorrt8 import Tensorrt8
+
+    create = tensorrt._Config.create_timing_cache
+    monkeypatch.setattr(
+        tensorrt._Config, "create_timing_cache", lambda self, old: refuse(old) if old else create(self, old)
+    )
+    options = BuildOptions(precision="fp32")
+    job = building.Job(onnx_float.file("model.onnx"), options, onnx_float.manifest, b"?", None, lambda step: None)
+    _, timing, _ = Tensorrt8(tensorrt).build(job)
+    assert timing == b"simulated timing cache"
+
+
 def test_each_board_has_its_own_timing_cache():
     facts = dict(HERE, tensorrt="8.2.1.8")
     first = caches.timing_cache_file(BuildOptions(), facts)
@@ -284,10 +322,6 @@ def test_a_mismatch_is_one_sentence_with_both_sides_and_the_cure(key, value, wor
     assert "\n" not in str(caught.value)
 
 
-def changed(engine, copy_of, **changes):
-    return copy_of(engine, engine={**engine.manifest["engine"], **changes})
-
-
 def test_another_plans_sidecar_is_refused(engine, copy_of):
     with pytest.raises(ArtifactError, match="the manifest belongs to another engine"):
         check_engine(changed(engine, copy_of, plan_sha256="0" * 64), HERE)
@@ -318,6 +352,27 @@ def test_a_header_that_contradicts_the_sidecar_is_refused(engine, copy_of):
         check_engine(changed(engine, copy_of, tensorrt="8.4.1"), HERE)
 
 
+@pytest.mark.parametrize(
+    ("module", "fits"),
+    [
+        *((same, True) for same in ("10.3.0", "10.3.0.26", "10.3.0b6", "10.3.0.post1")),
+        *((other, False) for other in ("10.3.1", "10.3.0.30", "10", "unknown")),
+    ],
+)
+def test_a_plan_and_the_module_agree_in_the_parts_that_both_name(module, fits, engine, copy_of):
+    """On JetPack 6 the module is 10.3.0, and the plans that it writes say 10.3.0.26."""
+    plan = b"ftrt" + struct.pack("<I", 0) + bytes(16) + bytes([10, 3, 0, 26])
+    digest = hashlib.sha256(plan).hexdigest()
+    about = dict(engine.manifest["engine"], tensorrt=module, plan_sha256=digest)
+    about["plan"] = {"layout": "ftrt", "version": "10.3.0.26"}
+    artifact = copy_of(engine, {"model.plan": plan}, engine=about)
+    if fits:
+        check_engine(artifact, dict(HERE, tensorrt=module))
+        return
+    with pytest.raises(ArtifactError, match=f"bytes say TensorRT 10.3.0.26, the manifest says {re.escape(module)}"):
+        check_engine(artifact, dict(HERE, tensorrt=module))
+
+
 def test_an_engine_of_another_onnx_file_is_refused(engine, tmp_path):
     (tmp_path / "new.onnx").write_bytes(b"trained longer")
     with pytest.raises(ArtifactError, match=r"built from ONNX .*new.onnx is"):
@@ -340,107 +395,3 @@ def test_a_sticky_folder_above_is_safe(tmp_path):
     os.chmod(tmp_path, 0o1777)
     check_place(tmp_path / "file")
     os.chmod(tmp_path, 0o755)
-
-
-# -- running ----------------------------------------------------------------------------------------------------------
-def test_it_sees_the_boxes_that_onnx_runtime_sees(engine, onnx_float, images):
-    with open_runner(onnx_float.path) as reference, open_runner(engine.path, "tensorrt8") as runner:
-        for image in images[:2]:
-            expected, found = reference(image)[0], runner(image)[0]
-            assert len(found.boxes) > 10
-            np.testing.assert_allclose(found.scores, expected.scores, atol=2e-3)
-        runner.check(images[0])
-
-
-def test_spans_come_from_events_and_add_up_to_the_inference(engine, images):
-    with open_runner(engine.path, "tensorrt8") as runner:
-        _, timing = runner(images[0])
-        spans = runner.session.spans
-        assert sorted(spans) == ["compute", "device_to_host", "host_to_device"]
-        assert all(seconds >= 0 for seconds in spans.values())
-        assert list(timing.spans) == ["preprocess", "host_to_device", "inference", "device_to_host", "postprocess"]
-        assert spans["compute"] <= timing.spans["inference"] * 1.01
-
-
-def test_what_the_session_says_of_itself(engine, monkeypatch):
-    with open_session("tensorrt8", engine) as session:
-        about = session.describe()
-    assert about["version"] == "8.2.1.8"
-    assert about["precision"] == "fp16"
-    assert about["device"] == HERE["device"]
-    assert about["cuda_graph"] is False
-    assert about["preprocess"] == "host"
-    assert any("no CUDA graph: no CUDA driver library" in note for note in about["notes"])
-    json.dumps(about)
-
-
-def test_a_gpu_without_room_is_one_sentence(engine, monkeypatch):
-    from pycuda import driver
-
-    def full(size):
-        raise driver.Error("cuMemAlloc failed: out of memory")
-
-    monkeypatch.setattr(driver, "mem_alloc", full)
-    with pytest.raises(BoardLacks, match="the GPU cannot run it: cuMemAlloc failed: out of memory"):
-        open_session("tensorrt8", engine)
-
-
-def test_an_input_of_another_size_is_refused(engine):
-    with open_session("tensorrt8", engine) as session, pytest.raises(BadInput, match="the engine takes an input"):
-        session.infer({"image": np.zeros((1, 3, 32, 32), np.float32)})
-
-
-@pytest.mark.parametrize("runtime", ["tensorrt10", "tensorrt11"])
-def test_a_session_of_another_tensorrt_is_refused(runtime, engine):
-    with pytest.raises(BadConfig, match=f"runtime {runtime} is not for TensorRT 8.2.1.8.*--runtime tensorrt8"):
-        open_session(runtime, engine)
-
-
-def test_an_onnx_file_is_not_an_engine(onnx_float):
-    with pytest.raises(ArtifactError, match=r"runtime tensorrt8 loads engine.*edgekit build"):
-        open_session("tensorrt8", onnx_float)
-
-
-def test_an_engine_from_elsewhere_never_reaches_tensorrt(engine, copy_of, monkeypatch):
-    import tensorrt
-
-    monkeypatch.setattr(tensorrt, "Runtime", None)  # calling it would be another error
-    with pytest.raises(BoardLacks, match=r"compute capability 7.2, this machine has 6.2"):
-        open_session("tensorrt8", changed(engine, copy_of, sm=72))
-
-
-def test_nms_in_the_engine_gives_what_nms_on_the_host_gives(onnx_float, copy_of, tmp_path, images):
-    postprocess = {"nms": "classwise", "score_threshold": 0.05, "iou_threshold": 0.5, "top_k": 50}
-    source = copy_of(onnx_float, postprocess=postprocess)
-    engine = build_engine(source, tmp_path / "engine", {"precision": "fp32", "nms": "graph"})
-    assert engine.manifest["engine"]["nms"] == "plugin"
-    assert engine.manifest["postprocess"] == dict(postprocess, nms="none")
-    with open_runner(source.path) as host, open_runner(engine.path, "tensorrt8") as graph:
-        assert graph.session.describe()["nms"] == "plugin"
-        expected, found = host(images[0])[0], graph(images[0])[0]
-    assert len(expected.scores) == len(found.scores) > 5
-    np.testing.assert_allclose(np.sort(found.scores), np.sort(expected.scores), atol=1e-6)
-    np.testing.assert_allclose(found.boxes[0], expected.boxes[0], atol=1e-3)
-
-
-def test_inmslayer_is_not_for_8_2(onnx_float, copy_of, tmp_path):
-    source = copy_of(onnx_float, postprocess={"nms": "classwise"})
-    with pytest.raises(BadConfig, match="has no INMSLayer"):
-        build_engine(source, tmp_path / "engine", {"nms": "layer"})
-
-
-def test_soft_nms_stays_on_the_host(onnx_float, copy_of, tmp_path):
-    source = copy_of(onnx_float, postprocess={"nms": "soft"})
-    with pytest.raises(BadConfig, match="TensorRT has no soft NMS"):
-        build_engine(source, tmp_path / "engine", {"nms": "graph"})
-
-
-def test_selected_boxes_become_the_contract():
-    found = spread(np.ones((2, 4)), np.array([0.9, 0.5]), np.array([2, 0]), 3)
-    assert found["boxes"].shape == (1, 2, 4)
-    np.testing.assert_allclose(found["scores"][0], [[0, 0, 0.9], [0.5, 0, 0]])
-
-
-def test_a_device_that_is_not_there():
-    with pytest.raises(BoardLacks, match="no usable CUDA device 3"):
-        Cuda(3)

@@ -1,4 +1,6 @@
+import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx as onnx_library
@@ -6,6 +8,7 @@ import pytest
 
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, MissingDependency
 from edgekit.runtime.sessions import open_session
+from edgekit.runtime.sessions.cuda_ort import CudaOrtSession
 
 ON_ONNX = ("onnxruntime", "openvino")
 
@@ -212,3 +215,16 @@ def test_int8_really_is(runtime, int8, onnx, images):
     if runtime == "openvino":  # it tells by layer
         assert about["layers"].get("f32", 0) < sum(about["layers"].values()) / 4
         assert about["float_type"] == "f32"
+
+
+TF32 = [("1.31.1", ("CUDAExecutionProvider", {"use_tf32": "0"})), ("1.17.3", "CUDAExecutionProvider")]
+
+
+@pytest.mark.parametrize(("version", "wanted"), TF32)
+def test_fp32_on_an_nvidia_gpu_is_never_tf32(version, wanted, monkeypatch):
+    """The option is refused before 1.18, and cuDNN's graphs do not heed it; the variable is heeded by all."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    ort = SimpleNamespace(__version__=version, get_available_providers=lambda: ["CUDAExecutionProvider"])
+    session = object.__new__(CudaOrtSession)
+    assert session._providers(ort) == [wanted, "CPUExecutionProvider"]
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"

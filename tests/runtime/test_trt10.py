@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from edgekit.runtime.artifact import new_artifact, read_artifact
+from edgekit.runtime.engines.tensorrt10 import Tensorrt10
 from edgekit.runtime.errors import BadInput
 from edgekit.runtime.runner import open_runner
 from edgekit.runtime.sessions import open_session, trt
 
-SIMULATOR = Path(__file__).parents[1] / "twin" / "simulator"
-VERSION = "10.3.0.26"
+from .simulated import SIMULATOR, loaded
+
+VERSION = "10.3.0"  # what the module says; the plans that it writes say 10.3.0.26
 HEADER = b"ftrt" + struct.pack("<I", 0) + bytes(16) + bytes([10, 3, 0, 26])
 MOST = 40  # detections that NMS in the simulated engine may select
 
@@ -52,6 +54,9 @@ class Engine:
 
     def get_tensor_dtype(self, name):
         return getattr(self.simulator.DataType, self._end(name)["dtype"])
+
+    def get_tensor_location(self, name):
+        return "DEVICE"
 
     def get_tensor_mode(self, name):
         return "INPUT" if self._end(name)["input"] else "OUTPUT"
@@ -111,14 +116,14 @@ def newer(monkeypatch):
             __version__=VERSION,
             ILogger=simulator.ILogger,
             Runtime=Runtime,
+            TensorLocation=types.SimpleNamespace(HOST="HOST", DEVICE="DEVICE"),
             TensorIOMode=types.SimpleNamespace(INPUT="INPUT"),
             init_libnvinfer_plugins=simulator.init_libnvinfer_plugins,
-            nptype=simulator.nptype,
         )
         monkeypatch.setattr(trt, "load_tensorrt", lambda: module)
 
     yield install
-    for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt", "pycuda")]:
+    for name in loaded():
         del sys.modules[name]
 
 
@@ -137,7 +142,7 @@ def engine(onnx_float, tmp_path):
             "l4t": None,
             "builder": "tensorrt10",
             "nms": "host",
-            "plan": {"layout": "ftrt", "version": VERSION},
+            "plan": {"layout": "ftrt", "version": "10.3.0.26"},
             "onnx_sha256": "0" * 64,
             "plan_sha256": hashlib.sha256(plan).hexdigest(),
         }
@@ -174,5 +179,44 @@ def test_an_engine_that_tensorrt_refuses_is_one_sentence(engine, newer):
     newer()
     module = trt.load_tensorrt()
     module.Runtime.deserialize_cuda_engine = lambda self, plan: None
-    with pytest.raises(BadInput, match=r"TensorRT 10\.3\.0\.26 cannot load the engine: no message"):
+    with pytest.raises(BadInput, match=r"TensorRT 10\.3\.0 cannot load the engine: no message"):
         open_session("tensorrt10", engine)
+
+
+def test_a_type_that_numpy_has_not_is_one_sentence(engine, newer, monkeypatch):
+    newer()
+    monkeypatch.setattr(Engine, "get_tensor_dtype", lambda self, name: types.SimpleNamespace(name="BF16"))
+    with pytest.raises(BadInput, match=r"the engine's image is of type BF16; a session takes BOOL, FLOAT, HALF"):
+        open_session("tensorrt10", engine)
+
+
+def test_an_output_without_an_upper_bound_is_refused(engine, newer, monkeypatch):
+    newer(suppressed=True)
+    monkeypatch.setattr(Context, "get_max_output_size", lambda self, name: -1)
+    with pytest.raises(BadInput, match=r"the engine's detection_boxes has no upper bound .*--nms host"):
+        open_session("tensorrt10", engine)
+
+
+def test_a_tensor_of_the_host_gets_no_address_of_the_device(engine, newer, monkeypatch):
+    newer()
+    monkeypatch.setattr(Engine, "get_tensor_location", lambda self, name: "HOST" if name == "scores" else "DEVICE")
+    with pytest.raises(BadInput, match="the engine's scores is a tensor of the host"):
+        open_session("tensorrt10", engine)
+
+
+@pytest.mark.parametrize(("version", "flags"), [("8.6.1", 1), ("9.3.0.1", 1), ("10.3.0", 0), ("10.16.1.11", 0)])
+def test_explicit_batch_is_asked_for_where_it_is_a_choice(version, flags, newer):
+    newer()
+    import tensorrt as simulator
+
+    kinds = simulator.NetworkDefinitionCreationFlag
+    module = types.SimpleNamespace(__version__=version, ILogger=simulator.ILogger, NetworkDefinitionCreationFlag=kinds)
+    given = []
+    builder = types.SimpleNamespace(create_network=given.append)
+    Tensorrt10(module)._create_network(builder)
+    assert given == [flags << int(kinds.EXPLICIT_BATCH)]
+
+
+def test_every_type_has_the_size_that_tensorrt_gives_it():
+    sizes = {"FLOAT": 4, "HALF": 2, "INT8": 1, "INT32": 4, "INT64": 8, "BOOL": 1, "UINT8": 1}
+    assert {kind: np.dtype(name).itemsize for kind, name in trt.DTYPES.items()} == sizes

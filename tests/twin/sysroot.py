@@ -29,6 +29,10 @@ _ZONES += (("Tboard_tegra", 32000), ("Tdiode_tegra", 34250), ("PMIC-Die", 100000
 _MEMINFO = (
     "MemTotal: 8039156 kB\nMemFree: 5800000 kB\nMemAvailable: 6500000 kB\nSwapTotal: 4019568 kB\nSwapFree: 4019568 kB\n"
 )
+# JetPack's: half of the memory, a part for each core, and all of it zram
+_SWAPS = "Filename\t\t\t\tType\t\tSize\tUsed\tPriority\n" + "".join(
+    f"/dev/zram{core}                              partition\t669928\t0\t5\n" for core in range(6)
+)
 
 
 def make_sysroot(root: Path, kind: str = "tx2") -> Path:
@@ -39,6 +43,7 @@ def make_sysroot(root: Path, kind: str = "tx2") -> Path:
         "proc/device-tree/compatible": "".join(entry + "\0" for entry in compatible),
         "proc/device-tree/nvidia,dtsfilename": dts + "\0",
         "proc/meminfo": _MEMINFO,
+        "proc/swaps": _SWAPS,
         "etc/nv_tegra_release": release + "\n",
         "usr/local/cuda/version.txt": "CUDA Version 10.2.300\n",
         "usr/src/tensorrt/bin/trtexec": "",

@@ -159,18 +159,25 @@ def check_ability(options, facts):
 def memory_needed_mb(onnx, options):
     """A careful estimate of the memory that a build takes, in MiB; on a Jetson the GPU's part is the same memory."""
     weights = os.path.getsize(onnx) / 2.0**20
-    shared = options.workspace_mb if l4t() is not None else 0
-    return int(LIBRARIES_MB + WEIGHT_COPIES * weights + shared)
+    return int(LIBRARIES_MB + WEIGHT_COPIES * weights + gpu_share_mb(options))
+
+
+def gpu_share_mb(options):
+    """What of it the GPU's buffers take from the machine's memory, in MiB. They cannot be swapped."""
+    return options.workspace_mb if l4t() is not None else 0
 
 
 def check_memory(needed, options):
-    """Raise BoardLacks when less is free than a build is expected to take. Swap counts: a build may be slow."""
-    free = memory_free_mb()
-    if not options.memory_check or free is None or free["available"] + free["swap"] >= needed:
+    """Raise BoardLacks when less is free than a build is expected to take. The CPU's part may be swapped."""
+    free, gpu = memory_free_mb(), gpu_share_mb(options)
+    if not options.memory_check or free is None:
+        return
+    if free["available"] + free["swap"] >= needed and free["available"] >= gpu:
         return
     raise BoardLacks(
-        "an engine build needs about {} MiB; free are {} MiB and {} MiB of swap. {}".format(
-            needed, free["available"], free["swap"], _LESS_MEMORY
+        "an engine build needs about {} MiB, of which {} MiB are for the GPU and cannot be swapped; free are {} MiB "
+        "and {} MiB of swap on disk (zram makes no room). {}".format(
+            needed, gpu, free["available"], free["swap"], _LESS_MEMORY
         )
     )
 
@@ -179,10 +186,10 @@ def memory_free_mb():
     """{"available", "swap"} in MiB, or None where the kernel does not tell."""
     from ..onboard import identity
 
-    found = dict(re.findall(r"^(MemAvailable|SwapFree):\s+(\d+) kB", identity.read_text("proc/meminfo"), re.MULTILINE))
-    if "MemAvailable" not in found:
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", identity.read_text("proc/meminfo"), re.MULTILINE)
+    if found is None:
         return None
-    return {"available": int(found["MemAvailable"]) // 1024, "swap": int(found.get("SwapFree", 0)) // 1024}
+    return {"available": int(found.group(1)) // 1024, "swap": (identity.disk_swap() or {"free": 0})["free"] // 2**20}
 
 
 def l4t():
@@ -244,7 +251,7 @@ def build_here(source, target, options, progress):
     notes = list(caches.write_cache(place, timing)) + calibration.notes
     about.update(facts, builder=builder.name, precision=options.precision, notes=notes, calibration=calibration.key)
     about["device_number"] = options.device
-    return dict(about, workspace_mb=options.workspace_mb, warnings=builder.logger.warnings[:20])
+    return dict(about, workspace_mb=options.workspace_mb, warnings=builder.messages.warnings[:20])
 
 
 class _Steps(object):

@@ -11,10 +11,21 @@ WEIGHTED = ("CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED", "MATRIX_MULTIPLY"
 _MOST_MESSAGES = 5
 
 
-def make_logger(trt):
-    """An ILogger that keeps errors in ``errors`` and warnings in ``warnings``, for the message that a user gets."""
+# ILogger class -> the one of this process, which is never freed
+_LOGGERS = {}  # type: dict[object, object]
 
-    class Messages(trt.ILogger):  # type: ignore[name-defined]
+
+def make_logger(trt):
+    """The process's ILogger, made on first use: it keeps errors in ``errors`` and warnings in ``warnings``.
+
+    TensorRT holds a pointer to the logger that it was given first for as long as any of its objects lives, and tells
+    everything to that one (NVIDIA/TensorRT#1475): a logger of each session's own would hear another's errors, or be
+    freed under TensorRT's hands.
+    """
+    if trt.ILogger in _LOGGERS:
+        return _LOGGERS[trt.ILogger]
+
+    class Logger(trt.ILogger):  # type: ignore[name-defined]
         def __init__(self):
             trt.ILogger.__init__(self)
             self.errors, self.warnings = [], []
@@ -25,16 +36,32 @@ def make_logger(trt):
             elif severity == trt.ILogger.WARNING:
                 self.warnings.append(str(msg))
 
-        def told(self):
-            """The last errors in one line, "no message" without any."""
-            return " | ".join(" ".join(text.split()) for text in self.errors[-_MOST_MESSAGES:]) or "no message"
-
-    return Messages()
+    return _LOGGERS.setdefault(trt.ILogger, Logger())
 
 
-def parse(trt, network, logger, path):
+class Messages(object):
+    """What TensorRT has told since this was made, for the message that a user gets; ``logger``: for TensorRT's calls.
+
+    Of sessions that work at the same time each hears the others as well: TensorRT does not say whose a message is.
+    """
+
+    def __init__(self, trt):
+        self.logger = make_logger(trt)
+        self._errors, self._warnings = len(self.logger.errors), len(self.logger.warnings)
+
+    @property
+    def warnings(self):
+        return self.logger.warnings[self._warnings :]
+
+    def told(self):
+        """The last errors in one line, "no message" without any."""
+        last = self.logger.errors[self._errors :][-_MOST_MESSAGES:]
+        return " | ".join(" ".join(text.split()) for text in last) or "no message"
+
+
+def parse(trt, network, messages, path):
     """Read an ONNX file into the network. BadInput quotes TensorRT's parser, with the number of the node at fault."""
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, messages.logger)
     with open(str(path), "rb") as handle:
         content = handle.read()
     if parser.parse(content):
@@ -45,7 +72,7 @@ def parse(trt, network, logger, path):
         found.append("node {}: {}".format(fault.node(), " ".join(fault.desc().split())))
     raise BadInput(
         "{}: TensorRT {} cannot read it: {}. Which layer that is: edgekit lint MODEL --board BOARD".format(
-            path, trt.__version__, "; ".join(found) or logger.told()
+            path, trt.__version__, "; ".join(found) or messages.told()
         )
     )
 

@@ -12,9 +12,9 @@ class Tensorrt10(Tensorrt8):
     suppressions = ("plugin", "layer")  # type: tuple[str, ...]
 
     def _create_network(self, builder):
-        """Explicit batch is the only kind from 10.0 on, where its flag is deprecated; 8.x still asks for it."""
+        """Explicit batch is the only kind from 10.0 on, where its flag is deprecated; 8 and 9 still ask for it."""
         flag = 1 << int(self.trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
-        return builder.create_network(flag if self.trt.__version__.startswith("8.") else 0)
+        return builder.create_network(flag if int(self.trt.__version__.split(".")[0]) < 10 else 0)
 
     def _append_nms(self, network, job):
         if job.options.nms == "layer":

@@ -19,10 +19,11 @@ class Tensorrt8(object):
 
     def __init__(self, trt):
         self.trt = trt
-        self.logger = graph.make_logger(trt)
+        self.messages = graph.Messages(trt)
+        self.logger = self.messages.logger
 
     def build(self, job):
-        """-> (plan, timing cache, {"flags", "pins", "inputs", "outputs", "nms"}).
+        """-> (plan, timing cache, {"flags", "tf32", "pins", "inputs", "outputs", "nms"}).
 
         Raises BadInput when the parser refuses the file, BadConfig for an option, ChildDied when no engine comes out.
         """
@@ -30,23 +31,27 @@ class Tensorrt8(object):
         trt.init_libnvinfer_plugins(self.logger, "")
         builder = trt.Builder(self.logger)
         network = self._create_network(builder)
-        graph.parse(trt, network, self.logger, job.onnx)
+        graph.parse(trt, network, self.messages, job.onnx)
         graph.check_static(network, job.onnx)
         job.step("parsed")
         suppression = self._append_nms(network, job)
         config = builder.create_builder_config()
+        # on by default, and from Ampere on FP32 layers then multiply with 10 bits, as FP16 does: no FP32 that is pinned
+        config.clear_flag(trt.BuilderFlag.TF32)
         self._limit_workspace(config, job.options)
         flags, pins = self._choose_precision(network, config, job)
         timing = config.create_timing_cache(job.timing)
-        if not config.set_timing_cache(timing, False):  # of another board or version: begin anew
+        # damaged, or of another board or version: begin anew
+        if timing is None or not config.set_timing_cache(timing, False):
             timing = config.create_timing_cache(b"")
             config.set_timing_cache(timing, False)
         inputs, outputs = graph.ends(network)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise ChildDied("{}: TensorRT {} built no engine: {}".format(job.onnx, trt.__version__, self.logger.told()))
+            why = self.messages.told()
+            raise ChildDied("{}: TensorRT {} built no engine: {}".format(job.onnx, trt.__version__, why))
         kept = config.get_timing_cache()
-        about = {"flags": flags, "pins": pins, "inputs": inputs, "outputs": outputs, "nms": suppression}
+        about = {"flags": flags, "tf32": False, "pins": pins, "inputs": inputs, "outputs": outputs, "nms": suppression}
         return bytes(plan), bytes(kept.serialize()) if kept is not None else b"", about
 
     def _create_network(self, builder):

@@ -5,6 +5,7 @@ for this very machine, in a folder that nobody else can write to, is handed to T
 """
 
 import os
+import re
 import stat
 
 from ..artifact import file_sha256
@@ -86,12 +87,23 @@ def _check_header(path, about):
             )
         )
     version = found.get("version")
-    if version is not None and not (str(about["tensorrt"]) + ".").startswith(version + "."):
+    if version is not None and not _same_version(version, str(about["tensorrt"])):
         raise ArtifactError(
             "{}: its first bytes say TensorRT {}, the manifest says {}, so it is not loaded. Build it here: {}".format(
                 path, version, about["tensorrt"], _cure(about)
             )
         )
+
+
+def _same_version(header, module):
+    """Does a plan's version agree with ``tensorrt.__version__`` in the parts that both have?
+
+    A header has four numbers, or two by its tag; the module has three in 8.6 and 10.0 to 10.7 (10.3.0 for a plan of
+    10.3.0.30), else four, and sometimes letters behind them (10.0.0b6).
+    """
+    numbers = re.split(r"[^\d.]", module)[0].strip(".")
+    pairs = list(zip(header.split("."), numbers.split(".")))  # noqa: B905 - Python 3.6
+    return len(pairs) >= 2 and all(one == other for one, other in pairs)
 
 
 def _header(header):

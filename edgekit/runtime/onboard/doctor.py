@@ -195,11 +195,11 @@ def _memory(facts, home):
     found = identity.resources(home)
     free, swap = found["memory_available_bytes"], found["swap_total_bytes"]
     if free is None or swap is None:
-        yield _check("memory", NOT_MEASURED, "/proc/meminfo does not tell it")
+        yield _check("memory", NOT_MEASURED, "/proc/meminfo or /proc/swaps does not tell it")
         return
     enough = free + swap >= LEAST_MEMORY
     mend = "" if enough else "add swap: sudo fallocate -l 4G /swap && sudo mkswap /swap && sudo swapon /swap"
-    text = "{:.0f} MB free, {:.0f} MB swap".format(free / 1e6, swap / 1e6)
+    text = "{:.0f} MB free, {:.0f} MB swap on disk".format(free / 1e6, swap / 1e6)
     yield _check("memory", OK if enough else WARNING, text, mend)
 
 

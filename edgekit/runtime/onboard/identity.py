@@ -108,12 +108,25 @@ def require_board(profile, found):
 
 def resources(home):
     """Room for a build: {"disk_free_bytes", "memory_available_bytes", "swap_total_bytes"}; None is unknown."""
-    memory = read_text("proc/meminfo")
+    memory, swap = read_text("proc/meminfo"), disk_swap()
     return {
         "disk_free_bytes": shutil.disk_usage(home).free,
         "memory_available_bytes": _kilobytes(memory, "MemAvailable"),
-        "swap_total_bytes": _kilobytes(memory, "SwapTotal"),
+        "swap_total_bytes": None if swap is None else swap["total"],
     }
+
+
+def disk_swap():
+    """Swap that makes room, {"total", "free"} in bytes; None where the kernel does not tell.
+
+    zram, which JetPack sets up, does not: it is memory, compressed, and fills what it frees.
+    """
+    lines = read_text("proc/swaps").splitlines()
+    if not lines[0].startswith("Filename"):
+        return None
+    rows = [line.split() for line in lines[1:] if not line.startswith("/dev/zram")]
+    total, used = (sum(int(row[column]) for row in rows) * 1024 for column in (2, 3))
+    return {"total": total, "free": total - used}
 
 
 def _kilobytes(meminfo, name):

@@ -5,13 +5,14 @@
 
 import contextlib
 import os
+import traceback
 from typing import Any
 
 import numpy as np
 
 from ..cuda import Cuda
 from ..engines.build import builder_for, facts_of, load_tensorrt
-from ..engines.network import make_logger
+from ..engines.network import Messages
 from ..engines.verdict import PLAN, check_engine
 from ..errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 from . import INPUT, OUTPUTS, Session, check_names
@@ -20,15 +21,36 @@ from .preprocess_kernel import BLOCK, arguments, compile_kernel, grid
 
 # set to 0: launch kernels one by one; prepare images on the host
 GRAPH_SWITCH, KERNEL_SWITCH = "EDGEKIT_CUDA_GRAPH", "EDGEKIT_CUDA_PREPROCESS"
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: what others do on the context's default stream is not waited for
 ON_DEVICE = object()  # stands for an input that lies on the device already
 SUPPRESSED = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 
 
-class Port(object):
-    """An input or output: name, shape (-1 where the data decide), dtype, and its memory here and on the device."""
+# DataType of TensorRT -> numpy; its own ``nptype`` fails up to 8.5 with numpy 1.24 on (NVIDIA/TensorRT#2567)
+DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
+}
 
-    def __init__(self, driver, name, shape, dtype, nbytes=None):
-        self.name, self.shape, self.dtype = name, tuple(int(n) for n in shape), np.dtype(dtype)
+
+class Port(object):
+    """An input or output: name, shape (-1 where the data decide), dtype, and its memory here and on the device.
+
+    kind: the name of its DataType, as TensorRT calls it. Raises BadInput for one that numpy has not.
+    """
+
+    def __init__(self, driver, name, shape, kind, nbytes=None):
+        if kind not in DTYPES:
+            raise BadInput(
+                "the engine's {} is of type {}; a session takes {}. Export the network with float32 ends: edgekit "
+                "export RECIPE".format(name, kind, ", ".join(sorted(DTYPES)))
+            )
+        self.name, self.shape, self.dtype = name, tuple(int(n) for n in shape), np.dtype(DTYPES[kind])
         count = nbytes // self.dtype.itemsize if nbytes is not None else int(np.prod(self.shape, dtype=np.int64))
         self.host = driver.pagelocked_empty(max(1, count), self.dtype)
         self.device = driver.mem_alloc(max(1, count) * self.dtype.itemsize)
@@ -45,18 +67,18 @@ class Port(object):
         return self.host[: int(np.prod(shape, dtype=np.int64))].reshape(shape)
 
 
-def load_plan(trt, logger, plan):
+def load_plan(trt, messages, plan):
     """(runtime, engine, execution context) of a plan's bytes, each of which needs the one before it to stay alive.
 
     Raises BadInput when TensorRT cannot load the engine, or has no memory to run it.
     """
-    runtime = trt.Runtime(logger)
+    runtime = trt.Runtime(messages.logger)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise BadInput("TensorRT {} cannot load the engine: {}".format(trt.__version__, logger.told()))
+        raise BadInput("TensorRT {} cannot load the engine: {}".format(trt.__version__, messages.told()))
     context = engine.create_execution_context()
     if context is None:
-        raise BadInput("TensorRT {} has no memory to run the engine: {}".format(trt.__version__, logger.told()))
+        raise BadInput("TensorRT {} has no memory to run the engine: {}".format(trt.__version__, messages.told()))
     return runtime, engine, context
 
 
@@ -69,7 +91,7 @@ class Execution(object):
     name = ""
     context: Any = None
 
-    def __init__(self, trt, logger, plan, driver):
+    def __init__(self, trt, messages, plan, driver):
         self.inputs, self.outputs = {}, {}  # type: dict[str, Port], dict[str, Port]
 
     def start(self, stream):
@@ -98,13 +120,13 @@ class TensorrtSession(Session):
             self._check_version(trt)
             check_engine(artifact, self._facts)
             with self._cuda:
-                self._load(trt)
-        except EdgeKitError:
-            self.close()
-            raise
+                self._load_or_free(trt)
         except self._cuda.driver.Error as error:
             self.close()
             raise BoardLacks("{}: the GPU cannot run it: {}".format(artifact.path, error)) from error
+        except BaseException:
+            self.close()
+            raise
 
     def _check_version(self, trt):
         wanted = builder_for(trt.__version__)
@@ -115,23 +137,33 @@ class TensorrtSession(Session):
                 )
             )
 
+    def _load_or_free(self, trt):
+        """``_load``; when it fails, the frames that the error remembers give back what they hold of the context."""
+        try:
+            self._load(trt)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)
+            raise
+
     def _load(self, trt):
         """With the context current; its objects must not outlive it."""
         driver = self._cuda.driver
         free = driver.mem_get_info()[0]
-        self._logger = make_logger(trt)
-        trt.init_libnvinfer_plugins(self._logger, "")
+        self._messages = Messages(trt)
+        trt.init_libnvinfer_plugins(self._messages.logger, "")
         with open(self.artifact.file(PLAN), "rb") as handle:
-            self._run = self.execution(trt, self._logger, handle.read(), driver)
+            self._run = self.execution(trt, self._messages, handle.read(), driver)
         path = self.artifact.path
         outputs = list(self._run.outputs)
         check_names(path, list(self._run.inputs), OUTPUTS if set(outputs) == set(SUPPRESSED) else outputs)
         self._input = self._run.inputs[INPUT]
-        self._stream = driver.Stream()
+        self._stream = driver.Stream(NON_BLOCKING)
         self._events = [driver.Event() for _ in range(4)]
         self._capture()
-        self._kernel, self._raw = self._make_kernel(), None
-        self._taken = max(0, free - driver.mem_get_info()[0])
+        self._raw = None
+        self._kernel = self._make_kernel()
+        # on a Jetson that is the whole machine's memory, which every program and the page cache change as well
+        self._taken = None if self._cuda.integrated else max(0, free - driver.mem_get_info()[0])
 
     # -- once, when it opens -----------------------------------------------------------------------------------------
     def _capture(self):
@@ -143,7 +175,7 @@ class TensorrtSession(Session):
             return
         try:
             if not self._run.start(self._stream.handle):
-                raise NoGraph("the first run failed: " + self._logger.told())
+                raise NoGraph("the first run failed: " + self._messages.told())
             self._stream.synchronize()
             self._graph = capture(self._stream.handle, lambda: self._run.start(self._stream.handle))
         except NoGraph as error:
@@ -156,16 +188,16 @@ class TensorrtSession(Session):
             return None
         try:
             kernel = compile_kernel()
+            worst = self._disagreement(kernel)
         except EdgeKitError as error:
-            self._notes.append("images are prepared on the host: {}".format(error))
-            return None
+            why = str(error)
         except self._cuda.driver.Error as error:
-            self._notes.append("images are prepared on the host: nvcc failed ({})".format(" ".join(str(error).split())))
-            return None
-        worst = self._disagreement(kernel)
-        if worst <= 1.01:
-            return kernel
-        self._notes.append("images are prepared on the host: the kernel differs by {:.2f} levels".format(worst))
+            why = "the kernel cannot be made or run ({})".format(" ".join(str(error).split()))
+        else:
+            if worst <= 1.01:
+                return kernel
+            why = "the kernel differs by {:.2f} levels".format(worst)
+        self._notes.append("images are prepared on the host: {}".format(why))
         return None
 
     def _disagreement(self, kernel):
@@ -174,7 +206,7 @@ class TensorrtSession(Session):
         width, height = preprocess.size
         image = np.random.RandomState(5).randint(0, 256, (2 * height // 3 + 1, 3 * width // 2 + 1, 3)).astype(np.uint8)
         expected, _ = preprocess(image, self.layout)
-        self._raw, self._kernel = None, kernel
+        self._kernel = kernel
         self._on_device(image, preprocess)
         self._cuda.driver.memcpy_dtoh_async(self._input.host, self._input.device, self._stream)
         self._stream.synchronize()
@@ -199,14 +231,16 @@ class TensorrtSession(Session):
 
     def _on_device(self, image, preprocess):
         driver = self._cuda.driver
-        if self._raw is None or self._raw.shape != image.shape:
-            self._raw = Port(driver, "raw", image.shape, np.uint8)
-        np.copyto(self._raw.array(), image)
+        if self._raw is None or self._raw.host.nbytes < image.nbytes:  # it only grows: this is timed with the image
+            self._raw = None
+            self._raw = Port(driver, "raw", (image.nbytes,), "UINT8")
+        raw = self._raw.host[: image.nbytes]
+        np.copyto(raw.reshape(image.shape), image)
         output = "uint8" if self.layout == "nhwc_uint8" else self._input.dtype.name
         values, where = arguments(preprocess, image.shape[1], image.shape[0], output)
         start, copied, done = self._events[:3]
         start.record(self._stream)
-        driver.memcpy_htod_async(self._raw.device, self._raw.host, self._stream)
+        driver.memcpy_htod_async(self._raw.device, raw, self._stream)
         copied.record(self._stream)
         self._kernel(
             self._raw.device, self._input.device, *values, block=BLOCK, grid=grid(preprocess), stream=self._stream
@@ -242,7 +276,7 @@ class TensorrtSession(Session):
         if self._graph is not None:
             self._graph.launch()
         elif not self._run.start(self._stream.handle):
-            raise BadInput("{}: TensorRT could not run it: {}".format(self.artifact.path, self._logger.told()))
+            raise BadInput("{}: TensorRT could not run it: {}".format(self.artifact.path, self._messages.told()))
         events[2].record(self._stream)
         for port in self._run.outputs.values():
             driver.memcpy_dtoh_async(port.host, port.device, self._stream)
@@ -252,7 +286,9 @@ class TensorrtSession(Session):
     def _contract(self):
         ports = self._run.outputs
         if "boxes" in ports:
-            return {name: ports[name].array().astype(np.float32, copy=False) for name in OUTPUTS}
+            # post-processing reads them many times, which must not be from memory that the CPU does not cache
+            copy = self._cuda.slow_pinned
+            return {name: ports[name].array().astype(np.float32, copy=copy) for name in OUTPUTS}
         count = int(ports["num_detections"].array().ravel()[0])
         boxes, scores, labels = (ports[name].array(count).reshape((-1,) + tail)[:count] for name, tail in _SELECTED)
         return spread(boxes, scores, labels, len(self.artifact.classes))
@@ -264,6 +300,7 @@ class TensorrtSession(Session):
             "library": "tensorrt",
             "version": self._facts["tensorrt"],
             "precision": self.artifact.manifest["precision"],
+            "tf32": about.get("tf32"),  # engines from before it was cleared do not say
             "cuda": self._facts["cuda"],
             "device": self._facts["device"],
             "nms": about.get("nms", "host"),

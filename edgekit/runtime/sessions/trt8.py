@@ -8,13 +8,13 @@ class BindingsExecution(Execution):
 
     name = "tensorrt8"
 
-    def __init__(self, trt, logger, plan, driver):
-        runtime, engine, context = load_plan(trt, logger, plan)
-        super(BindingsExecution, self).__init__(trt, logger, plan, driver)
+    def __init__(self, trt, messages, plan, driver):
+        runtime, engine, context = load_plan(trt, messages, plan)
+        super(BindingsExecution, self).__init__(trt, messages, plan, driver)
         self._addresses = []  # type: list[int]
         for i in range(engine.num_bindings):
             name = engine.get_binding_name(i)
-            port = Port(driver, name, engine.get_binding_shape(i), trt.nptype(engine.get_binding_dtype(i)))
+            port = Port(driver, name, engine.get_binding_shape(i), engine.get_binding_dtype(i).name)
             (self.inputs if engine.binding_is_input(i) else self.outputs)[name] = port
             self._addresses.append(port.address)
         # the context needs the engine, the engine the runtime

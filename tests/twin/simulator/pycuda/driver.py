@@ -35,6 +35,10 @@ class _Context:
         pass
 
 
+class device_attribute:
+    INTEGRATED = 18
+
+
 class Device:
     def __init__(self, number):
         if number != 0:
@@ -45,6 +49,9 @@ class Device:
 
     def compute_capability(self):
         return (6, 2)
+
+    def get_attribute(self, attribute):
+        return {device_attribute.INTEGRATED: 1}[attribute]
 
     def make_context(self):
         return _Context()
@@ -86,6 +93,9 @@ def memcpy_dtoh_async(target, source, stream=None):
 
 class Stream:
     handle = 1
+
+    def __init__(self, flags=0):
+        pass
 
     def synchronize(self):
         pass

@@ -81,10 +81,6 @@ _LAYERS.update({"Shape": "SHAPE", "Constant": "CONSTANT"})
 _NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.int32, "BOOL": np.bool_}
 
 
-def nptype(dtype):
-    return _NUMPY[dtype.name]
-
-
 class ILogger:
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
@@ -95,6 +91,15 @@ class ILogger:
 class Logger(ILogger):
     def log(self, severity, msg):
         pass
+
+
+_LOGGER = []
+
+
+def _one_logger(logger):
+    """The first logger of a process is told everything, whatever is given later."""
+    _LOGGER[:] = _LOGGER or [logger]
+    return _LOGGER[0]
 
 
 class IInt8EntropyCalibrator2:
@@ -265,10 +270,13 @@ class _Bytes:
 
 class _Config:
     def __init__(self):
-        self.max_workspace_size, self.int8_calibrator, self.flags, self._cache = 16 << 20, None, [], None
+        self.max_workspace_size, self.int8_calibrator, self.flags, self._cache = 16 << 20, None, ["TF32"], None
 
     def set_flag(self, flag):
         self.flags.append(flag.name)
+
+    def clear_flag(self, flag):
+        self.flags.remove(flag.name)
 
     def create_timing_cache(self, content):
         return _Bytes(content or b"simulated timing cache")
@@ -286,7 +294,7 @@ class Builder:
     platform_has_fast_int8 = False
 
     def __init__(self, logger):
-        self._logger = logger
+        self._logger = _one_logger(logger)
 
     def create_network(self, flags=0):
         if not flags & 1 << int(NetworkDefinitionCreationFlag.EXPLICIT_BATCH):
@@ -313,7 +321,7 @@ def _binding(tensor, is_input):
 # -- running ----------------------------------------------------------------------------------------------------------
 class Runtime:
     def __init__(self, logger):
-        self._logger = logger
+        self._logger = _one_logger(logger)
 
     def deserialize_cuda_engine(self, plan):
         magic, _, tag, mark, size = _HEAD.unpack_from(plan)
