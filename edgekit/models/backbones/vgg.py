@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
-import torch
 from torch import Tensor, nn
+
+from ..blocks import L2Norm
 
 # Configuration D: width and number of 3x3 convolutions of conv1 to conv5.
 GROUPS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-
-
-class L2Norm(nn.Module):
-    """Every pixel's channels at length ``scale``, learnt per channel (ParseNet, Liu et al. 2015, eq. 1 and 2)."""
-
-    def __init__(self, channels: int, scale: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full((1, channels, 1, 1), scale))
-        self.root = sqrt(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # A mean, because opset 13's ReduceSum takes its axes as an int64 tensor.
-        length = (x * x).mean(dim=1, keepdim=True).sqrt() * self.root
-        return self.weight * (x / (length + 1e-10))
 
 
 def conv_relu(cin: int, cout: int, kernel: int, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
