@@ -168,6 +168,31 @@ def test_negative_anchor_filtering() -> None:
     assert terms["odm_class"].item() == pytest.approx((2 + 1) * LN3 / 2, rel=1e-5)  # 3 and 4 positive, 2 negative
 
 
+class TwoSteps(Detector):
+    theta, steps = 0.99, 2
+
+
+def test_responses_of_refinedet_are_of_anchors_that_pass_the_filter() -> None:
+    """Decode and labels pass over an anchor with a background of over theta; so does the weight of distillation."""
+    scores = torch.zeros(1, 5, 2)
+    scores[0, [0, 3], 0] = math.log(0.995 / 0.005)
+    scores[0, 2, 0] = math.log(0.98 / 0.02)
+    found = TASKS["refine"].responses(refine_maps(scores), TwoSteps())
+    assert found is not None
+    torch.testing.assert_close(found.foreground, torch.tensor([[0, 2 / 3, 2 / 3, 0, 2 / 3]]))
+
+
+def test_distilled_boxes_do_not_move_the_first_step() -> None:
+    """The refined anchors are not differentiated through, in distillation as in the criterion."""
+    maps = refine_maps()
+    found = TASKS["refine"].responses(maps, TwoSteps())
+    assert found is not None
+    torch.testing.assert_close(found.boxes[0, 3], TARGET.boxes[0, 0], atol=1e-4, rtol=1e-4)  # and yet they are refined
+    found.boxes.sum().backward()
+    assert maps.arm_boxes.grad is None
+    assert maps.odm_boxes.grad is not None
+
+
 # -- ThunderNet -------------------------------------------------------------------------------------------------------
 def test_rows_that_are_no_objects_are_no_regions() -> None:
     batch = batch_of([(0, 0, 10, 10, 0)], [(0, 0, 5, 5, 1), (0, 0, 10, 10, -2)])

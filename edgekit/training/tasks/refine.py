@@ -61,11 +61,18 @@ def of_no_label(confidence: Tensor, batch: BoxBatch) -> Tensor | None:
 
 
 def without_easy_negatives(matches: Matches, arm_scores: Tensor, theta: float) -> Matches:
-    """Negative anchor filtering (RefineDet++, section III-B): an anchor that the first step takes for background with
-    more than ``theta`` is neither positive nor negative in the second. arm_scores: logits [N, A, 2], background first.
+    """Negative anchor filtering (RefineDet++, section III-B): an easy negative is neither positive nor negative in the
+    second step.
     """
-    easy = arm_scores.detach().float().softmax(-1)[..., 0] > theta
-    return matches._replace(label=torch.where(easy, -1, matches.label))
+    return matches._replace(label=torch.where(easy_negatives(arm_scores, theta), -1, matches.label))
+
+
+def easy_negatives(arm_scores: Tensor, theta: float) -> Tensor:
+    """Anchors that the first step takes for background with more than ``theta`` [N, A].
+
+    arm_scores: logits [N, A, 2], background first
+    """
+    return arm_scores.detach().float().softmax(-1)[..., 0] > theta
 
 
 class RefineTask(Task):
@@ -78,6 +85,11 @@ class RefineTask(Task):
         return RefineCriterion(section, weights, model.theta, model.steps)  # type: ignore[arg-type]
 
     def responses(self, maps: RefineMaps, model: Detector) -> Responses | None:
-        """The second step's, on the anchors as this network refined them."""
-        starts = second_anchors(maps, model.steps)  # type: ignore[arg-type]
-        return anchor_responses(AnchorMaps(maps.odm_boxes, maps.odm_scores, starts, maps.features), "softmax")
+        """The second step's, on the anchors as this network refined them, which are not differentiated through.
+
+        Anchors that the first step filters have no foreground: their second step is never taught, and never read.
+        """
+        starts = second_anchors(maps, model.steps).detach()  # type: ignore[arg-type]
+        found = anchor_responses(AnchorMaps(maps.odm_boxes, maps.odm_scores, starts, maps.features), "softmax")
+        easy = easy_negatives(maps.arm_scores, model.theta)  # type: ignore[arg-type]
+        return found._replace(foreground=found.foreground.masked_fill(easy, 0))
