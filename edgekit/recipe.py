@@ -116,7 +116,8 @@ class AugmentSection(Section):
     policy: "centernet" has scale, shift and crop, and colour jitter; "ssd" has its own distortion, expansion and crop
     crop: train on crops of this size (width, height) with the objects as large as in the full input. The network is
         fully convolutional, so half the pixels cost half the time and change nothing that it is asked to learn.
-    min_visible: a box that a crop leaves with less of its area is ignored; near 1 where cut objects are not labelled
+    min_visible: a box that a crop or mosaic leaves with less of its area is ignored; near 1 where cut objects have no
+        labels
     max_expand: ssd's canvas is up to so many times as wide and high; gray_mix, mosaic: see Lightweight SSD, 3.4
     """
 
