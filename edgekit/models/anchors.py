@@ -84,3 +84,11 @@ def refine(location: Tensor, anchors: Tensor, variances: Sequence[float] = VARIA
     offsets = location * location.new_tensor(variances)
     centre = anchors[..., :2] + offsets[..., :2] * anchors[..., 2:]
     return torch.cat([centre, anchors[..., 2:] * offsets[..., 2:].exp()], dim=-1)
+
+
+def in_float32(x: Tensor) -> Tensor:
+    """``x`` in float32: places in an image have more digits than bfloat16 or float16 hold.
+
+    Itself where it is that already, since a cast to its own type would be in the exported graph.
+    """
+    return x if x.dtype == torch.float32 else x.float()
