@@ -82,10 +82,26 @@ def test_an_object_whose_centre_is_outside_the_crop_is_dropped():
         assert (found.xyxy[:, 2:] > found.xyxy[:, :2]).all()
 
 
-def test_an_image_without_boxes_is_never_cropped():
-    image, found = constrained_crop(marked((0, 0, 4, 4)), boxes(), np.random.default_rng(0))
-    assert image.shape == (64, 96, 3)
-    assert len(found.xyxy) == 0
+def test_an_ignored_box_stays_wherever_the_crop_touches_it():
+    """A crowd over the right two thirds, and one object at the left: the crowd's centre is often left out."""
+    crowd = boxes((0, 20, 30, 50), (32, 0, 96, 64))._replace(ignore=np.array([False, True]))
+    outside = 0
+    for seed in range(200):
+        image, found = constrained_crop(marked((32, 0, 96, 64)), crowd, np.random.default_rng(seed))
+        assert not found.ignore.all()  # the object is what the crop was accepted for
+        assert found.ignore.any() == image.any()
+        for box in found.xyxy[found.ignore]:
+            assert box.tolist() == white_box(image)
+            outside += box[2] - box[0] < 32
+    assert outside > 20
+
+
+@pytest.mark.parametrize("crowd", [boxes(), boxes((0, 0, 96, 64))._replace(ignore=np.array([True]))])
+def test_an_image_without_objects_is_never_cropped(crowd):
+    for seed in range(20):
+        image, found = constrained_crop(marked((0, 0, 4, 4)), crowd, np.random.default_rng(seed))
+        assert image.shape == (64, 96, 3)
+        np.testing.assert_array_equal(found.xyxy, crowd.xyxy)
 
 
 def test_distortion_can_be_switched_off_and_changes_no_shape():
