@@ -32,7 +32,7 @@ from .compiling import compile_network
 from .depthwise import quicken
 from .module import DetectorModule
 from .qat import calibration_images
-from .resume import RESUME, Start, WholeFiles, begin
+from .resume import RESUME, STAMP, Start, WholeFiles, begin, stamp
 from .tasks import task_of
 from .transfer import start_from
 from .watch import DataWait, MetricsTable, Report, without_remarks
@@ -67,8 +67,9 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
         count = recipe.quantization_aware.images
         module.rounding.watch(model, calibration_images(data.train.sets, data.preprocess, count, module._normalise))
     with without_remarks(), one_cv2_thread():
-        start = begin(work, recipe, devices * nodes, resume, writer=_writes())
-        publish = Publish(recipe, data, {"train": train.digest(), **parents}, out)
+        parents = {"train": train.digest(), **parents}
+        start = begin(work, recipe, devices * nodes, resume, _writes(), parents, out)
+        publish = Publish(recipe, data, start.parents, out)
         callbacks = [publish, DataWait(), *([Report(progress)] if progress else [])]
         trainer = _trainer(recipe, work, start, callbacks, devices, nodes)
         with _interruptible(trainer):
@@ -247,7 +248,7 @@ def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
 
 
 class Publish(Callback):
-    """Writes the averaged weights as a checkpoint artifact at every validation."""
+    """Writes the averaged weights as a checkpoint artifact at every validation, and into a resume file whose it is."""
 
     def __init__(self, recipe: Recipe, data: DetectionData, parents: Mapping[str, str], out: Path) -> None:
         self.recipe, self.data, self.parents, self.out = recipe, data, dict(parents), out
@@ -256,6 +257,11 @@ class Publish(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, DetectorModule)
         self._write(trainer, module)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[STAMP] = stamp(self.recipe, trainer.world_size, self.parents)
 
     def finish(self, trainer: lightning.Trainer, module: DetectorModule) -> None:
         """Publish the last weights, with metrics of their own, unless the last epoch was validated."""

@@ -23,7 +23,6 @@ from .distillation import Distillation
 from .ema import WeightAverage
 from .optimizer import optimizer_of
 from .qat import Rounding
-from .resume import STAMP, stamp
 from .tasks import task_of
 
 
@@ -97,9 +96,6 @@ class DetectorModule(lightning.LightningModule):
     def on_fit_start(self) -> None:
         for teacher in self._teacher:
             teacher.to(self.device)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[STAMP] = stamp(self.recipe, self.trainer.world_size)
 
     def training_step(self, batch: tuple[Tensor, Any], index: int) -> Tensor:
         image, targets = batch
