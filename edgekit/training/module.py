@@ -109,7 +109,7 @@ class DetectorModule(lightning.LightningModule):
             with torch.no_grad():
                 teacher = self._teacher[0](image)
             with torch.autocast(self.device.type, enabled=False):
-                extra = self.distillation(maps, teacher)
+                extra = self.distillation(maps, teacher, self._share)
             loss = loss + extra.pop("loss")
             terms |= extra
         terms["loss"] = loss

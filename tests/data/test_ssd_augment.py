@@ -171,7 +171,9 @@ def test_a_mosaic_is_resized_as_in_validation(interpolation, values):
     """Columns of 0 and 240 at half the size; nearest takes every second one."""
     image = np.zeros((128, 192, 3), np.uint8)
     image[:, :96:2], image[:, 97::2] = 240, 240
-    found, _ = mosaic([(image, boxes())] * 4, Preprocess((96, 64), interpolation=interpolation), np.random.default_rng(0))
+    found, _ = mosaic(
+        [(image, boxes())] * 4, Preprocess((96, 64), interpolation=interpolation), np.random.default_rng(0)
+    )
     assert set(found.flatten()) == values
 
 
