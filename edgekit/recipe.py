@@ -307,6 +307,7 @@ class TrainSection(Section):
     init: a checkpoint artifact or a .safetensors file to start from
     init_classes: class -> the class of ``init`` that it starts from, where their names differ. Classes that are not in
         it start from their namesakes; those without one start anew
+    init_backbone: a checkpoint artifact or a .safetensors file whose backbone to start from, everything else anew
     """
 
     epochs: Count = 60
@@ -327,6 +328,7 @@ class TrainSection(Section):
     validate_every: Count = 5
     init: str | None = None
     init_classes: dict[str, str] | None = None
+    init_backbone: str | None = None
 
 
 class QuantizationAwareSection(Section):
@@ -448,6 +450,8 @@ class Recipe(Section):
             raise ValueError(f"augment.crop {crop[0]}x{crop[1]} is larger than preprocess.size {full[0]}x{full[1]}")
         if (self.teacher is None) != (self.distillation is None):
             raise ValueError("teacher and distillation go together: give both or neither")
+        if self.train.init and self.train.init_backbone:
+            raise ValueError("train.init has a backbone already: train.init_backbone beside it would replace it")
         if self.quantization_aware and self.train.init is None:
             raise ValueError("quantization_aware fine-tunes trained weights: name them in train.init")
         if self.quantization_aware and self.train.compile:

@@ -82,6 +82,15 @@ class Bottleneck(nn.Module):
         return self.relu(self.body(x) + self.shortcut(x))
 
 
+def xavier(module: nn.Module) -> None:
+    """Glorot and Bengio 2010, eq. 16, for all convolutions of a module; their biases are 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 def partial_add(x: Tensor, other: Tensor) -> Tensor:
     """Add only the channels that both maps have; the result is as wide as ``x`` (PRN, Wang et al. 2019, fig. 1)."""
     own, foreign = x.shape[1], other.shape[1]

@@ -27,6 +27,7 @@ from ..progress import Progress
 from ..recipe import Recipe, TeacherSection, load_recipe
 from ..runtime.artifact import Artifact, file_sha256, read_artifact
 from ..runtime.errors import BadConfig, BadInput, ChildDied
+from .backbone import start_backbone
 from .batches import DetectionData, Validation
 from .compiling import compile_network
 from .depthwise import quicken
@@ -108,17 +109,24 @@ def _networks(recipe: Recipe) -> tuple[Detector, Detector | None, dict[str, str]
     task.check(recipe)
     _check_sizes(recipe)
     task.prepare(recipe, model)
-    parents = {}
-    if recipe.train.init:
-        file = weights_file(recipe.resolve(recipe.train.init))
-        notes = start_from(model, recipe, file)
-        for note in notes if _writes() else ():
-            log.warning("%s", note)
-        parents["init"] = file_sha256(file)
+    parents, notes = _begin(model, recipe)
+    for note in notes if _writes() else ():
+        log.warning("%s", note)
     if recipe.teacher is None:
         return model, None, parents
     teacher, parents["teacher"] = _teacher(recipe.teacher, recipe)
     return model, teacher, parents
+
+
+def _begin(model: Detector, recipe: Recipe) -> tuple[dict[str, str], list[str]]:
+    """Load what the recipe starts from into a new network: the hash of its file by role, and what was taken."""
+    if recipe.train.init:
+        file = weights_file(recipe.resolve(recipe.train.init))
+        return {"init": file_sha256(file)}, start_from(model, recipe, file)
+    if recipe.train.init_backbone:
+        file = weights_file(recipe.resolve(recipe.train.init_backbone))
+        return {"backbone": file_sha256(file)}, [start_backbone(model, file)]
+    return {}, []
 
 
 def _check_sizes(recipe: Recipe) -> None:

@@ -27,10 +27,15 @@ STAMP = "edgekit"  # our entry in Lightning's checkpoint
 MAY_CHANGE = (
     *("name", "description", "paper", "data.root", "data.images", "export", "quantize", "evaluation"),
     "postprocess",
-    *("train.epochs", "train.workers", "train.validate_every", "train.init", "teacher"),
+    *("train.epochs", "train.workers", "train.validate_every", "train.init", "train.init_backbone", "teacher"),
 )
 # Role of what a training was made from -> where a recipe names it.
-NAMED_IN = {"train": "data (annotations, list of images, classes)", "init": "train.init", "teacher": "teacher.weights"}
+NAMED_IN = {
+    "train": "data (annotations, list of images, classes)",
+    "init": "train.init",
+    "backbone": "train.init_backbone",
+    "teacher": "teacher.weights",
+}
 PLACES_OF_SOURCES = re.compile(r"data\.sources\.\w+\.(root|images)")
 
 
@@ -72,7 +77,7 @@ def begin(
 
     A new training moves the folder of an earlier one to ``<work>.previous``, so that neither its resume file nor its
     logs are taken for the new one's. writer: whether this process does so; in a distributed training one does.
-    parents: of what this process has read;  out: where it publishes, which may have replaced its own ``train.init``
+    parents: of what this process has read;  out: where it publishes, which may have replaced what it started from
     Raises ArtifactError or BadConfig when there is nothing to resume, or it belongs to another training.
     """
     file = work / RESUME
@@ -85,9 +90,10 @@ def begin(
     content = _read(file)
     then = content.get(STAMP) or {}
     before = then.get("parents", parents)  # files of older versions do not say
-    if recipe.train.init and recipe.resolve(recipe.train.init) == out.resolve() and "init" in before:
-        parents = {**parents, "init": before["init"]}
-    _check_same(file, then, recipe, world, [*_other_parents(before, parents)])
+    starts = {"init": recipe.train.init, "backbone": recipe.train.init_backbone}
+    replaced = [role for role, path in starts.items() if path and recipe.resolve(path) == out.resolve()]
+    kept = {role: before[role] for role in replaced if role in before}
+    _check_same(file, then, recipe, world, [*_other_parents(before, {**parents, **kept})])
     return Start(file, int(content["global_step"]), before)
 
 
