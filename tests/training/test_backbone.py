@@ -148,7 +148,7 @@ def test_one_start_alone() -> None:
 
 # -- VGG-16 without one -----------------------------------------------------------------------------------------------
 def test_vgg_hands_its_input_on() -> None:
-    """PyTorch's own first weights left 0.02 of an image of 150 at conv5_3; maps keep their size with He's."""
+    """Of a photograph's 136, PyTorch's first weights left at most 0.02 at conv5_3; He's keep the size of maps."""
     model = network("refinedet", {})
     body = model.get_submodule("sources")
     image = 58 * torch.randn(1, 3, 96, 96)

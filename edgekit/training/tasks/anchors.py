@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ...models.anchors import AnchorMaps, decode
+from ...models.anchors import AnchorMaps, bounded, decode
 from ...models.detector import Detector
 from ...models.heads.anchor import Activation, foreground
 from ...recipe import AnchorLossSection, Recipe
@@ -72,7 +72,7 @@ def anchor_responses(maps: AnchorMaps, activation: Activation) -> Responses:
     likely = foreground(maps.confidence.float(), activation)
     likely = likely.sum(-1) if activation == "softmax" else likely.amax(-1)
     logits = maps.confidence if activation == "softmax" else maps.confidence[..., 1:]
-    return Responses(logits, activation, decode(maps.location.float(), maps.anchors), likely)
+    return Responses(logits, activation, decode(bounded(maps.location.float()), maps.anchors), likely)
 
 
 def start_from_prior(predictors: nn.ModuleList, outputs: int, activation: Activation, prior: float = PRIOR) -> None:

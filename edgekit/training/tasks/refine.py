@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...models.anchors import AnchorMaps, RefineMaps
+from ...models.anchors import AnchorMaps, RefineMaps, bounded
 from ...models.detector import Detector
 from ...models.heads.refine import second_anchors
 from ...recipe import AnchorLossSection, Recipe
@@ -39,7 +39,7 @@ class RefineCriterion(nn.Module):
         section = self.section
         objects = BoxBatch(batch.boxes, batch.labels.clamp(max=0))
         first = match_anchors(corners(maps.anchors), objects, section.positive, section.negative)
-        starts = second_anchors(maps, self.steps).detach()
+        starts = taught_anchors(maps, self.steps)
         second = match_anchors(corners(starts), batch, section.positive, section.negative)
         second = without_easy_negatives(second, maps.arm_scores, self.theta)
         spared = of_no_label(maps.odm_scores, batch)
@@ -47,6 +47,11 @@ class RefineCriterion(nn.Module):
         odm = per_positive(self.odm(maps.odm_boxes, maps.odm_scores, starts, second, batch), share)
         terms = {"arm_box": arm[0], "arm_class": arm[1], "odm_box": odm[0], "odm_class": odm[1]}
         return {**terms, "loss": self.total(terms)}
+
+
+def taught_anchors(maps: RefineMaps, steps: int) -> Tensor:
+    """Where the second offsets start, see ``second_anchors``: without a gradient, and no anchor beyond all bounds."""
+    return second_anchors(maps._replace(arm_boxes=bounded(maps.arm_boxes.float())), steps).detach()
 
 
 def of_no_label(confidence: Tensor, batch: BoxBatch) -> Tensor | None:
@@ -89,7 +94,7 @@ class RefineTask(Task):
 
         Anchors that the first step filters have no foreground: their second step is never taught, and never read.
         """
-        starts = second_anchors(maps, model.steps).detach()  # type: ignore[arg-type]
+        starts = taught_anchors(maps, model.steps)  # type: ignore[arg-type]
         found = anchor_responses(AnchorMaps(maps.odm_boxes, maps.odm_scores, starts, maps.features), "softmax")
         easy = easy_negatives(maps.arm_scores, model.theta)  # type: ignore[arg-type]
         return found._replace(foreground=found.foreground.masked_fill(easy, 0))
