@@ -16,7 +16,7 @@ from edgekit.models.detector import Detector, host_postprocess
 from edgekit.models.heads.anchor import foreground
 from edgekit.models.heads.yolo import AnchorSet, YOLOHead, YOLOMaps
 from edgekit.models.thundernet import ThunderMaps
-from edgekit.recipe import AnchorLossSection, YoloLossSection, load_recipe, recipe_names
+from edgekit.recipe import AnchorLossSection, Recipe, YoloLossSection, load_recipe, recipe_names
 from edgekit.runtime.errors import BadConfig
 from edgekit.runtime.postprocess import Postprocess
 from edgekit.training.anchorloss import AnchorLoss
@@ -116,6 +116,31 @@ def test_focal_loss_starts_from_its_prior(activation: str, norm: bool) -> None:
     found = foreground(logits, activation)  # type: ignore[arg-type]
     per_anchor = found.sum(-1) if activation == "softmax" else found
     torch.testing.assert_close(per_anchor, torch.full_like(per_anchor, 0.01))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "predictors"),
+    [
+        ("mobilenet-ssd", {}, "head.confidence"),
+        ("refinedet", {"backbone": "mobilenet-v2"}, "odm.head.confidence"),
+        ("refinedet", {"backbone": "mobilenet-v2", "align": 3}, "odm.confidence"),
+        ("thundernet", {}, "head.confidence"),
+    ],
+)
+@pytest.mark.parametrize("classification", ["focal", "cross-entropy"])
+def test_every_head_that_focal_loss_teaches_starts_from_its_prior(
+    name: str, options: dict[str, Any], predictors: str, classification: str
+) -> None:
+    model = zoo.build(name, 3, options, (128, 128))
+    values = {"name": "r", "classes": ["a", "b", "c"], "model": {"name": name}, "preprocess": {"size": [128, 128]}}
+    recipe = Recipe.model_validate({**values, "anchor_loss": {"classification": classification}})
+    task_of(model, name).prepare(recipe, model)
+    biases = [m.bias for m in model.get_submodule(predictors).modules() if isinstance(m, nn.Conv2d)]
+    assert biases
+    for bias in biases:
+        assert bias is not None
+        found = bias.view(-1, 4).softmax(-1)[:, 1:].sum(-1)
+        assert torch.allclose(found, torch.full_like(found, 0.01)) == (classification == "focal")
 
 
 # -- RefineDet --------------------------------------------------------------------------------------------------------

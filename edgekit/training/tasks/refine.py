@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from ...models.anchors import AnchorMaps, RefineMaps, bounded
 from ...models.detector import Detector
-from ...models.heads.refine import second_anchors
+from ...models.heads.refine import PlainODM, second_anchors
 from ...recipe import AnchorLossSection, Recipe
 from ..anchorloss import AnchorLoss
 from ..boxes import corners
 from ..matching import BoxBatch, Matches, box_collate, match_anchors
-from .anchors import anchor_responses, per_positive, total_of
+from .anchors import anchor_responses, per_positive, prepare_focal, total_of
 from .base import Collate, Responses, Share, Task, background_and_classes
 
 BOX_TERMS, CLASS_TERMS = ("arm_box", "odm_box"), ("arm_class", "odm_class")
@@ -88,6 +88,10 @@ class RefineTask(Task):
         section = recipe.anchor_loss
         weights = background_and_classes(section.class_weights, counts)
         return RefineCriterion(section, weights, model.theta, model.steps)  # type: ignore[arg-type]
+
+    def prepare(self, recipe: Recipe, model: Detector) -> None:
+        odm = model.odm.head if isinstance(model.odm, PlainODM) else model.odm
+        prepare_focal(recipe, odm.confidence, "softmax")  # type: ignore[union-attr, arg-type]
 
     def responses(self, maps: RefineMaps, model: Detector) -> Responses | None:
         """The second step's, on the anchors as this network refined them, which are not differentiated through.
