@@ -136,10 +136,12 @@ def _check_same(file: Path, then: Mapping[str, Any], recipe: Recipe, world: int,
     except ValidationError as error:
         raise ArtifactError(f"{file}: written by another version of EdgeKit. Start again without --resume.") from error
     before, now = _flat(old.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+    # a cosine's every step depends on the last one: a short training's end is no part of a long one
+    fixed = {"train.epochs"} if recipe.train.schedule.kind == "cosine" else set()
     differences += [
-        f"  {key}: was {before.get(key)}, now {now.get(key)}{' (a cosine goes by it)' * (key == 'train.epochs')}"
+        f"  {key}: was {before.get(key)}, now {now.get(key)}{' (a cosine goes by it)' * (key in fixed)}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not _may_change(key, recipe)
+        if before.get(key) != now.get(key) and (key in fixed or not _may_change(key))
     ]
     if then["world"] != world:
         differences.append(f"  processes: was {then['world']}, now {world}")
@@ -150,9 +152,7 @@ def _check_same(file: Path, then: Mapping[str, Any], recipe: Recipe, world: int,
         )
 
 
-def _may_change(key: str, recipe: Recipe) -> bool:
-    if key == "train.epochs" and recipe.train.schedule.kind == "cosine":
-        return False  # its every step depends on the last: a short training's end is no part of a long one
+def _may_change(key: str) -> bool:
     return bool(PLACES_OF_SOURCES.fullmatch(key)) or any(
         key == free or key.startswith(free + ".") for free in MAY_CHANGE
     )

@@ -258,6 +258,13 @@ def test_what_the_weights_were_made_from_may_not_change(
         go_on(work, recipe, parents={**PARENTS, **parents})
 
 
+def test_which_class_began_as_which_may_not_change(tiny: Path, tmp_path: Path) -> None:
+    """It is read with ``train.init`` alone, and the manifest tells it."""
+    work = interrupted(tmp_path / "work", load_recipe(tiny, ["train.init=x", "train.init_classes={vehicle: car}"]))
+    with pytest.raises(BadConfig, match=r"train\.init_classes\.vehicle: was car, now bus"):
+        go_on(work, load_recipe(tiny, ["train.init=x", "train.init_classes={vehicle: bus}"]))
+
+
 def test_a_training_that_replaced_its_own_start_goes_on(tiny: Path, tmp_path: Path) -> None:
     recipe = load_recipe(tiny, [f"train.init={tmp_path / 'out'}"])
     work = interrupted(tmp_path / "work", recipe)
