@@ -131,7 +131,8 @@ class AugmentSection(Section):
     policy: "centernet" has scale, shift and crop, and colour jitter; "ssd" has its own distortion, expansion and crop
     crop: train on crops of this size (width, height) with the objects as large as in the full input. The network is
         fully convolutional, so half the pixels cost half the time and change nothing that it is asked to learn.
-    min_visible: a box that a crop leaves with less of its area is ignored; near 1 where cut objects are not labelled
+    min_visible: a box that a crop or mosaic leaves with less of its area is ignored; near 1 where cut objects have no
+        labels
     max_expand: ssd's canvas is up to so many times as wide and high; gray_mix, mosaic: see Lightweight SSD, 3.4
     """
 
@@ -325,6 +326,7 @@ class TrainSection(Section):
     init: a checkpoint artifact or a .safetensors file to start from
     init_classes: class -> the class of ``init`` that it starts from, where their names differ. Classes that are not in
         it start from their namesakes; those without one start anew
+    init_backbone: a checkpoint artifact or a .safetensors file whose backbone to start from, everything else anew
     """
 
     epochs: Count = 60
@@ -345,6 +347,7 @@ class TrainSection(Section):
     validate_every: Count = 5
     init: str | None = None
     init_classes: dict[str, str] | None = None
+    init_backbone: str | None = None
 
 
 class QuantizationAwareSection(Section):
@@ -466,6 +469,8 @@ class Recipe(Section):
             raise ValueError(f"augment.crop {crop[0]}x{crop[1]} is larger than preprocess.size {full[0]}x{full[1]}")
         if (self.teacher is None) != (self.distillation is None):
             raise ValueError("teacher and distillation go together: give both or neither")
+        if self.train.init and self.train.init_backbone:
+            raise ValueError("train.init has a backbone already: train.init_backbone beside it would replace it")
         if self.quantization_aware and self.train.init is None:
             raise ValueError("quantization_aware fine-tunes trained weights: name them in train.init")
         if self.quantization_aware and self.train.compile:

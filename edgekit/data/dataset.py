@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..runtime.errors import EdgeKitError
 from ..runtime.images import read_image
 from ..runtime.preprocess import Placement, Preprocess
-from .augment import Boxes
+from .augment import MIN_VISIBLE, Boxes
 from .coco import CocoSet
 from .mosaic import mosaic
 
@@ -47,6 +47,7 @@ class DetectionDataset(Dataset[Item]):
     labelled: bool [C], the detector's classes that are labelled in it; None for all
     start: number of its first image among those of all sets that are trained on; indices beyond the last image begin
         again at the first, with other random choices
+    min_visible: of a mosaic's cuts, see ``Augment``
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class DetectionDataset(Dataset[Item]):
         mosaic: float = 0.0,
         labelled: np.ndarray | None = None,
         start: int = 0,
+        min_visible: float = MIN_VISIBLE,
     ) -> None:
-        self.labelled, self.start = labelled, start
+        self.labelled, self.start, self.min_visible = labelled, start, min_visible
         self.coco, self.preprocess, self.augment, self.seed, self.mosaic = coco, preprocess, augment, seed, mosaic
 
     def __len__(self) -> int:
@@ -72,7 +74,7 @@ class DetectionDataset(Dataset[Item]):
         image, boxes = self._augmented(index, rng)
         if self.mosaic and rng.random() < self.mosaic:
             others = [self._augmented(int(i), rng) for i in rng.integers(0, len(self), 3)]
-            image, boxes = mosaic([(image, boxes), *others], self.preprocess.size, rng)
+            image, boxes = mosaic([(image, boxes), *others], self.preprocess, rng, self.min_visible)
         sample = self.coco.samples[index]
         canvas, placement = self.preprocess.canvas(image)
         on_canvas = Boxes(placement.to_canvas(boxes.xyxy), boxes.labels, boxes.ignore)

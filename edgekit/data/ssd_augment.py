@@ -78,10 +78,13 @@ def expand(
 def constrained_crop(image: np.ndarray, boxes: Boxes, rng: np.random.Generator) -> tuple[np.ndarray, Boxes]:
     """A crop of 0.3 to 1 of each side and of aspect 1/2 to 2 that overlaps an object by the drawn least IoU.
 
-    Objects whose centre lies in the crop stay, clipped to it. After TRIALS crops that do not fit, the whole image.
+    Objects whose centre lies in the crop stay, clipped to it; what is left of others is background, as in SSD. Ignored
+    boxes stay wherever the crop touches them: they count for no IoU, and what they show is no background. After TRIALS
+    crops that do not fit, the whole image.
     """
     least = MIN_IOUS[int(rng.integers(len(MIN_IOUS)))]
-    if least is None or not len(boxes.xyxy):
+    objects = boxes.xyxy[~boxes.ignore]
+    if least is None or not len(objects):
         return image, boxes
     height, width = image.shape[:2]
     for _ in range(TRIALS):
@@ -90,9 +93,8 @@ def constrained_crop(image: np.ndarray, boxes: Boxes, rng: np.random.Generator) 
             continue
         left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
         crop = np.array([left, top, left + w, top + h], np.float32)
-        inside = _centres_inside(boxes.xyxy, crop)
-        if inside.any() and _iou(boxes.xyxy, crop).max() >= least:
-            return image[top : top + h, left : left + w], _cut(boxes.select(inside), crop)
+        if _centres_inside(objects, crop).any() and _iou(objects, crop).max() >= least:
+            return image[top : top + h, left : left + w], _cut(boxes, crop)
     return image, boxes
 
 
@@ -104,7 +106,9 @@ def _centres_inside(xyxy: np.ndarray, crop: np.ndarray) -> np.ndarray:
 
 def _cut(boxes: Boxes, crop: np.ndarray) -> Boxes:
     clipped = np.clip(boxes.xyxy, np.tile(crop[:2], 2), np.tile(crop[2:], 2)) - np.tile(crop[:2], 2)
-    return Boxes(clipped, boxes.labels, boxes.ignore)
+    touched = (clipped[:, 2:] > clipped[:, :2]).all(1)
+    keep = np.where(boxes.ignore, touched, _centres_inside(boxes.xyxy, crop))
+    return Boxes(clipped, boxes.labels, boxes.ignore).select(keep)
 
 
 def _iou(xyxy: np.ndarray, crop: np.ndarray) -> np.ndarray:

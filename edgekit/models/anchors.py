@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)  # SSD's scaling of the four offsets: centre x, y and log width, height
+LARGEST_SCALE = math.log(1000 / 16)  # of a predicted width or height against its anchor, as in Detectron: see bounded
 
 
 class AnchorMaps(NamedTuple):
@@ -84,3 +86,19 @@ def refine(location: Tensor, anchors: Tensor, variances: Sequence[float] = VARIA
     offsets = location * location.new_tensor(variances)
     centre = anchors[..., :2] + offsets[..., :2] * anchors[..., 2:]
     return torch.cat([centre, anchors[..., 2:] * offsets[..., 2:].exp()], dim=-1)
+
+
+def bounded(offsets: Tensor, variances: Sequence[float] = VARIANCES) -> Tensor:
+    """Offsets [..., 4 or more] whose width and height decode to at most exp(LARGEST_SCALE) times the anchor's, and to
+    that part of it at least: an infinite box has an IoU of NaN. For training; a graph decodes what the network says.
+    """
+    limit = LARGEST_SCALE / variances[2]
+    return torch.cat([offsets[..., :2], offsets[..., 2:4].clamp(-limit, limit), offsets[..., 4:]], dim=-1)
+
+
+def in_float32(x: Tensor) -> Tensor:
+    """``x`` in float32: places in an image have more digits than bfloat16 or float16 hold.
+
+    Itself where it is that already, since a cast to its own type would be in the exported graph.
+    """
+    return x if x.dtype == torch.float32 else x.float()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import sqrt
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 Activation: TypeAlias = Callable[[], nn.Module]
+LEAST_SQUARE = 1e-7  # added to the mean square of a pixel's channels; float16 has it too
 
 
 def relu_inplace() -> nn.Module:
@@ -80,9 +82,39 @@ class Bottleneck(nn.Module):
         return self.relu(self.body(x) + self.shortcut(x))
 
 
+def xavier(module: nn.Module) -> None:
+    """Glorot and Bengio 2010, eq. 16, for all convolutions of a module; their biases are 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 def partial_add(x: Tensor, other: Tensor) -> Tensor:
     """Add only the channels that both maps have; the result is as wide as ``x`` (PRN, Wang et al. 2019, fig. 1)."""
     own, foreign = x.shape[1], other.shape[1]
     if own <= foreign:
         return x + (other if own == foreign else other[:, :own])
     return torch.cat([x[:, :foreign] + other, x[:, foreign:]], dim=1)
+
+
+class L2Norm(nn.Module):
+    """Every pixel's channels at length 1, times a factor learnt per channel (ParseNet, Liu et al. 2015, eq. 1 and 2).
+
+    scale: of all factors at first: 20 in ParseNet and SSD, 10 and 8 in RefineDet
+    [N, C, H, W] -> the same, in the type of the input. Lengths are float32, whose squares neither overflow nor vanish,
+    with LEAST_SQUARE beneath the root: a pixel of zeros stays zero and has finite gradients.
+    """
+
+    def __init__(self, channels: int, scale: float = 20.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1, channels, 1, 1), scale))
+        self.root = sqrt(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:  # asked first: a cast of float32 to itself would be in the exported graph
+            return self(x.float()).to(x.dtype)
+        # A mean, because opset 13's ReduceSum takes its axes as an int64 tensor; Pow, because a Mul would be quantized.
+        deviation = (x.pow(2).mean(dim=1, keepdim=True) + LEAST_SQUARE).sqrt()
+        return self.weight / self.root * (x / deviation)

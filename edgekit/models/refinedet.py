@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from .anchors import RefineMaps
 from .backbones.registry import build_backbone
 from .backbones.res2netlite import res2netlite
 from .backbones.vgg import ReducedVGG16
+from .blocks import xavier
 from .deformable import LOWERINGS
 from .detector import Detector
 from .heads.refine import THETA, AlignODM, PlainODM, decode_refine_maps
@@ -143,7 +144,8 @@ def refinedet(
     if not tcb:
         if align is not None:
             raise ValueError("align: it belongs to the second step, which tcb: false leaves out; leave one out")
-        return SSD(sources, SSDHead(last.channels, boxes, classes, dense, anchors), candidates=candidates)
+        head = SSDHead(last.channels, boxes, classes, dense, anchors)
+        return _begun(SSD(sources, head, candidates=candidates), backbone, "head")
     transfer = TransferConnection(last.channels, last.strides)
     arm = SSDHead(last.channels, boxes, 1, dense, anchors)
     odm: PlainODM | AlignODM = (
@@ -151,7 +153,18 @@ def refinedet(
         if align is None
         else AlignODM(transfer.channels, boxes, classes, transfer.strides, anchors, align, lowering)
     )
-    return RefineDet(sources, nn.Identity(), arm, transfer, odm, theta, candidates, steps)
+    detector = RefineDet(sources, nn.Identity(), arm, transfer, odm, theta, candidates, steps)
+    return _begun(detector, backbone, "arm", "transfer", "odm")
+
+
+Begun = TypeVar("Begun", bound=nn.Module)
+
+
+def _begun(detector: Begun, backbone: str, *parts: str) -> Begun:
+    """What VGG-16, which has no normalisation, is not born with begins by "xavier" (RefineDet++, section IV-G)."""
+    for part in parts if backbone == "vgg-16" else ():
+        xavier(detector.get_submodule(part))
+    return detector
 
 
 # -- RefineDetLite ----------------------------------------------------------------------------------------------------

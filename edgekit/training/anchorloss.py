@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..models.anchors import VARIANCES, decode
+from ..models.anchors import VARIANCES, bounded, decode
 from ..models.heads.anchor import Activation
 from ..recipe import AnchorLossSection
 from ..runtime.errors import BadConfig
@@ -72,7 +72,8 @@ class AnchorLoss(nn.Module):
         label = matches.label.clamp(min=0)
         spared = batch.unlabelled if spared is None else spared
         counted = self._counted(logits, label, matches, spared)
-        cost = self._class_loss(logits, label, decode(location, anchors, self.variances).detach(), boxes, spared)
+        predicted = decode(bounded(location, self.variances), anchors, self.variances).detach()
+        cost = self._class_loss(logits, label, predicted, boxes, spared)
         return StepLoss(box, cost[counted].sum(), positive.sum())
 
     def _class_loss(

@@ -77,10 +77,19 @@ class DetectionData(lightning.LightningDataModule):
         return SizedDataset(each), SizeSampler(pairs, len(each), section.multiscale.every)
 
     def _dataset(self, preprocess: Preprocess) -> MixedDataset:
-        seed, mosaic, mixture = self.recipe.train.seed, self.recipe.augment.mosaic, self.train
+        section, mixture = self.recipe.augment, self.train
         return MixedDataset(
             [
-                DetectionDataset(coco, preprocess, self.augment, seed, mosaic, mixture.labelled(source), start)
+                DetectionDataset(
+                    coco,
+                    preprocess,
+                    self.augment,
+                    self.recipe.train.seed,
+                    section.mosaic,
+                    mixture.labelled(source),
+                    start,
+                    section.min_visible,
+                )
                 for coco, source, start in zip(mixture.sets, mixture.sources, mixture.starts(), strict=True)
             ]
         )

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..models.anchors import decode, encode
+from ..models.anchors import bounded, decode, encode
 
 EPSILON = 1e-7
-LARGEST_SCALE = math.log(1000 / 16)  # of a predicted width or height against its anchor: exp() stays finite
 
 
 def corners(anchors: Tensor) -> Tensor:
@@ -134,6 +133,4 @@ def regression_loss(
     location, anchors = location.float(), anchors.float()
     if kind == "smooth-l1":
         return F.smooth_l1_loss(location, encode(boxes, anchors, variances), reduction="none").sum(-1)
-    limit = LARGEST_SCALE / variances[2]
-    bounded = torch.cat([location[..., :2], location[..., 2:].clamp(-limit, limit)], dim=-1)
-    return BOX_LOSSES[kind](decode(bounded, anchors, variances), boxes)
+    return BOX_LOSSES[kind](decode(bounded(location, variances), anchors, variances), boxes)

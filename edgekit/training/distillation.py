@@ -21,7 +21,7 @@ from ..recipe import DistillationSection, FeaturePairSection
 from ..runtime.errors import BadConfig
 from .boxes import giou_loss
 from .losses import PROBABILITY_FLOOR
-from .tasks.base import Responses, Task
+from .tasks.base import Responses, Share, Task
 
 NORM_FLOOR = 1e-4  # shorter feature vectors count as zero: the cosine's gradient grows with 1 / length
 
@@ -98,10 +98,11 @@ class DistillationLoss(torch.nn.Module):
 
 
 # -- any head ---------------------------------------------------------------------------------------------------------
-def response(student: Responses, teacher: Responses, direction: Direction = "student-teacher") -> Tensor:
+def response(student: Responses, teacher: Responses, share: Share, direction: Direction = "student-teacher") -> Tensor:
     """Eq. 8 for anchors: the mean KL of the class predictions, each anchor weighted by the teacher's foreground.
 
-    Of thousands of anchors a few dozen lie on objects; a plain mean would teach the background alone.
+    Of thousands of anchors a few dozen lie on objects; a plain mean would teach the background alone. The mean is over
+    all processes, as everywhere: ``share`` makes of this one's sum of weights what to divide by.
     """
     s, t = student.logits.float(), teacher.logits.detach().float()
     p, q = (s, t) if direction == "student-teacher" else (t, s)
@@ -112,17 +113,17 @@ def response(student: Responses, teacher: Responses, direction: Direction = "stu
         # log sigmoid(x) and log (1 - sigmoid(x)) = log sigmoid(-x)
         p_yes, p_no, q_yes, q_no = F.logsigmoid(p), F.logsigmoid(-p), F.logsigmoid(q), F.logsigmoid(-q)
         kl = (p_yes.exp() * (p_yes - q_yes) + p_no.exp() * (p_no - q_no)).sum(-1)
-    return _weighted(kl, teacher)
+    return _weighted(kl, teacher, share)
 
 
-def box_response(student: Responses, teacher: Responses) -> Tensor:
+def box_response(student: Responses, teacher: Responses, share: Share) -> Tensor:
     """1 - GIoU of the boxes that both networks predict at each anchor, weighted by the teacher's foreground."""
-    return _weighted(giou_loss(student.boxes, teacher.boxes.detach()), teacher)
+    return _weighted(giou_loss(student.boxes, teacher.boxes.detach()), teacher, share)
 
 
-def _weighted(values: Tensor, teacher: Responses) -> Tensor:
+def _weighted(values: Tensor, teacher: Responses, share: Share) -> Tensor:
     weight = teacher.foreground.detach().float()
-    return (weight * values).sum() / weight.sum().clamp(min=1e-6)
+    return (weight * values).sum() / share(weight.sum())
 
 
 def pair_wise_maps(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -181,8 +182,8 @@ class Tap:
 
 
 class Distillation(nn.Module):
-    """All terms of a recipe's ``distillation``: (student's raw maps, teacher's) -> named terms and, under ``loss``,
-    their weighted sum.
+    """All terms of a recipe's ``distillation``: (student's raw maps, teacher's, share) -> named terms and, under
+    ``loss``, their weighted sum.
 
     size: width and height of an input, with which both networks are tried on the meta device.
     Raises BadConfig for networks whose maps cannot be compared.
@@ -231,8 +232,8 @@ class Distillation(nn.Module):
     def _responses(self, maps: Any, network: int) -> Responses | None:
         return self.task.responses(maps, self._networks[network])
 
-    def forward(self, student: Any, teacher: Any) -> dict[str, Tensor]:
-        terms = self._head_terms(student, teacher)
+    def forward(self, student: Any, teacher: Any, share: Share) -> dict[str, Tensor]:
+        terms = self._head_terms(student, teacher, share)
         for i, (pair, adapter) in enumerate(zip(self.section.features, self.adapters, strict=True)):
             ours, theirs = self._taps[0](pair.student, student).float(), self._taps[1](pair.teacher, teacher).detach()
             if pair.pixel:
@@ -243,16 +244,16 @@ class Distillation(nn.Module):
                 terms["loss"] = terms["loss"] + pair.pair * terms[f"pair{i}"]
         return terms
 
-    def _head_terms(self, student: Any, teacher: Any) -> dict[str, Tensor]:
+    def _head_terms(self, student: Any, teacher: Any, share: Share) -> dict[str, Tensor]:
         ours, theirs = self._responses(student, 0), self._responses(teacher, 1)
         if ours is None or theirs is None:
             return self._maps(student, teacher)
         section = self.section
         terms: dict[str, Tensor] = {}
         if section.pixel:
-            terms["pixel"] = response(ours, theirs, section.direction)
+            terms["pixel"] = response(ours, theirs, share, section.direction)
         if section.box:
-            terms["box_response"] = box_response(ours, theirs)
+            terms["box_response"] = box_response(ours, theirs, share)
         if section.pair:
             terms["pair"] = pair_wise_maps(student.features, teacher.features)
         weights = {"pixel": section.pixel, "box_response": section.box, "pair": section.pair}

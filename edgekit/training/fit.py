@@ -27,12 +27,13 @@ from ..progress import Progress
 from ..recipe import Recipe, TeacherSection, load_recipe
 from ..runtime.artifact import Artifact, file_sha256, read_artifact
 from ..runtime.errors import BadConfig, BadInput, ChildDied
+from .backbone import start_backbone
 from .batches import DetectionData, Validation
 from .compiling import compile_network
 from .depthwise import quicken
 from .module import DetectorModule
 from .qat import calibration_images
-from .resume import RESUME, Start, WholeFiles, begin
+from .resume import RESUME, STAMP, Start, WholeFiles, begin, stamp
 from .tasks import task_of
 from .transfer import start_from
 from .watch import DataWait, MetricsTable, Report, without_remarks
@@ -67,8 +68,9 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
         count = recipe.quantization_aware.images
         module.rounding.watch(model, calibration_images(data.train.sets, data.preprocess, count, module._normalise))
     with without_remarks(), one_cv2_thread():
-        start = begin(work, recipe, devices * nodes, resume, writer=_writes())
-        publish = Publish(recipe, data, {"train": train.digest(), **parents}, out)
+        parents = {"train": train.digest(), **parents}
+        start = begin(work, recipe, devices * nodes, resume, _writes(), parents, out)
+        publish = Publish(recipe, data, start.parents, out)
         callbacks = [publish, DataWait(), *([Report(progress)] if progress else [])]
         trainer = _trainer(recipe, work, start, callbacks, devices, nodes)
         with _interruptible(trainer):
@@ -107,17 +109,35 @@ def _networks(recipe: Recipe) -> tuple[Detector, Detector | None, dict[str, str]
     task.check(recipe)
     _check_sizes(recipe)
     task.prepare(recipe, model)
-    parents = {}
-    if recipe.train.init:
-        file = weights_file(recipe.resolve(recipe.train.init))
-        notes = start_from(model, recipe, file)
-        for note in notes if _writes() else ():
-            log.warning("%s", note)
-        parents["init"] = file_sha256(file)
+    parents, notes = _begin(model, recipe)
+    for note in [*notes, *_idle_schedule(recipe)] if _writes() else ():
+        log.warning("%s", note)
     if recipe.teacher is None:
         return model, None, parents
     teacher, parents["teacher"] = _teacher(recipe.teacher, recipe)
     return model, teacher, parents
+
+
+def _idle_schedule(recipe: Recipe) -> list[str]:
+    """What to say of a step schedule whose steps all lie behind the training's end, as the default's in a short one."""
+    drops = recipe.train.schedule.drops
+    if recipe.train.schedule.kind != "step" or not drops or min(drops) < recipe.train.epochs:
+        return []
+    return [
+        f"train.schedule never lowers the rate: its drops, {', '.join(map(str, drops))}, come after {recipe.train.epochs} "
+        "epochs. For a short training: train.schedule.kind=cosine"
+    ]
+
+
+def _begin(model: Detector, recipe: Recipe) -> tuple[dict[str, str], list[str]]:
+    """Load what the recipe starts from into a new network: the hash of its file by role, and what was taken."""
+    if recipe.train.init:
+        file = weights_file(recipe.resolve(recipe.train.init))
+        return {"init": file_sha256(file)}, start_from(model, recipe, file)
+    if recipe.train.init_backbone:
+        file = weights_file(recipe.resolve(recipe.train.init_backbone))
+        return {"backbone": file_sha256(file)}, [start_backbone(model, file)]
+    return {}, []
 
 
 def _check_sizes(recipe: Recipe) -> None:
@@ -247,7 +267,7 @@ def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
 
 
 class Publish(Callback):
-    """Writes the averaged weights as a checkpoint artifact at every validation."""
+    """Writes the averaged weights as a checkpoint artifact at every validation, and into a resume file whose it is."""
 
     def __init__(self, recipe: Recipe, data: DetectionData, parents: Mapping[str, str], out: Path) -> None:
         self.recipe, self.data, self.parents, self.out = recipe, data, dict(parents), out
@@ -256,6 +276,11 @@ class Publish(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, DetectorModule)
         self._write(trainer, module)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[STAMP] = stamp(self.recipe, trainer.world_size, self.parents)
 
     def finish(self, trainer: lightning.Trainer, module: DetectorModule) -> None:
         """Publish the last weights, with metrics of their own, unless the last epoch was validated."""

@@ -23,7 +23,6 @@ from .distillation import Distillation
 from .ema import WeightAverage
 from .optimizer import optimizer_of
 from .qat import Rounding
-from .resume import STAMP, stamp
 from .tasks import task_of
 
 
@@ -98,9 +97,6 @@ class DetectorModule(lightning.LightningModule):
         for teacher in self._teacher:
             teacher.to(self.device)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[STAMP] = stamp(self.recipe, self.trainer.world_size)
-
     def training_step(self, batch: tuple[Tensor, Any], index: int) -> Tensor:
         image, targets = batch
         image = self._normalise(image)
@@ -113,7 +109,7 @@ class DetectorModule(lightning.LightningModule):
             with torch.no_grad():
                 teacher = self._teacher[0](image)
             with torch.autocast(self.device.type, enabled=False):
-                extra = self.distillation(maps, teacher)
+                extra = self.distillation(maps, teacher, self._share)
             loss = loss + extra.pop("loss")
             terms |= extra
         terms["loss"] = loss

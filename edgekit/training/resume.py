@@ -6,7 +6,8 @@ import io
 import pickle
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,33 @@ RESUME = "resume.ckpt"
 STAMP = "edgekit"  # our entry in Lightning's checkpoint
 # What may differ between the training that was interrupted and the one that goes on. Everything else would make it
 # another training: some of it (the learning rate) Lightning would even ignore, since its state holds the old value.
+# Files may have moved: what they hold is compared by its hash.
 MAY_CHANGE = (
     *("name", "description", "paper", "data.root", "data.images", "export", "quantize", "evaluation"),
     "postprocess",
-    *("train.epochs", "train.workers", "train.validate_every", "train.init", "train.init_classes", "teacher"),
+    *("train.epochs", "train.workers", "train.validate_every", "train.init", "train.init_backbone", "teacher"),
 )
+# Role of what a training was made from -> where a recipe names it.
+NAMED_IN = {
+    "train": "data (annotations, list of images, classes)",
+    "init": "train.init",
+    "backbone": "train.init_backbone",
+    "teacher": "teacher.weights",
+}
 PLACES_OF_SOURCES = re.compile(r"data\.sources\.\w+\.(root|images)")
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a training begins. file: to resume from, or None; step: optimiser steps that it has behind it."""
+    """Where a training begins.
+
+    file: to resume from, or None;  step: optimiser steps that it has behind it
+    parents: role -> hash of what its weights were made from
+    """
 
     file: Path | None = None
     step: int = 0
+    parents: Mapping[str, str] = field(default_factory=dict)
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -51,16 +65,19 @@ class WholeFiles(TorchCheckpointIO):
             handle.write(buffer.getbuffer())
 
 
-def stamp(recipe: Recipe, world: int) -> dict[str, Any]:
-    """What the resume file says about the training it belongs to."""
-    return {"recipe": recipe.model_dump(mode="json"), "world": world}
+def stamp(recipe: Recipe, world: int, parents: Mapping[str, str]) -> dict[str, Any]:
+    """What the resume file says about the training it belongs to. parents: see ``Start``"""
+    return {"recipe": recipe.model_dump(mode="json"), "world": world, "parents": dict(parents)}
 
 
-def begin(work: Path, recipe: Recipe, world: int, resume: bool, writer: bool) -> Start:
+def begin(
+    work: Path, recipe: Recipe, world: int, resume: bool, writer: bool, parents: Mapping[str, str], out: Path
+) -> Start:
     """Make ready the folder ``work`` of logs and resume file.
 
     A new training moves the folder of an earlier one to ``<work>.previous``, so that neither its resume file nor its
     logs are taken for the new one's. writer: whether this process does so; in a distributed training one does.
+    parents: of what this process has read;  out: where it publishes, which may have replaced what it started from
     Raises ArtifactError or BadConfig when there is nothing to resume, or it belongs to another training.
     """
     file = work / RESUME
@@ -69,10 +86,22 @@ def begin(work: Path, recipe: Recipe, world: int, resume: bool, writer: bool) ->
     if writer:
         _clear(work, keep=resume)
     if not resume or not file.is_file():  # interrupted in its first epoch
-        return Start()
+        return Start(parents=parents)
     content = _read(file)
-    _check_same(file, content.get(STAMP), recipe, world)
-    return Start(file, int(content["global_step"]))
+    then = content.get(STAMP) or {}
+    before = then.get("parents", parents)  # files of older versions do not say
+    starts = {"init": recipe.train.init, "backbone": recipe.train.init_backbone}
+    replaced = [role for role, path in starts.items() if path and recipe.resolve(path) == out.resolve()]
+    kept = {role: before[role] for role in replaced if role in before}
+    _check_same(file, then, recipe, world, [*_other_parents(before, {**parents, **kept})])
+    return Start(file, int(content["global_step"]), before)
+
+
+def _other_parents(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for role, name in NAMED_IN.items():
+        if before.get(role) != now.get(role):
+            was, is_now = (f"{hashes[role][:12]}..." if role in hashes else "none" for hashes in (before, now))
+            yield f"  {name}: its contents' hash was {was}, now {is_now}"
 
 
 def _clear(work: Path, keep: bool) -> None:
@@ -98,18 +127,21 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _check_same(file: Path, then: dict[str, Any] | None, recipe: Recipe, world: int) -> None:
-    if then is None:
+def _check_same(file: Path, then: Mapping[str, Any], recipe: Recipe, world: int, differences: list[str]) -> None:
+    """Raises BadConfig for settings other than ``then``'s, or for ``differences`` that were found already."""
+    if not then:
         return
     try:
         old = Recipe.model_validate(then["recipe"])
     except ValidationError as error:
         raise ArtifactError(f"{file}: written by another version of EdgeKit. Start again without --resume.") from error
     before, now = _flat(old.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
-    differences = [
-        f"  {key}: was {before.get(key)}, now {now.get(key)}"
+    # a cosine's every step depends on the last one: a short training's end is no part of a long one
+    fixed = {"train.epochs"} if recipe.train.schedule.kind == "cosine" else set()
+    differences += [
+        f"  {key}: was {before.get(key)}, now {now.get(key)}{' (a cosine goes by it)' * (key in fixed)}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not _may_change(key)
+        if before.get(key) != now.get(key) and (key in fixed or not _may_change(key))
     ]
     if then["world"] != world:
         differences.append(f"  processes: was {then['world']}, now {world}")

@@ -6,7 +6,7 @@ import pytest
 from edgekit.data.augment import Boxes, gray_mix_rgb
 from edgekit.data.coco import read_coco
 from edgekit.data.dataset import DetectionDataset
-from edgekit.data.mosaic import mosaic
+from edgekit.data.mosaic import MARGIN, mosaic
 from edgekit.data.ssd_augment import SsdAugment, constrained_crop, distort, expand
 from edgekit.paths import share
 from edgekit.runtime.preprocess import Preprocess
@@ -82,10 +82,26 @@ def test_an_object_whose_centre_is_outside_the_crop_is_dropped():
         assert (found.xyxy[:, 2:] > found.xyxy[:, :2]).all()
 
 
-def test_an_image_without_boxes_is_never_cropped():
-    image, found = constrained_crop(marked((0, 0, 4, 4)), boxes(), np.random.default_rng(0))
-    assert image.shape == (64, 96, 3)
-    assert len(found.xyxy) == 0
+def test_an_ignored_box_stays_wherever_the_crop_touches_it():
+    """A crowd over the right two thirds, and one object at the left: the crowd's centre is often left out."""
+    crowd = boxes((0, 20, 30, 50), (32, 0, 96, 64))._replace(ignore=np.array([False, True]))
+    outside = 0
+    for seed in range(200):
+        image, found = constrained_crop(marked((32, 0, 96, 64)), crowd, np.random.default_rng(seed))
+        assert not found.ignore.all()  # the object is what the crop was accepted for
+        assert found.ignore.any() == image.any()
+        for box in found.xyxy[found.ignore]:
+            assert box.tolist() == white_box(image)
+            outside += box[2] - box[0] < 32
+    assert outside > 20
+
+
+@pytest.mark.parametrize("crowd", [boxes(), boxes((0, 0, 96, 64))._replace(ignore=np.array([True]))])
+def test_an_image_without_objects_is_never_cropped(crowd):
+    for seed in range(20):
+        image, found = constrained_crop(marked((0, 0, 4, 4)), crowd, np.random.default_rng(seed))
+        assert image.shape == (64, 96, 3)
+        np.testing.assert_array_equal(found.xyxy, crowd.xyxy)
 
 
 def test_distortion_can_be_switched_off_and_changes_no_shape():
@@ -115,7 +131,7 @@ def test_mosaic_boxes_lie_on_their_own_pixels():
             (marked((12, 8, 84, 56), value=value), boxes((12, 8, 84, 56))._replace(labels=np.array([i])))
             for i, value in enumerate(values)
         ]
-        image, found = mosaic(parts, (96, 64), np.random.default_rng(seed))
+        image, found = mosaic(parts, Preprocess((96, 64)), np.random.default_rng(seed))
         assert image.shape == (64, 96, 3)
         for box, label in zip(found.xyxy, found.labels, strict=True):
             assert box.tolist() == white_box(image, values[label])
@@ -124,9 +140,56 @@ def test_mosaic_boxes_lie_on_their_own_pixels():
 
 def test_mosaic_scales_each_image_to_the_whole_size():
     parts = [(marked((0, 0, 192, 128), 192, 128, 255), boxes((0, 0, 192, 128))) for _ in range(4)]
-    image, found = mosaic(parts, (96, 64), np.random.default_rng(0))
+    image, found = mosaic(parts, Preprocess((96, 64)), np.random.default_rng(0))
     assert (image == 255).all()
     assert found.xyxy[:, 2].max() == 96
     assert found.xyxy[:, 3].max() == 64
     areas = (found.xyxy[:, 2:] - found.xyxy[:, :2]).prod(1)
     assert areas.sum() == pytest.approx(96 * 64)
+
+
+def test_a_mosaic_of_letterboxes_keeps_shapes_and_shows_no_more_border_than_it_must():
+    """192x66 images are 96x33 on a canvas of 96x96: squares of 24 become squares of 12, and the border is grey 50."""
+    preprocess = Preprocess((96, 96), "letterbox", pad_value=50)
+    whole = 0
+    for seed in range(30):
+        parts = [
+            (marked((100, 20, 124, 44), 192, 66, value), boxes((100, 20, 124, 44))._replace(labels=np.array([i])))
+            for i, value in enumerate((200, 210, 220, 230))
+        ]
+        image, found = mosaic(parts, preprocess, np.random.default_rng(seed))
+        for box, label in zip(found.xyxy, found.labels, strict=True):
+            assert box.tolist() == white_box(image, (200, 210, 220, 230)[label])
+            whole += (box[2:] - box[:2]).tolist() == [12, 12]
+        _, y = (96 * np.random.default_rng(seed).uniform(MARGIN, 1 - MARGIN, 2)).astype(int)  # where it was cut
+        assert ((image != 50).any(2).sum(0) == min(33, y) + min(33, 96 - y)).all()
+    assert whole > 30
+
+
+@pytest.mark.parametrize(("interpolation", "values"), [("nearest", {0, 240}), ("area", {120})])
+def test_a_mosaic_is_resized_as_in_validation(interpolation, values):
+    """Columns of 0 and 240 at half the size; nearest takes every second one."""
+    image = np.zeros((128, 192, 3), np.uint8)
+    image[:, :96:2], image[:, 97::2] = 240, 240
+    found, _ = mosaic(
+        [(image, boxes())] * 4, Preprocess((96, 64), interpolation=interpolation), np.random.default_rng(0)
+    )
+    assert set(found.flatten()) == values
+
+
+@pytest.mark.parametrize(("least", "ignored"), [(0.0, 0), (1.0, 4)])
+def test_boxes_that_a_mosaic_cuts_are_ignored_as_the_recipe_says(least, ignored):
+    parts = [(marked((0, 0, 96, 64)), boxes((0, 0, 96, 64)))] * 4
+    _, found = mosaic(parts, Preprocess((96, 64)), np.random.default_rng(0), least)
+    assert found.ignore.sum() == ignored
+    coco = read_coco(EVAL / "annotations.json", EVAL / "images")
+    dataset = DetectionDataset(coco, Preprocess((96, 64)), mosaic=1.0, min_visible=least)
+    assert any(dataset[0, i].boxes.ignore.any() for i in range(6)) == bool(ignored)
+
+
+def test_the_colours_of_a_mosaic_are_swapped_once():
+    """Blue images, and a network that reads RGB."""
+    coco = read_coco(EVAL / "annotations.json", EVAL / "images")
+    blue = lambda image, found, _: (np.full_like(image, (255, 0, 0)), found)  # noqa: E731
+    item = DetectionDataset(coco, Preprocess((96, 64), colour="rgb"), blue, mosaic=1.0)[0, 0]
+    assert (item.canvas == (0, 0, 255)).all()

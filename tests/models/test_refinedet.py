@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from edgekit.models import zoo
-from edgekit.models.anchors import RefineMaps, decode, refine
-from edgekit.models.heads.refine import decode_refine_maps, filtered
+from edgekit.models.anchors import AnchorMaps, RefineMaps, decode, refine
+from edgekit.models.heads.refine import decode_refine_maps, filtered, second_anchors
 from edgekit.runtime.errors import BadConfig
 
 from .conformance import exported, macs, parameters
@@ -155,6 +155,18 @@ def test_the_columns_of_table_2_are_options(options, names, cost):
 def test_alignment_needs_the_step_that_moves_the_anchors(options):
     with pytest.raises(BadConfig, match=r"align: .*leave one out"):
         zoo.build("refinedet", 3, {"backbone": "mobilenet-v2", "align": 3, **options}, (64, 64))
+
+
+def test_half_precision_offsets_move_anchors_in_float32():
+    """AlignConv looks where the second step's offsets start: both refine the same anchors, to the bit."""
+    torch.manual_seed(0)
+    odm = zoo.build("refinedet", 3, {"backbone": "mobilenet-v2", "align": 3}, (64, 64)).odm
+    seen = []
+    odm.aligned = lambda maps, refined: seen.append(refined)
+    first = AnchorMaps(torch.randn(1, 255, 4).bfloat16(), torch.zeros(1, 255, 2), odm.anchors, ())
+    odm(None, first)
+    maps = RefineMaps(first.location, first.confidence, torch.zeros(0), torch.zeros(0), odm.anchors)
+    torch.testing.assert_close(seen[0], second_anchors(maps), rtol=0, atol=0)
 
 
 EXPORTS = [

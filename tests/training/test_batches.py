@@ -11,7 +11,7 @@ from edgekit.data.dataset import EpochSampler
 from edgekit.recipe import load_recipe
 from edgekit.training.batches import DetectionData, SizeSampler
 from edgekit.training.fit import training_sets
-from edgekit.training.matching import box_collate
+from edgekit.training.matching import IGNORED, box_collate
 
 
 def sizes(keys: Iterable[tuple[int, int, int]], batch: int) -> list[int]:
@@ -69,3 +69,14 @@ def test_images_and_boxes_have_the_size_that_was_drawn(tiny: Path) -> None:
     assert seen.keys() == {96, 192}
     for shares in seen.values():
         assert 0 < shares.min() < shares.max() <= 1
+
+
+def test_a_mosaic_cuts_boxes_as_the_recipe_says(tiny: Path) -> None:
+    """Nothing else cuts here: with 1 every cut box is ignored, with 0 none is."""
+    ignored = []
+    for least in (0, 1):
+        plain = f"augment={{flip: 0, scale: [1, 1], shift: 0, colour: 0, mosaic: 1, min_visible: {least}}}"
+        recipe = load_recipe(tiny, [plain, "train.workers=0"])
+        data = DetectionData(recipe, *training_sets(recipe), box_collate)
+        ignored.append(sum(int((batch.labels == IGNORED).sum()) for _, batch in data.train_dataloader()))
+    assert ignored[0] == 0 < ignored[1]

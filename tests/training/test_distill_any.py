@@ -18,6 +18,8 @@ from edgekit.training.distillation import Distillation, box_response, hint, pair
 from edgekit.training.tasks import TASKS
 from edgekit.training.tasks.base import Responses
 
+from .test_tasks import alone
+
 SIZE = (16, 16)
 
 
@@ -54,7 +56,7 @@ def distill(section: dict[str, Any], student: Detector, teacher: Detector) -> tu
     image = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         taught = teacher(image)
-    return found, found(student(image), taught)
+    return found, found(student(image), taught, alone)
 
 
 # -- responses --------------------------------------------------------------------------------------------------------
@@ -67,33 +69,46 @@ def responses(probabilities: list[list[float]], foreground: list[float], shift: 
 def test_responses_by_hand() -> None:
     """KL(1/4, 3/4 || 1/2, 1/2) at one anchor and 0 at the other, weighted 3 to 1."""
     student = responses([[0.25, 0.75], [0.5, 0.5]], [0, 0])
-    teacher = responses([[0.5, 0.5], [0.5, 0.5]], [0.6, 0.2])
+    teacher = responses([[0.5, 0.5], [0.5, 0.5]], [0.9, 0.3])
     kl = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
-    assert response(student, teacher).item() == pytest.approx(0.75 * kl, rel=1e-5)
+    assert response(student, teacher, alone).item() == pytest.approx(0.75 * kl, rel=1e-5)
     other = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
-    assert response(student, teacher, "teacher-student").item() == pytest.approx(0.75 * other, rel=1e-5)
+    assert response(student, teacher, alone, "teacher-student").item() == pytest.approx(0.75 * other, rel=1e-5)
 
 
 def test_responses_of_sigmoids_by_hand() -> None:
     student = Responses(torch.tensor([[[0.2]]]).logit(), "sigmoid", torch.zeros(1, 1, 4), torch.zeros(1, 1))
     teacher = Responses(torch.tensor([[[0.6]]]).logit(), "sigmoid", torch.zeros(1, 1, 4), torch.ones(1, 1))
     expected = 0.2 * math.log(0.2 / 0.6) + 0.8 * math.log(0.8 / 0.4)
-    assert response(student, teacher).item() == pytest.approx(expected, rel=1e-5)
+    assert response(student, teacher, alone).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_boxes_by_hand() -> None:
     """Squares of 2 that share a square of 1, at one of two anchors; GIoU 1/7 - 2/9."""
-    teacher = responses([[0.5, 0.5]] * 2, [0.6, 0.2])
-    assert box_response(teacher, teacher).item() == pytest.approx(0, abs=1e-6)
+    teacher = responses([[0.5, 0.5]] * 2, [0.9, 0.3])
+    assert box_response(teacher, teacher, alone).item() == pytest.approx(0, abs=1e-6)
     student = responses([[0.5, 0.5]] * 2, [0, 0], shift=1.0)
     student.boxes[0, 1] = teacher.boxes[0, 1]
     apart = responses([[0.5, 0.5]] * 2, [0, 0], shift=1.0)
-    assert box_response(apart, teacher).item() == pytest.approx(1 - 1 / 7 + 2 / 9, rel=1e-5)
+    assert box_response(apart, teacher, alone).item() == pytest.approx(1 - 1 / 7 + 2 / 9, rel=1e-5)
 
 
 def test_a_teacher_that_sees_nothing_teaches_nothing() -> None:
     student = responses([[0.25, 0.75]], [0])
-    assert response(student, responses([[0.5, 0.5]], [0.0])).item() == 0
+    assert response(student, responses([[0.5, 0.5]], [0.0]), alone).item() == 0
+
+
+@pytest.mark.parametrize("term", [response, box_response])
+def test_two_processes_have_the_mean_of_one_with_both_batches(term: Any) -> None:
+    """One sees an object, the other hardly anything: a mean of its own would give its few weights half of the loss."""
+    ours = [responses([[0.25, 0.75], [0.5, 0.5]], [0, 0], shift=1.0), responses([[0.1, 0.9]] * 2, [0, 0], shift=0.5)]
+    theirs = [responses([[0.5, 0.5]] * 2, [0.9, 0.8]), responses([[0.5, 0.5]] * 2, [0.1, 0.2])]
+    each = [term(s, t, lambda _: torch.tensor(2.0) / 2) for s, t in zip(ours, theirs, strict=True)]  # 2.0 in all
+    whole = (
+        Responses(*(x if isinstance(x, str) else torch.cat([x, y]) for x, y in zip(*r, strict=True)))
+        for r in (ours, theirs)
+    )
+    torch.testing.assert_close(sum(each) / 2, term(*whole, alone))
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
@@ -102,6 +117,15 @@ def test_terms_and_their_sum() -> None:
     assert terms.keys() == {"pixel", "pair", "box_response", "loss"}
     expected = 0.5 * terms["pixel"] + 20 * terms["pair"] + 2 * terms["box_response"]
     torch.testing.assert_close(terms["loss"], expected)
+
+
+def test_responses_are_divided_by_the_share_of_all_processes() -> None:
+    student, teacher = two()
+    found, _ = distill({"pair": 1, "box": 1}, student, teacher)
+    raw = student(torch.ones(1, 3, 16, 16)), teacher(torch.ones(1, 3, 16, 16))
+    one, half = found(*raw, alone), found(*raw, lambda count: 2 * alone(count))
+    for name, factor in {"pixel": 2, "box_response": 2, "pair": 1}.items():
+        torch.testing.assert_close(one[name], factor * half[name])
 
 
 def test_a_network_learns_nothing_from_itself() -> None:

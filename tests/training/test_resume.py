@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from edgekit.models.checkpoint import save_weights
+from edgekit.models.zoo import build
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import read_artifact
 from edgekit.runtime.errors import ArtifactError, BadConfig, ChildDied, EdgeKitError
 from edgekit.training.fit import fit
-from edgekit.training.resume import RESUME, STAMP, begin, stamp
+from edgekit.training.resume import RESUME, STAMP, Start, begin, stamp
 
 from . import jobs
 from .conftest import Result, result_of
@@ -169,21 +173,31 @@ def test_a_loader_that_is_killed(tiny: Path, tmp_path: Path) -> None:
 
 
 # -- what belongs together --------------------------------------------------------------------------------------------
+PARENTS = {"train": "1" * 64, "init": "2" * 64}
+
+
 def interrupted(work: Path, recipe: Recipe, world: int = 1, **more: Any) -> Path:
     """A folder as an interrupted training leaves it."""
     work.mkdir()
-    content = {"state_dict": {}, "optimizer_states": [], "global_step": 6, STAMP: stamp(recipe, world), **more}
+    content = {"state_dict": {}, "optimizer_states": [], "global_step": 6, STAMP: stamp(recipe, world, PARENTS), **more}
     torch.save(content, work / RESUME)
     return work
 
 
+def go_on(work: Path, recipe: Recipe, resume: bool = True, parents: Mapping[str, str] = PARENTS) -> Start:
+    return begin(work, recipe, 1, resume, True, parents, work.with_name("out"))
+
+
 @pytest.mark.parametrize(
     "override",
-    ["train.epochs=90", "train.workers=3", "train.validate_every=1", "data.root=/elsewhere", "description=other"],
+    [
+        *("train.epochs=90", "train.workers=3", "train.validate_every=1", "data.root=/elsewhere", "description=other"),
+        "train.init=elsewhere/checkpoint",
+    ],
 )
 def test_what_may_change(tiny: Path, tmp_path: Path, override: str) -> None:
     work = interrupted(tmp_path / "work", load_recipe(tiny))
-    start = begin(work, load_recipe(tiny, [override]), 1, resume=True, writer=True)
+    start = go_on(work, load_recipe(tiny, [override]))
     assert (start.file, start.step) == (work / RESUME, 6)
 
 
@@ -201,7 +215,7 @@ def test_what_may_change(tiny: Path, tmp_path: Path, override: str) -> None:
 def test_what_may_not_change(tiny: Path, tmp_path: Path, override: str, words: str) -> None:
     work = interrupted(tmp_path / "work", load_recipe(tiny))
     with pytest.raises(BadConfig) as error:
-        begin(work, load_recipe(tiny, [override]), 1, resume=True, writer=True)
+        go_on(work, load_recipe(tiny, [override]))
     assert words in str(error.value)
     assert str(work / RESUME) in str(error.value)
 
@@ -210,7 +224,75 @@ def test_the_number_of_processes_may_not_change(tiny: Path, tmp_path: Path) -> N
     recipe = load_recipe(tiny)
     work = interrupted(tmp_path / "work", recipe, world=2)
     with pytest.raises(BadConfig, match="processes: was 2, now 1"):
-        begin(work, recipe, 1, resume=True, writer=True)
+        go_on(work, recipe)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("cosine", r"train\.epochs: was 4, now 90 \(a cosine goes by it\)"), ("exponential", "")]
+)
+def test_more_epochs_are_the_same_training_unless_the_schedule_goes_by_them(
+    tiny: Path, tmp_path: Path, kind: str, words: str
+) -> None:
+    schedule = f"train.schedule={{kind: {kind}}}"
+    work = interrupted(tmp_path / "work", load_recipe(tiny, [schedule]))
+    with pytest.raises(BadConfig, match=words) if words else contextlib.nullcontext():
+        go_on(work, load_recipe(tiny, [schedule, "train.epochs=90"]))
+
+
+@pytest.mark.parametrize(
+    ("parents", "words"),
+    [
+        ({"init": "3" * 64}, r"train\.init: its contents' hash was 222222222222\.\.\., now 333333333333\.\.\."),
+        ({"teacher": "4" * 64}, r"teacher\.weights: its contents' hash was none, now 444444444444"),
+        ({"train": "5" * 64}, r"data \(annotations, list of images, classes\): its contents' hash was 1111"),
+    ],
+)
+def test_what_the_weights_were_made_from_may_not_change(
+    tiny: Path, tmp_path: Path, parents: dict[str, str], words: str
+) -> None:
+    """A manifest names the parents of its weights: those that the training began with, wherever they lie now."""
+    recipe = load_recipe(tiny)
+    work = interrupted(tmp_path / "work", recipe)
+    assert go_on(work, recipe).parents == PARENTS
+    with pytest.raises(BadConfig, match=words):
+        go_on(work, recipe, parents={**PARENTS, **parents})
+
+
+def test_which_class_began_as_which_may_not_change(tiny: Path, tmp_path: Path) -> None:
+    """It is read with ``train.init`` alone, and the manifest tells it."""
+    work = interrupted(tmp_path / "work", load_recipe(tiny, ["train.init=x", "train.init_classes={vehicle: car}"]))
+    with pytest.raises(BadConfig, match=r"train\.init_classes\.vehicle: was car, now bus"):
+        go_on(work, load_recipe(tiny, ["train.init=x", "train.init_classes={vehicle: bus}"]))
+
+
+def test_a_training_that_replaced_its_own_start_goes_on(tiny: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(tiny, [f"train.init={tmp_path / 'out'}"])
+    work = interrupted(tmp_path / "work", recipe)
+    assert go_on(work, recipe, parents={**PARENTS, "init": "3" * 64}).parents == PARENTS
+
+
+def test_files_of_older_versions_go_on(tiny: Path, tmp_path: Path) -> None:
+    """They do not say what the weights were made from; what they say is compared."""
+    recipe = load_recipe(tiny)
+    old = {"recipe": recipe.model_dump(mode="json"), "world": 1}
+    work = interrupted(tmp_path / "work", recipe, **{STAMP: old})
+    assert go_on(work, recipe) == Start(work / RESUME, 6, PARENTS)
+    with pytest.raises(BadConfig, match=r"train\.lr"):
+        go_on(work, load_recipe(tiny, ["train.lr=5e-4"]))
+
+
+def test_a_resume_file_says_what_the_published_manifest_says(tiny: Path, tmp_path: Path, trained: Path) -> None:
+    """Another start is refused with the file of a real training, and the same one elsewhere is not."""
+    out, moved, other = tmp_path / "run", tmp_path / "moved.safetensors", tmp_path / "other.safetensors"
+    shutil.copy2(trained, moved)
+    save_weights(build("mobile-centernet", 3), other, jobs.CLASSES)
+    settings = ["train.epochs=1", "train.workers=0", "data.val=null"]
+    before = fit(load_recipe(tiny, [*settings, f"train.init={trained}"]), out).manifest["parents"]
+    assert before.keys() == {"train", "init"}
+    settings = [*settings, "train.epochs=2"]
+    with pytest.raises(BadConfig, match=r"train\.init: its contents' hash was"):
+        fit(load_recipe(tiny, [*settings, f"train.init={other}"]), out, resume=True)
+    assert fit(load_recipe(tiny, [*settings, f"train.init={moved}"]), out, resume=True).manifest["parents"] == before
 
 
 def broken(kind: str, file: Path) -> None:
@@ -230,7 +312,7 @@ def test_a_broken_resume_file_is_named(tiny: Path, tmp_path: Path, kind: str) ->
     work = interrupted(tmp_path / "work", recipe)
     broken(kind, work / RESUME)
     with pytest.raises(EdgeKitError) as error:
-        begin(work, recipe, 1, resume=True, writer=True)
+        go_on(work, recipe)
     assert str(work / RESUME) in str(error.value)
 
 
@@ -239,12 +321,12 @@ def test_other_peoples_files_are_named(tiny: Path, tmp_path: Path) -> None:
     work = interrupted(tmp_path / "work", recipe)
     torch.save({"some": "weights"}, work / RESUME)
     with pytest.raises(ArtifactError, match="not a training's resume file"):
-        begin(work, recipe, 1, resume=True, writer=True)
+        go_on(work, recipe)
 
 
 def test_nothing_to_resume(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="nothing to resume"):
-        begin(tmp_path / "work", load_recipe(tiny), 1, resume=True, writer=True)
+        go_on(tmp_path / "work", load_recipe(tiny))
 
 
 def test_a_new_training_does_not_continue_an_older_one(tiny: Path, tmp_path: Path) -> None:
@@ -252,9 +334,9 @@ def test_a_new_training_does_not_continue_an_older_one(tiny: Path, tmp_path: Pat
     recipe = load_recipe(tiny)
     work = interrupted(tmp_path / "work", recipe)
     for _ in range(2):  # twice: the folder set aside before gives way
-        assert begin(work, recipe, 1, resume=False, writer=True).file is None
+        assert go_on(work, recipe, resume=False).file is None
         assert not work.exists()
         assert (tmp_path / "work.previous" / RESUME).is_file()
         interrupted(work, recipe)
     (work / RESUME).unlink()
-    assert begin(work, recipe, 1, resume=True, writer=True).file is None
+    assert go_on(work, recipe).file is None

@@ -16,7 +16,7 @@ from edgekit.models.detector import Detector, host_postprocess
 from edgekit.models.heads.anchor import foreground
 from edgekit.models.heads.yolo import AnchorSet, YOLOHead, YOLOMaps
 from edgekit.models.thundernet import ThunderMaps
-from edgekit.recipe import AnchorLossSection, IouGuidedSection, YoloLossSection, load_recipe, recipe_names
+from edgekit.recipe import AnchorLossSection, IouGuidedSection, Recipe, YoloLossSection, load_recipe, recipe_names
 from edgekit.runtime.errors import BadConfig
 from edgekit.runtime.postprocess import Postprocess
 from edgekit.training.anchorloss import AnchorLoss
@@ -118,6 +118,31 @@ def test_focal_loss_starts_from_its_prior(activation: str, norm: bool) -> None:
     torch.testing.assert_close(per_anchor, torch.full_like(per_anchor, 0.01))
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "predictors"),
+    [
+        ("mobilenet-ssd", {}, "head.confidence"),
+        ("refinedet", {"backbone": "mobilenet-v2"}, "odm.head.confidence"),
+        ("refinedet", {"backbone": "mobilenet-v2", "align": 3}, "odm.confidence"),
+        ("thundernet", {}, "head.confidence"),
+    ],
+)
+@pytest.mark.parametrize("classification", ["focal", "cross-entropy"])
+def test_every_head_that_focal_loss_teaches_starts_from_its_prior(
+    name: str, options: dict[str, Any], predictors: str, classification: str
+) -> None:
+    model = zoo.build(name, 3, options, (128, 128))
+    values = {"name": "r", "classes": ["a", "b", "c"], "model": {"name": name}, "preprocess": {"size": [128, 128]}}
+    recipe = Recipe.model_validate({**values, "anchor_loss": {"classification": classification}})
+    task_of(model, name).prepare(recipe, model)
+    biases = [m.bias for m in model.get_submodule(predictors).modules() if isinstance(m, nn.Conv2d)]
+    assert biases
+    for bias in biases:
+        assert bias is not None
+        found = bias.view(-1, 4).softmax(-1)[:, 1:].sum(-1)
+        assert torch.allclose(found, torch.full_like(found, 0.01)) == (classification == "focal")
+
+
 # -- RefineDet --------------------------------------------------------------------------------------------------------
 def refine_maps(arm_scores: Tensor | None = None) -> RefineMaps:
     """The first step moves anchor 3 onto the object; the second knows nothing."""
@@ -166,6 +191,31 @@ def test_negative_anchor_filtering() -> None:
     assert matches.label.tolist() == [[-1, -1, 0, 0, 2]]
     terms = RefineCriterion(AnchorLossSection(mining=9), torch.ones(3), 0.99)(refine_maps(scores), TARGET, alone)
     assert terms["odm_class"].item() == pytest.approx((2 + 1) * LN3 / 2, rel=1e-5)  # 3 and 4 positive, 2 negative
+
+
+class TwoSteps(Detector):
+    theta, steps = 0.99, 2
+
+
+def test_responses_of_refinedet_are_of_anchors_that_pass_the_filter() -> None:
+    """Decode and labels pass over an anchor with a background of over theta; so does the weight of distillation."""
+    scores = torch.zeros(1, 5, 2)
+    scores[0, [0, 3], 0] = math.log(0.995 / 0.005)
+    scores[0, 2, 0] = math.log(0.98 / 0.02)
+    found = TASKS["refine"].responses(refine_maps(scores), TwoSteps())
+    assert found is not None
+    torch.testing.assert_close(found.foreground, torch.tensor([[0, 2 / 3, 2 / 3, 0, 2 / 3]]))
+
+
+def test_distilled_boxes_do_not_move_the_first_step() -> None:
+    """The refined anchors are not differentiated through, in distillation as in the criterion."""
+    maps = refine_maps()
+    found = TASKS["refine"].responses(maps, TwoSteps())
+    assert found is not None
+    torch.testing.assert_close(found.boxes[0, 3], TARGET.boxes[0, 0], atol=1e-4, rtol=1e-4)  # and yet they are refined
+    found.boxes.sum().backward()
+    assert maps.arm_boxes.grad is None
+    assert maps.odm_boxes.grad is not None
 
 
 # -- ThunderNet -------------------------------------------------------------------------------------------------------

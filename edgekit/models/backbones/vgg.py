@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
 import torch
 from torch import Tensor, nn
 
+from ..blocks import L2Norm, xavier
+
 # Configuration D: width and number of 3x3 convolutions of conv1 to conv5.
 GROUPS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-
-
-class L2Norm(nn.Module):
-    """Every pixel's channels at length ``scale``, learnt per channel (ParseNet, Liu et al. 2015, eq. 1 and 2)."""
-
-    def __init__(self, channels: int, scale: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full((1, channels, 1, 1), scale))
-        self.root = sqrt(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # A mean, because opset 13's ReduceSum takes its axes as an int64 tensor.
-        length = (x * x).mean(dim=1, keepdim=True).sqrt() * self.root
-        return self.weight * (x / (length + 1e-10))
+PIXELS = 58.0  # deviation of ImageNet's pixels, 0..255: of this size is an image of which only the mean was taken away
 
 
 def conv_relu(cin: int, cout: int, kernel: int, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
@@ -36,7 +23,11 @@ class ReducedVGG16(nn.Module):
 
     fc6 and fc7 are a dilated 3x3 and a 1x1 (DeepLab-LargeFOV); conv4_3 and conv5_3 are normalised to 10 and 8. Pool 5
     halves the map, unlike SSD's. levels: 4, or 5 with one more pair of 1x1 and strided 3x3.
+    Without normalisation a network lives by its first weights: here maps of the size 1 for images of Caffe's scale, the
+    mean taken away and nothing else (He et al. 2015, eq. 10), and "xavier" for the new layers (section IV-G).
     """
+
+    added = ("normalise.", "extras.")  # layers that no classifier has
 
     def __init__(self, levels: int = 4) -> None:
         super().__init__()
@@ -56,8 +47,19 @@ class ReducedVGG16(nn.Module):
             nn.Sequential(*conv_relu(1024 if i == 0 else 512, 256, 1), *conv_relu(256, 512, 3, 2))
             for i in range(levels - 3)
         )
+        self._begin()
         self.channels = (512, 512, 1024) + (512,) * (levels - 3)
         self.strides = tuple(8 * 2**i for i in range(levels))
+
+    def _begin(self) -> None:
+        for part in (*self.groups, self.fc):
+            for layer in part.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        with torch.no_grad():
+            self.groups[0][0].weight /= PIXELS  # type: ignore[index]
+        xavier(self.extras)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x, found = image, []

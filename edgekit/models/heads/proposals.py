@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..anchors import AnchorMaps, decode
+from ..anchors import AnchorMaps, decode, in_float32
 from .anchor import pick
 
 
@@ -49,10 +49,10 @@ def propose(
     size: width and height of the input;  candidates: anchors that enter NMS, at most 3840
     Where NMS leaves fewer than ``proposals``, the best suppressed boxes fill up, so that the shape is static.
     """
-    logit = maps.confidence[..., 1] - maps.confidence[..., 0]
-    scores, index = logit.topk(candidates, dim=1)
-    anchors = pick(maps.anchors.expand_as(maps.location), index)
-    boxes = clip(decode(pick(maps.location, index), anchors, variances=(1.0, 1.0, 1.0, 1.0)), size)
+    location, confidence = in_float32(maps.location), in_float32(maps.confidence)  # bfloat16 cannot count beyond 256
+    scores, index = (confidence[..., 1] - confidence[..., 0]).topk(candidates, dim=1)
+    anchors = pick(maps.anchors.expand_as(location), index)
+    boxes = clip(decode(pick(location, index), anchors, variances=(1.0, 1.0, 1.0, 1.0)), size)
     kept = suppress(boxes, scores, threshold, rounds)
     _, order = (scores - 1e6 * (1 - kept)).topk(proposals, dim=1)
     return pick(boxes, order)

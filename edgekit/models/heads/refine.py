@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..anchors import AnchorMaps, RefineMaps, refine
+from ..anchors import AnchorMaps, RefineMaps, bounded, in_float32, refine
 from ..deformable import lowering_named, sampled_conv
 from .anchor import decode_anchor_maps
 from .ssd import Predictor, SSDHead, cells
@@ -69,7 +69,10 @@ class AlignODM(nn.Module):
 
         They are computed in here, so that quantization leaves them in float together with this module.
         """
-        return self.aligned(maps, refine(first.location.detach(), first.anchors))
+        location = in_float32(first.location.detach())
+        if not torch.onnx.is_in_onnx_export():
+            location = bounded(location)  # a tap at infinity has no cell
+        return self.aligned(maps, refine(location, first.anchors))
 
     def aligned(self, maps: Sequence[Tensor], refined: Tensor) -> AnchorMaps:
         """maps [N, C, H, W] per level and refined anchors [N, A, 4] (cx, cy, w, h in pixels)."""
@@ -136,7 +139,7 @@ def second_anchors(maps: RefineMaps, steps: int = 2) -> Tensor:
     steps: 2: at anchors [N, A, 4] that the first have moved, two-step cascaded regression (RefineDet++, section III-C);
         1: at the anchors [A, 4] as they stand (table II, fourth column), and the first step only filters
     """
-    return refine(maps.arm_boxes.float(), maps.anchors) if steps == 2 else maps.anchors
+    return refine(in_float32(maps.arm_boxes), maps.anchors) if steps == 2 else maps.anchors
 
 
 def decode_refine_maps(

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..backbones.tinydsod import halve, pointwise_depthwise
-from ..blocks import conv_bn
+from ..blocks import L2Norm, conv_bn
 from .fpn import resize_to
 
 
@@ -38,17 +37,6 @@ class UpSampling(nn.Module):
         return torch.relu(fine + self.mix(self.smooth(resize_to(coarse, fine))))
 
 
-class ScaledNorm(nn.Module):
-    """Every cell divided by its L2 norm and multiplied by a learnt factor per channel, 20 at first (ParseNet; SSD)."""
-
-    def __init__(self, channels: int, scale: float = 20.0) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full((1, channels, 1, 1), scale))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=1) * self.weight
-
-
 class DFPN(nn.Module):
     """Two maps of the backbone -> six of the same width, normalised; the three finest are fused with all coarser ones.
 
@@ -61,7 +49,7 @@ class DFPN(nn.Module):
         width = channels[-1]
         self.down = nn.ModuleList(DownSampling(width) for _ in range(4))
         self.up = nn.ModuleList(UpSampling(width, i < pointwise) for i in range(5))
-        self.norm = nn.ModuleList(ScaledNorm(width) for _ in range(6))
+        self.norm = nn.ModuleList(L2Norm(width) for _ in range(6))
         self.channels = (width,) * 6
         self.strides = (*strides, *(strides[-1] * 2**i for i in range(1, 5)))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
-from ...models.anchors import AnchorMaps, decode
+from ...models.anchors import AnchorMaps, bounded, decode
 from ...models.detector import Detector
 from ...models.heads.anchor import Activation, foreground
 from ...recipe import AnchorLossSection, Recipe
@@ -63,8 +63,7 @@ class AnchorTask(Task):
         return anchor_responses(maps, model.activation)  # type: ignore[arg-type]
 
     def prepare(self, recipe: Recipe, model: Detector) -> None:
-        if recipe.anchor_loss.classification == "focal":
-            start_from_prior(model.head.confidence, len(recipe.classes) + 1, model.activation)  # type: ignore
+        prepare_focal(recipe, model.head.confidence, model.activation)  # type: ignore[union-attr, arg-type]
 
 
 def anchor_responses(maps: AnchorMaps, activation: Activation) -> Responses:
@@ -72,10 +71,18 @@ def anchor_responses(maps: AnchorMaps, activation: Activation) -> Responses:
     likely = foreground(maps.confidence.float(), activation)
     likely = likely.sum(-1) if activation == "softmax" else likely.amax(-1)
     logits = maps.confidence if activation == "softmax" else maps.confidence[..., 1:]
-    return Responses(logits, activation, decode(maps.location.float(), maps.anchors), likely)
+    return Responses(logits, activation, decode(bounded(maps.location.float()), maps.anchors), likely)
 
 
-def start_from_prior(predictors: nn.ModuleList, outputs: int, activation: Activation, prior: float = PRIOR) -> None:
+def prepare_focal(recipe: Recipe, predictors: Iterable[nn.Module], activation: Activation) -> None:
+    """Let the predictors of classes that focal loss will teach start from its prior; nothing with another loss."""
+    if recipe.anchor_loss.classification == "focal":
+        start_from_prior(predictors, len(recipe.classes) + 1, activation)
+
+
+def start_from_prior(
+    predictors: Iterable[nn.Module], outputs: int, activation: Activation, prior: float = PRIOR
+) -> None:
     """Biases such that every anchor begins with ``prior`` for an object: without it the many background anchors make
     focal loss leap in the first steps (RetinaNet, section 4.1). outputs: of an anchor, the background first.
 

@@ -14,7 +14,7 @@ from ...recipe import AnchorLossSection, Recipe
 from ..anchorloss import AnchorLoss, StepLoss
 from ..boxes import corners, pairwise_iou
 from ..matching import PADDING, BoxBatch, Matches, box_collate, match_anchors
-from .anchors import anchor_responses, per_positive, total_of
+from .anchors import anchor_responses, per_positive, prepare_focal, total_of
 from .base import Collate, Responses, Share, Task, background_and_classes
 from .refine import of_no_label
 
@@ -90,6 +90,9 @@ class ProposalTask(Task):
         section = recipe.anchor_loss
         weights = background_and_classes(section.class_weights, counts)
         return ProposalCriterion(section, weights, model.head)  # type: ignore[arg-type]
+
+    def prepare(self, recipe: Recipe, model: Detector) -> None:
+        prepare_focal(recipe, [model.head.confidence], "softmax")  # type: ignore[union-attr, list-item]
 
     def responses(self, maps: ThunderMaps, model: Detector) -> Responses | None:
         """The first stage's: the second looks at other regions in either network."""

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...models.anchors import AnchorMaps, RefineMaps
+from ...models.anchors import AnchorMaps, RefineMaps, bounded
 from ...models.detector import Detector
-from ...models.heads.refine import second_anchors
+from ...models.heads.refine import PlainODM, second_anchors
 from ...recipe import AnchorLossSection, Recipe
 from ..anchorloss import AnchorLoss
 from ..boxes import corners
 from ..matching import BoxBatch, Matches, box_collate, match_anchors
-from .anchors import anchor_responses, per_positive, total_of
+from .anchors import anchor_responses, per_positive, prepare_focal, total_of
 from .base import Collate, Responses, Share, Task, background_and_classes
 
 BOX_TERMS, CLASS_TERMS = ("arm_box", "odm_box"), ("arm_class", "odm_class")
@@ -39,7 +39,7 @@ class RefineCriterion(nn.Module):
         section = self.section
         objects = BoxBatch(batch.boxes, batch.labels.clamp(max=0))
         first = match_anchors(corners(maps.anchors), objects, section.positive, section.negative)
-        starts = second_anchors(maps, self.steps).detach()
+        starts = taught_anchors(maps, self.steps)
         second = match_anchors(corners(starts), batch, section.positive, section.negative)
         second = without_easy_negatives(second, maps.arm_scores, self.theta)
         spared = of_no_label(maps.odm_scores, batch)
@@ -47,6 +47,11 @@ class RefineCriterion(nn.Module):
         odm = per_positive(self.odm(maps.odm_boxes, maps.odm_scores, starts, second, batch), share)
         terms = {"arm_box": arm[0], "arm_class": arm[1], "odm_box": odm[0], "odm_class": odm[1]}
         return {**terms, "loss": self.total(terms)}
+
+
+def taught_anchors(maps: RefineMaps, steps: int) -> Tensor:
+    """Where the second offsets start, see ``second_anchors``: without a gradient, and no anchor beyond all bounds."""
+    return second_anchors(maps._replace(arm_boxes=bounded(maps.arm_boxes.float())), steps).detach()
 
 
 def of_no_label(confidence: Tensor, batch: BoxBatch) -> Tensor | None:
@@ -61,11 +66,18 @@ def of_no_label(confidence: Tensor, batch: BoxBatch) -> Tensor | None:
 
 
 def without_easy_negatives(matches: Matches, arm_scores: Tensor, theta: float) -> Matches:
-    """Negative anchor filtering (RefineDet++, section III-B): an anchor that the first step takes for background with
-    more than ``theta`` is neither positive nor negative in the second. arm_scores: logits [N, A, 2], background first.
+    """Negative anchor filtering (RefineDet++, section III-B): an easy negative is neither positive nor negative in the
+    second step.
     """
-    easy = arm_scores.detach().float().softmax(-1)[..., 0] > theta
-    return matches._replace(label=torch.where(easy, -1, matches.label))
+    return matches._replace(label=torch.where(easy_negatives(arm_scores, theta), -1, matches.label))
+
+
+def easy_negatives(arm_scores: Tensor, theta: float) -> Tensor:
+    """Anchors that the first step takes for background with more than ``theta`` [N, A].
+
+    arm_scores: logits [N, A, 2], background first
+    """
+    return arm_scores.detach().float().softmax(-1)[..., 0] > theta
 
 
 class RefineTask(Task):
@@ -77,7 +89,16 @@ class RefineTask(Task):
         weights = background_and_classes(section.class_weights, counts)
         return RefineCriterion(section, weights, model.theta, model.steps)  # type: ignore[arg-type]
 
+    def prepare(self, recipe: Recipe, model: Detector) -> None:
+        odm = model.odm.head if isinstance(model.odm, PlainODM) else model.odm
+        prepare_focal(recipe, odm.confidence, "softmax")  # type: ignore[union-attr, arg-type]
+
     def responses(self, maps: RefineMaps, model: Detector) -> Responses | None:
-        """The second step's, on the anchors as this network refined them."""
-        starts = second_anchors(maps, model.steps)  # type: ignore[arg-type]
-        return anchor_responses(AnchorMaps(maps.odm_boxes, maps.odm_scores, starts, maps.features), "softmax")
+        """The second step's, on the anchors as this network refined them, which are not differentiated through.
+
+        Anchors that the first step filters have no foreground: their second step is never taught, and never read.
+        """
+        starts = taught_anchors(maps, model.steps)  # type: ignore[arg-type]
+        found = anchor_responses(AnchorMaps(maps.odm_boxes, maps.odm_scores, starts, maps.features), "softmax")
+        easy = easy_negatives(maps.arm_scores, model.theta)  # type: ignore[arg-type]
+        return found._replace(foreground=found.foreground.masked_fill(easy, 0))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...models.anchors import bounded
 from ...models.detector import Detector
 from ...models.heads.yolo import YOLOHead, YOLOMaps, yolo_boxes
 from ...recipe import Recipe, YoloLossSection
@@ -106,7 +107,7 @@ class YoloCriterion(nn.Module):
 
     def _box(self, rows: Tensor, priors: Tensor, boxes: Tensor, pixels: float) -> Tensor:
         if self.section.box != "squared":
-            return BOX_LOSSES[self.section.box](yolo_boxes(rows, priors), boxes)
+            return BOX_LOSSES[self.section.box](taught_boxes(rows, priors), boxes)
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
         extent = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
         shift = ((centre - priors[:, :2]) / priors[:, 2:3]).clamp(0, 1)
@@ -118,7 +119,7 @@ class YoloCriterion(nn.Module):
         target = torch.zeros_like(rows[..., 4])
         target[found.image, found.row] = 1
         with torch.no_grad():
-            excused = self._excused(yolo_boxes(rows, priors.unsqueeze(0)), batch)
+            excused = self._excused(taught_boxes(rows, priors.unsqueeze(0)), batch)
         counted = (target > 0) | ~excused
         cost = F.binary_cross_entropy_with_logits(rows[..., 4], target, reduction="none")
         if batch.unlabelled is not None:
@@ -134,6 +135,11 @@ class YoloCriterion(nn.Module):
             2
         )
         return near | (inside & (batch.labels == IGNORED).unsqueeze(1)).any(2)
+
+
+def taught_boxes(rows: Tensor, priors: Tensor) -> Tensor:
+    """``yolo_boxes``, of which none is beyond all bounds."""
+    return yolo_boxes(bounded(rows, (1.0, 1.0, 1.0, 1.0)), priors)
 
 
 def no_labelled_object(objectness: Tensor, hidden: Tensor) -> Tensor:
@@ -160,4 +166,4 @@ class YoloTask(Task):
         head = model.head
         assert isinstance(head, YOLOHead)
         rows, priors = head.rows(maps).float(), head.priors(maps).unsqueeze(0)
-        return Responses(rows[..., 4:], "sigmoid", yolo_boxes(rows, priors), rows[..., 4].sigmoid())
+        return Responses(rows[..., 4:], "sigmoid", taught_boxes(rows, priors), rows[..., 4].sigmoid())

@@ -45,6 +45,18 @@ def test_a_chain_needs_its_rounds():
     assert suppress(boxes, scores, 0.3, rounds=6)[0].tolist() == [1, 0, 1, 0, 1, 0]
 
 
+def test_half_precision_maps_are_suppressed_in_float32():
+    """Ranks of 400 boxes: bfloat16 cannot count beyond 256, so that ties were no longer decided and boxes crossed."""
+    generator = torch.Generator().manual_seed(0)
+    anchors = grid_anchors((10, 10), (16.0, 16.0), [(24, 24), (28, 28), (32, 32), (36, 36)])
+    location = 0.1 * torch.randn(1, 400, 4, generator=generator)
+    confidence = torch.randn(1, 400, 2, generator=generator)
+    half = AnchorMaps(location.bfloat16(), confidence.bfloat16(), anchors, ())
+    full = half._replace(location=half.location.float(), confidence=half.confidence.float())
+    found, expected = (propose(maps, (160, 160), candidates=400, proposals=100) for maps in (half, full))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_proposals_fill_up_with_suppressed_boxes():
     anchors = grid_anchors((2, 2), (16.0, 16.0), [(40, 40), (41, 41)])  # overlapping pairs
     confidence = torch.zeros(1, 8, 2)
