@@ -124,8 +124,8 @@ def _idle_schedule(recipe: Recipe) -> list[str]:
     if recipe.train.schedule.kind != "step" or not drops or min(drops) < recipe.train.epochs:
         return []
     return [
-        f"train.schedule never lowers the rate: its drops, {', '.join(map(str, drops))}, come after {recipe.train.epochs} "
-        "epochs. For a short training: train.schedule.kind=cosine"
+        f"train.schedule never lowers the rate: its drops, {', '.join(map(str, drops))}, come after "
+        f"{recipe.train.epochs} epochs. For a short training: train.schedule.kind=cosine"
     ]
 
 

@@ -41,7 +41,8 @@ def test_what_a_training_writes_and_says(
     """Checkpoint, table, TensorBoard file and resume file; progress by step; and not a word otherwise."""
     steps: list[tuple[str, int, int]] = []
     out = tmp_path / "runs" / "checkpoint"
-    artifact = fit(load_recipe(tiny, ["train.epochs=3"]), out, progress=lambda *step: steps.append(step))
+    wishes = ["train.epochs=3", "train.schedule.drops=[2]"]
+    artifact = fit(load_recipe(tiny, wishes), out, progress=lambda *step: steps.append(step))
     assert steps == [("train", n, 6) for n in range(1, 7)]
     assert artifact.kind == "checkpoint"
     assert artifact.classes == list(jobs.CLASSES)
@@ -58,6 +59,19 @@ def test_what_a_training_writes_and_says(
     assert captured.out == ""
     assert [line for line in captured.err.splitlines() if "train.workers" not in line] == []
     assert [str(w.message) for w in recwarn] == []
+
+
+@pytest.mark.parametrize(
+    ("schedule", "told"), [("{}", True), ("{drops: [1]}", False), ("{kind: cosine}", False), ("{drops: []}", False)]
+)
+def test_a_rate_that_would_never_fall_is_told(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, schedule: str, told: bool
+) -> None:
+    """The default falls at epochs 45 and 55: a try of two is at the full rate to its end."""
+    recipe = load_recipe(tiny, [*SHORT, "train.epochs=2", f"train.schedule={schedule}"])
+    fit(recipe, tmp_path / "checkpoint")
+    said = "train.schedule never lowers the rate: its drops, 45, 55, come after 2 epochs"
+    assert any(said in message for message in caplog.messages) == told
 
 
 def test_the_table_of_metrics(tiny: Path, tmp_path: Path) -> None:
