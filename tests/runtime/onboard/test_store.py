@@ -27,8 +27,8 @@ def version(store):
 
     def make(name, same=True):
         path = store.version_path(name)
-        os.makedirs(path)
-        with open(os.path.join(path, "file"), "w") as handle:
+        os.makedirs(os.path.join(path, "artifact"))
+        with open(os.path.join(path, "artifact", "file"), "w") as handle:
             handle.write(name)
         index = {"format": 1, "files": archive.describe_folder(path)}
         write_json(os.path.join(path, archive.INDEX), index)
@@ -71,7 +71,7 @@ def test_rollback_needs_a_whole_version_before(store, version):
     first, _ = version(NAMES[0]), version(NAMES[1])
     store.activate(NAMES[0])
     store.activate(NAMES[1])
-    with open(os.path.join(first, "file"), "a") as handle:
+    with open(os.path.join(first, "artifact", "file"), "a") as handle:
         handle.write("!")
     with pytest.raises(ArtifactError, match="changed after it was installed"):
         store.rollback()
@@ -101,7 +101,7 @@ def test_a_damaged_version_comes_back_when_nothing_takes_its_place(store, versio
     with contextlib.suppress(RuntimeError), store.set_aside(path):
         assert not os.path.exists(path)
         raise RuntimeError
-    assert os.path.exists(os.path.join(path, "file"))
+    assert os.path.exists(os.path.join(path, "artifact", "file"))
     with store.set_aside(path):
         os.mkdir(path)
     assert os.listdir(path) == []
