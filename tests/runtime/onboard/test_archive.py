@@ -81,6 +81,7 @@ def hostile():
     good, evil = index_of(FILES), {"artifact/../../evil": b"x"}
     listed = [member(n, d) for n, d in sorted(FILES.items())]
     zeros = {"artifact/zeros": bytes(1000)}
+    huge = {"artifact/a": {"bytes": 1 << 40, "sha256": "0" * 64}}
     return {
         "parent folder": (whole(evil), "name|wrong"),
         "parent folder, not listed": (packed(member("bundle.json", good), member("../evil", b"x")), "not one that"),
@@ -110,11 +111,7 @@ def hostile():
             "sig",
         ),
         "more than the limit": (
-            whole(
-                index=json.dumps(
-                    {"format": 1, "files": {"artifact/a": {"bytes": 1 << 40, "sha256": "0" * 64}}}
-                ).encode()
-            ),
+            whole(index=json.dumps({"format": 1, "files": huge}).encode()),
             "more than 8 GB",
         ),
         "negative size": (

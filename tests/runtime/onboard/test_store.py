@@ -33,7 +33,8 @@ def version(store):
         index = {"format": 1, "files": archive.describe_folder(path)}
         write_json(os.path.join(path, archive.INDEX), index)
         if same is not None:
-            write_json(os.path.join(path, "verify.json"), {"same": same})
+            seal = store.seal("verify.json", name, "digest")
+            write_json(os.path.join(path, "verify.json"), {"same": same, "artifact": "digest", "seal": seal})
         return path
 
     return make
@@ -58,6 +59,23 @@ def test_only_a_verified_version_becomes_current(same, store, version):
     with pytest.raises(ArtifactError, match="were not verified on this board; the current one stays"):
         store.activate(NAMES[1])
     assert store.state()["current"] == NAMES[0]
+
+
+def test_a_verification_without_the_stores_own_seal_counts_for_nothing(store, version, tmp_path):
+    """It came with the version from somewhere else: another board's, another version's, or anybody's."""
+    other = Store(str(tmp_path / "other"))
+    first, second = version(NAMES[0]), version(NAMES[1])
+    store.activate(NAMES[0])
+    store.activate(NAMES[1])
+    seals = [other.seal("verify.json", NAMES[0], "digest"), store.seal("verify.json", NAMES[1], "digest"), "", None]
+    for seal in seals:
+        write_json(os.path.join(first, "verify.json"), {"same": True, "artifact": "digest", "seal": seal})
+        with pytest.raises(ArtifactError, match="were not verified on this board"):
+            store.activate(NAMES[0])
+        with pytest.raises(ArtifactError, match=r"was not verified on this board; nothing was changed\. Build"):
+            store.rollback()
+    assert store.resolve() == second
+    assert Store(store.home).seal("a") == store.seal("a") != other.seal("a")
 
 
 def test_a_version_that_is_not_there_cannot_become_current(store):
