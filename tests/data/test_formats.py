@@ -95,6 +95,29 @@ def test_voc_names_the_broken_file(voc, text, said):
     assert "000007.xml" in str(error.value)
 
 
+SIZE = "<size><width>64</width><height>48</height></size>"
+NAMELESS = "<object><name>car</name></object>"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<annotation>", "truncated or not XML"),
+        (f"<annotation>{NAMELESS}</annotation>", "no bndbox"),
+        (f"<annotation>{SIZE}{NAMELESS}</annotation>", "no bndbox"),
+        (None, "no such annotation file"),
+    ],
+)
+def test_voc_tells_of_a_broken_annotation_and_of_its_missing_image_at_once(voc, text, said):
+    (voc / "JPEGImages" / "000005.jpg").unlink()
+    file = voc / "Annotations" / "000005.xml"
+    file.unlink() if text is None else file.write_text(text)
+    with pytest.raises(BadInput, match="2 problems") as error:
+        read_set(voc / "ImageSets" / "Main" / "train.txt", voc / "JPEGImages", layout="voc")
+    assert said in str(error.value)
+    assert "000005.jpg: no such" in str(error.value)
+
+
 def test_ivslab_has_a_folder_for_each_clip_and_a_stride_takes_one_frame_of_so_many(tmp_path):
     root = tmp_path / "ivslab_train"
     for clip in ("1_40_00.mp4", "3_40_00.mp4"):
