@@ -160,6 +160,15 @@ def test_bdd100k_in_its_three_shapes(tmp_path, shape):
     assert found.classes == ("car", "motor", "rider")
 
 
+@pytest.mark.parametrize(("number", "wanted"), [("0", [1.5, 2, 12, 23]), (0, [1.5, 2, 11, 22])])
+def test_the_last_corner_of_scalabel_lies_inside_the_box(tmp_path, number, wanted):
+    """box2d_to_bbox of the official evaluation: a width of x2 - x1 + 1. Labels of 2018 have numbers for ids."""
+    photo(tmp_path, "a.jpg")
+    (tmp_path / "labels.json").write_text(json.dumps([{"name": "a.jpg", "labels": [{"id": number, **LABELS[0]}]}]))
+    found = read_set(tmp_path / "labels.json", tmp_path, layout="bdd100k")
+    assert found.samples[0].boxes.tolist() == [wanted]
+
+
 def test_a_scalabel_file_may_begin_with_a_frame_without_labels(tmp_path):
     photo(tmp_path, "a.jpg")
     photo(tmp_path, "b.jpg", 1)
