@@ -21,6 +21,7 @@ from .store import SHORT, VERIFY, read_json, write_json
 ENGINE, BUILT, BENCH = "engine", "engine.json", "bench.json"
 NEEDS_BYTES = 200 << 20  # free on the disk, at least, before an engine is built
 GROWTH = 4  # an engine and its timing cache are at most this many times the model's size
+BUILD_OPTIONS = ("precision", "nms", "workspace_mb", "pins")  # what a bundle may say on it; others name files here
 RUNTIMES_WITHOUT_ENGINE = ("onnxruntime",)
 _SENSOR_SECONDS = 0.1
 
@@ -102,8 +103,16 @@ def build(version, progress, force=False):
 
 
 def build_options(version):
-    """What ``build_engine`` takes: the bundle's options, with the paths of this board."""
+    """What ``build_engine`` takes: the bundle's options, with the paths of this board. Raises ArtifactError."""
     options = {k: v for k, v in version.options.items() if k != "runtime"}
+    foreign = sorted(set(options) - set(BUILD_OPTIONS))
+    if foreign:
+        raise ArtifactError(
+            "version {}: its bundle says how to build by {}; a bundle may say {}. "
+            "Make it again: edgekit bundle ARTIFACT --board BOARD".format(
+                version.name, ", ".join(foreign), ", ".join(BUILD_OPTIONS)
+            )
+        )
     options.update(builder=version.runtime, board=version.profile["name"])
     options["rebuild"] = "python3 edgekit_board.pyz build {} --force".format(version.name)
     if options.get("precision") == "int8":

@@ -1,4 +1,4 @@
-"""An engine that this board did not build is never loaded, however whole it is."""
+"""What comes with a bundle is not believed: an engine that this board did not build, and paths on this board."""
 
 from types import SimpleNamespace
 
@@ -55,3 +55,17 @@ def test_it_is_replaced_by_one_that_is_built_here_and_that_one_is_kept(version, 
     assert steps.runnable(version).digest == read_artifact(tmp_path / "v" / "engine").digest
     other = steps.Version(version.folder, version.bundle, Store(str(tmp_path / "other")))
     assert not steps.build(other, quiet)["skipped"]  # the folder was carried to another board
+
+
+@pytest.mark.parametrize("option", ["timing_cache", "calibration_cache", "calibration_images", "perf_only"])
+def test_a_bundle_names_no_files_of_the_board(option, version):
+    """The caches are written: a bundle that names them could replace any file of the user."""
+    version.options[option] = "/home/nvidia/.bashrc"
+    with pytest.raises(ArtifactError, match=option + "; a bundle may say precision, nms, workspace_mb, pins"):
+        steps.build(version, quiet)
+
+
+def test_what_bundle_writes_on_the_build_is_followed(version):
+    said = {"precision": "fp16", "nms": "host", "workspace_mb": 9, "pins": ["a"]}
+    version.options = {"runtime": "tensorrt8", **said}
+    assert said.items() <= steps.build_options(version).items()
