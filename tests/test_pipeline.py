@@ -215,7 +215,7 @@ def test_labels_of_a_teacher_are_a_set_to_train_on(walked: Path, tmp_path: Path)
     assert labelled.class_counts().sum() == summary["labels"]
     assert sum(int(s.ignore.sum()) for s in labelled.samples) == summary["ignored"] > 0
     records = json.loads((tmp_path / "pseudo.json").read_text())["annotations"]
-    assert all((a["score"] < score) == bool(a.get("ignore")) for a in records)
+    assert all((a["score"] < score) == bool(a.get("ignore")) == bool(a["iscrowd"]) for a in records)
     with pytest.raises(BadConfig, match="doubt"):
         edgekit.label(walked / "onnx", folder, out=tmp_path / "x.json", score=0.1, doubt=0.5)
     with pytest.raises(BadInput, match="no image"):

@@ -88,6 +88,9 @@ def flash(
             progress=progress,
         )
     print_json(results) if json else _show(results, out)
+    for result in results:
+        if result.bug is not None:
+            raise result.bug  # told as every bug is, with its traceback if that was asked for
     if not all(result.ok for result in results):
         raise typer.Exit(MISTAKE)
 

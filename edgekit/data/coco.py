@@ -152,14 +152,17 @@ def checked_set(
 
 
 def write_coco(coco: CocoSet, file: Path) -> Path:
-    """Write a set as a COCO file: names relative to the set's folder of images, ignored boxes marked so."""
+    """Write a set as a COCO file: names relative to the set's folder of images, ignored boxes marked so.
+
+    They are marked ``iscrowd`` too: it is the one key that COCOeval, and so every other tool, goes by.
+    """
     annotations = [
         {
             "image_id": sample.image_id,
             "category_id": coco.category_ids[int(label)],
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "area": area,
-            "iscrowd": 0,
+            "iscrowd": int(ignore),
             **({"ignore": 1, "difficult": 1} if ignore else {}),
         }
         for sample in coco.samples

@@ -33,7 +33,8 @@ def pseudo_label(
     """Write a COCO file of what the detector sees in a folder of images and its sub-folders; returns a summary.
 
     score: detections from it on (0..1) become labels, and keep their ``score``
-    doubt: those between it and ``score`` are marked ``ignore``: neither targets nor negatives
+    doubt: those between it and ``score`` are marked ``ignore``, and ``iscrowd``, the one key that other tools go by:
+        neither targets nor negatives
     """
     if not 0 <= doubt <= score <= 1:
         raise BadConfig(f"score {score} and doubt {doubt}: expected 0 <= doubt <= score <= 1")
@@ -84,7 +85,7 @@ def _labels(found: Detections, image_id: int, artifact: Artifact, score: float) 
         {
             **record,
             "area": round(record["bbox"][2] * record["bbox"][3], 3),
-            "iscrowd": 0,
+            "iscrowd": int(record["score"] < score),
             **({"ignore": 1} if record["score"] < score else {}),
         }
         for record in found.to_coco(image_id, artifact.manifest["category_ids"])

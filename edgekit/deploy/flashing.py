@@ -58,6 +58,7 @@ class Flashed:
     steps: name -> "done", "skipped" or "failed"; version, previous: what is current now and what was before
     simulated: reasons why this is a simulator, empty on hardware
     notes: what the user should know of the board, usually nothing
+    bug: what was raised, where ``error`` is a fault in EdgeKit and nothing that a user can mend
     """
 
     host: str
@@ -70,6 +71,7 @@ class Flashed:
     row: Row | None = None
     error: str | None = None
     error_type: str | None = None
+    bug: Exception | None = None
     seconds: float = 0.0
 
     @property
@@ -166,8 +168,11 @@ def _one(host: Host, work: Work, show: Progress) -> Flashed:
     try:
         work(host, result, show)
         show(host.name, "done", 1, 1)
-    except EdgeKitError as error:
+    except Exception as error:  # noqa: BLE001  whatever is wrong with one host, the rows of the others come home
         result.error, result.error_type = str(error), type(error).__name__
+        if not isinstance(error, EdgeKitError):
+            result.error = f"{host.name}: {result.error_type}: {error}"
+            result.bug = None if isinstance(error, OSError) else error
         running = [name for name, state in result.steps.items() if state == "running"]
         result.steps.update(dict.fromkeys(running, "failed"))
         show(host.name, "failed", 0, 0)

@@ -242,8 +242,8 @@ class Agent:
                 f"{self.host.name}: has no {self.host.options.python} ({done.words}). "
                 "Name the one that has tensorrt: --python /usr/bin/python3"
             )
-        if done.code > 128:
-            name = signal.Signals(done.code - 128).name
+        name = _signal(done.code)
+        if name is not None:
             why = " (often the board ran out of memory: add swap, close other programs)" if name == "SIGKILL" else ""
             return f"{self.host.name}: {verb} was killed by {name}{why}; its last words: {done.words or 'none'}"
         return f"{self.host.name}: {verb} ended with exit code {done.code} and no answer: {done.words or 'no word'}"
@@ -273,6 +273,14 @@ def _first_answer(lines: Iterable[bytes]) -> dict[str, Any]:
     """The first result or error; {} when there is none. A login script on the board may have had a word before it."""
     messages = (_parse(line.decode("utf-8", "replace")) for line in lines)
     return next((message for message in messages if message.keys() & {"result", "error"}), {})
+
+
+def _signal(code: int) -> str | None:
+    """The signal with which sh explains an exit code; None where a program chose the code itself."""
+    try:
+        return signal.Signals(code - 128).name
+    except ValueError:
+        return None
 
 
 def _ended(code: int, words: IO[bytes]) -> Conversation:

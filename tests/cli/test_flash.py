@@ -30,6 +30,22 @@ def test_a_host_that_failed_is_told_and_the_command_fails(two, capsys):
     assert "edgekit: tx2-b: no memory" in err
 
 
+def test_a_bug_with_one_host_is_told_as_a_bug_after_the_rows_of_the_others(two, row, capsys):
+    good, _ = two.results["flash"]
+    bug = KeyError("timed")
+    bad = Flashed("tx2-c", "jetson-tx2", error="tx2-c: KeyError: 'timed'", error_type="KeyError", bug=bug)
+    two.results["flash"] = [bad, good]
+    assert main(ARGS) == 70
+    out, err = capsys.readouterr()
+    assert "the-model" in out
+    assert "edgekit: tx2-c: KeyError: 'timed'" in err
+    assert "this is a bug in EdgeKit" in err
+    assert main([*ARGS, "--json", "--debug"]) == 70
+    out, err = capsys.readouterr()
+    assert [one["error_type"] for one in json.loads(out)] == ["KeyError", None]
+    assert "Traceback" in err
+
+
 def test_json_of_both(two, capsys):
     assert main([*ARGS, "--json"]) == 2
     first, second = json.loads(capsys.readouterr().out)

@@ -136,6 +136,17 @@ def test_crowd_difficult_and_ignore_are_marked(folder, key):
     assert any("1 crowd, difficult or ignore" in note for note in coco.notes)
 
 
+@pytest.mark.parametrize("key", ["iscrowd", "difficult", "ignore"])
+def test_ignored_boxes_are_written_so_that_cocoeval_ignores_them(key, folder):
+    """pycocotools replaces ``ignore`` by ``iscrowd``; a box with iscrowd 0 is an ordinary target there."""
+    coco = read(folder, with_annotation(**{key: 1}))
+    file = write_coco(coco, folder / "again.json")
+    written = [(a["iscrowd"], a.get("ignore"), a.get("difficult")) for a in json.loads(file.read_text())["annotations"]]
+    assert sorted(written, key=str) == [(0, None, None), (0, None, None), (1, 1, 1)]
+    again = read_coco(file, folder / "images")
+    assert [s.ignore.tolist() for s in again.samples] == [s.ignore.tolist() for s in coco.samples]
+
+
 def test_numbers_written_as_floats_are_taken(folder):
     coco = read(folder, edited(lambda c: c["images"][0].update(id=7.0, width=64.0)))
     assert type(coco.samples[0].image_id) is int

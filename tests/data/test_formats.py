@@ -95,6 +95,29 @@ def test_voc_names_the_broken_file(voc, text, said):
     assert "000007.xml" in str(error.value)
 
 
+SIZE = "<size><width>64</width><height>48</height></size>"
+NAMELESS = "<object><name>car</name></object>"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<annotation>", "truncated or not XML"),
+        (f"<annotation>{NAMELESS}</annotation>", "no bndbox"),
+        (f"<annotation>{SIZE}{NAMELESS}</annotation>", "no bndbox"),
+        (None, "no such annotation file"),
+    ],
+)
+def test_voc_tells_of_a_broken_annotation_and_of_its_missing_image_at_once(voc, text, said):
+    (voc / "JPEGImages" / "000005.jpg").unlink()
+    file = voc / "Annotations" / "000005.xml"
+    file.unlink() if text is None else file.write_text(text)
+    with pytest.raises(BadInput, match="2 problems") as error:
+        read_set(voc / "ImageSets" / "Main" / "train.txt", voc / "JPEGImages", layout="voc")
+    assert said in str(error.value)
+    assert "000005.jpg: no such" in str(error.value)
+
+
 def test_ivslab_has_a_folder_for_each_clip_and_a_stride_takes_one_frame_of_so_many(tmp_path):
     root = tmp_path / "ivslab_train"
     for clip in ("1_40_00.mp4", "3_40_00.mp4"):
@@ -137,6 +160,24 @@ def test_bdd100k_in_its_three_shapes(tmp_path, shape):
     assert found.classes == ("car", "motor", "rider")
 
 
+@pytest.mark.parametrize(("number", "wanted"), [("0", [1.5, 2, 12, 23]), (0, [1.5, 2, 11, 22])])
+def test_the_last_corner_of_scalabel_lies_inside_the_box(tmp_path, number, wanted):
+    """box2d_to_bbox of the official evaluation: a width of x2 - x1 + 1. Labels of 2018 have numbers for ids."""
+    photo(tmp_path, "a.jpg")
+    (tmp_path / "labels.json").write_text(json.dumps([{"name": "a.jpg", "labels": [{"id": number, **LABELS[0]}]}]))
+    found = read_set(tmp_path / "labels.json", tmp_path, layout="bdd100k")
+    assert found.samples[0].boxes.tolist() == [wanted]
+
+
+def test_a_scalabel_file_may_begin_with_a_frame_without_labels(tmp_path):
+    photo(tmp_path, "a.jpg")
+    photo(tmp_path, "b.jpg", 1)
+    frames = [{"name": "b.jpg"}, {"name": "a.jpg", "labels": LABELS}]
+    (tmp_path / "labels.json").write_text(json.dumps({"frames": frames, "config": {}}))
+    found = read_set(tmp_path / "labels.json", tmp_path, layout="bdd100k")
+    assert [(s.path.name, len(s.boxes)) for s in found.samples] == [("b.jpg", 0), ("a.jpg", 3)]
+
+
 def test_bdd100k_merges_into_four_classes_as_mobile_centernet_describes(tmp_path):
     names = ["bus", "car", "truck", "person", "pedestrian", "motor", "motorcycle", "bike", "bicycle", "rider", "train"]
     labels = [{"category": n, "box2d": {"x1": i, "y1": 0, "x2": i + 5, "y2": 9}} for i, n in enumerate(names)]
@@ -156,7 +197,13 @@ def test_voc_names_an_annotation_that_a_list_names_and_nobody_wrote(voc):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("[]", "no frame"), ('{"a": 1}', "list of frames"), ('[{"labels": []}]', "with a name"), ("[", "truncated JSON")],
+    [
+        ("[]", "no frame"),
+        ('{"frames": []}', "no frame"),
+        ('{"a": 1}', "list of frames"),
+        ('[{"labels": []}]', "with a name"),
+        ("[", "truncated JSON"),
+    ],
 )
 def test_bdd100k_says_what_is_wrong(tmp_path, content, said):
     (tmp_path / "labels.json").write_text(content)
@@ -204,6 +251,32 @@ def test_yolo_names_file_and_line(yolo_set, line, said):
     with pytest.raises(BadInput, match=said) as error:
         read_set(yolo_set, Path(), layout="yolo")
     assert "b.txt, line 2" in str(error.value)
+
+
+@pytest.mark.parametrize(("shape", "points"), [("[2, 2]", "0.05 0.2 0.5 0.95"), ("[1, 3]", "0.05 0.95 2")])
+def test_yolo_pose_lines_have_a_box_before_their_points(yolo_set, shape, points):
+    """By the numbers alone a box with two points looks like a polygon of four corners."""
+    yolo_set.write_text(f"{yolo_set.read_text()}kpt_shape: {shape}\n")
+    (yolo_set.parent / "labels/train/a.txt").write_text(f"0 0.5 0.5 0.2 0.2 {points}\n1 0.5 0.5 0.2 0.2\n")
+    first = read_set(yolo_set, Path(), layout="yolo").samples[0]
+    w, h = first.width, first.height
+    np.testing.assert_allclose(first.boxes, [[0.4 * w, 0.4 * h, 0.6 * w, 0.6 * h]] * 2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ("[3, 2]", r"a.txt, line 1.*x y width height and 6 numbers of points \(kpt_shape\), found 9"),
+        ("17", "kpt_shape: expected"),
+        ("[2, true]", "kpt_shape: expected"),
+        ("[0, 2]", "kpt_shape: expected"),
+    ],
+)
+def test_yolo_says_what_is_wrong_with_points(yolo_set, shape, said):
+    yolo_set.write_text(f"{yolo_set.read_text()}kpt_shape: {shape}\n")
+    (yolo_set.parent / "labels/train/a.txt").write_text("0 0.5 0.5 0.2 0.2 0.1 0.1 0.2 0.2\n")
+    with pytest.raises(BadInput, match=said):
+        read_set(yolo_set, Path(), layout="yolo")
 
 
 @pytest.mark.parametrize(

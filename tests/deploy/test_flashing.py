@@ -11,6 +11,8 @@ from edgekit.deploy.bundling import BundleOptions
 from edgekit.deploy.flashing import FlashOptions, flash
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
 
+ALL = flashing._all
+
 
 @pytest.fixture(autouse=True)
 def _no_host(monkeypatch):
@@ -60,6 +62,29 @@ def test_mistakes(given, error, says, bundled):
 def test_nothing_to_flash(source, given, says):
     with pytest.raises((BadConfig, BadInput), match=says):
         flash(source, hosts=["tx2"], **given)
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "bug"),
+    [
+        (BoardLacks("b: no room"), "b: no room", False),
+        (KeyError("timed"), "b: KeyError: 'timed'", True),
+        (TypeError("no list"), "b: TypeError: no list", True),
+        (OSError(28, "No space left on device"), "b: OSError: [Errno 28] No space left on device", False),
+    ],
+)
+def test_whatever_is_wrong_with_one_host_the_others_come_home(error, told, bug):
+    def work(host, result, show):
+        if host.name == "b":
+            result.steps["bench"] = "running"
+            raise error
+        result.row = "a row"
+
+    hosts = [SimpleNamespace(name=name, cut=lambda: pytest.fail("cut")) for name in "abc"]
+    first, failed, last = ALL(hosts, work, lambda *told: None)
+    assert (first.row, last.row, first.ok, last.ok) == ("a row", "a row", True, True)
+    assert (failed.error, failed.error_type, failed.steps) == (told, type(error).__name__, {"bench": "failed"})
+    assert failed.bug is (error if bug else None)
 
 
 # -- the board's software ---------------------------------------------------------------------------------------------

@@ -130,6 +130,7 @@ def test_the_boards_error_is_the_same_here(kind, ssh):
         ("echo 'sh: 1: python9: not found' >&2; exit 127", r"has no python9.*--python /usr/bin/python3"),
         ("exit 137", r"build was killed by SIGKILL.*ran out of memory"),
         ("exit 139", r"build was killed by SIGSEGV"),
+        ("exit 200", "build ended with exit code 200 and no answer"),
         ("echo 'NameError: oops' >&2; exit 1", "exit code 1 and no answer: NameError: oops"),
         ("exit 0", "exit code 0 and no answer"),
         ("echo '{\"result\": 5}'", "no answer"),

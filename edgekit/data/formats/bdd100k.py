@@ -2,6 +2,11 @@
 
 Only labels with ``box2d`` count; lanes and drivable areas have none. Corners are pixels from 0. Class names changed in
 2020 (bike, motor, person -> bicycle, motorcycle, pedestrian); they are kept as found, and a class map can take both.
+
+In Scalabel's format x2 and y2 are the last pixels inside the box: the official evaluation (scalabel/eval/detect.py in
+github.com/scalabel/scalabel) goes through ``box2d_to_bbox``, whose width is x2 - x1 + 1. Its labels are known by their
+``id``, which is a text (scalabel.ai/doc/format.html); in 2018 it was a number (doc/format.md of ucbdrive/bdd-data), and
+those boxes are taken as they are, as the converter of that time did (bdd100k/bdd2coco.py).
 """
 
 from __future__ import annotations
@@ -34,7 +39,9 @@ def _frames(annotations: Path) -> list[tuple[str, Any]]:
     for file in files:
         content = load_json(file)[0]
         if isinstance(content, dict) and isinstance(content.get("frames"), list):
-            several = "labels" in (content["frames"] or [{}])[0]  # Scalabel's {"frames": [...], "config": ...}
+            several = (
+                "name" not in content
+            )  # Scalabel's {"frames": [...], "config": ...}; a file of one image has a name
             content = content["frames"] if several else [content]
         if not isinstance(content, list):
             raise BadInput(f"{file}: expected a list of frames, found {type(content).__name__}")
@@ -57,7 +64,8 @@ def _read_frame(where: str, frame: Any, builder: CocoBuilder) -> None:
             continue
         try:
             x1, y1, x2, y2 = (float(box[key]) for key in ("x1", "y1", "x2", "y2"))
-            builder.box(image, str(label["category"]), (x1, y1, x2, y2), iscrowd=_is_crowd(label))
+            last = 1 if isinstance(label.get("id"), str) else 0  # Scalabel's corner lies inside the box
+            builder.box(image, str(label["category"]), (x1, y1, x2 + last, y2 + last), iscrowd=_is_crowd(label))
         except (KeyError, TypeError, ValueError) as error:
             builder.problems.add(f"{where}, label {number}", f"no valid box2d or category ({error!r})")
 

@@ -64,25 +64,33 @@ def _listing(annotations: Path) -> tuple[Path, list[str]]:
 
 
 def _read_one(file: Path, name: str, builder: CocoBuilder, first_pixel: int) -> None:
+    root, size, objects = None, None, []
     try:
         root = _parse(file)
-        image = builder.image(_image_file(name, root, builder.images), _size(root))
-        if image is None:
-            return
-        for number, item in enumerate(root.iter("object")):
-            label = (item.findtext("name") or "").strip()
-            box = item.find("bndbox")
-            if not label or box is None:
-                raise ValueError(f"object {number} has no name or no bndbox")
-            x1, y1, x2, y2 = (_number(box, corner, number) for corner in CORNERS)
-            inside = (x1 - first_pixel, y1 - first_pixel, x2, y2)
-            builder.box(image, label, inside, difficult=(item.findtext("difficult") or "0").strip() == "1")
+        objects = [_object(number, item, first_pixel) for number, item in enumerate(root.iter("object"))]
+        size = _size(root)
     except FileNotFoundError:
         builder.problems.add(str(file), "no such annotation file")
     except (OSError, ValueError) as error:
         builder.problems.add(str(file), str(error))
     except ET.ParseError as error:
         builder.problems.add(str(file), f"truncated or not XML ({error})")
+    # without a size, as after a problem, the image is looked at now: what is wrong with both is told at once
+    image = builder.image(_image_file(name, root, builder.images), size)
+    if image is not None:
+        for label, box, difficult in objects:
+            builder.box(image, label, box, difficult=difficult)
+
+
+def _object(number: int, item: ET.Element, first_pixel: int) -> tuple[str, tuple[float, float, float, float], bool]:
+    """(class, corners, difficult). Raises ValueError."""
+    label = (item.findtext("name") or "").strip()
+    box = item.find("bndbox")
+    if not label or box is None:
+        raise ValueError(f"object {number} has no name or no bndbox")
+    x1, y1, x2, y2 = (_number(box, corner, number) for corner in CORNERS)
+    difficult = (item.findtext("difficult") or "0").strip() == "1"
+    return label, (x1 - first_pixel, y1 - first_pixel, x2, y2), difficult
 
 
 def _number(box: ET.Element, corner: str, number: int) -> float:
@@ -105,8 +113,9 @@ def _size(root: ET.Element) -> tuple[int, int] | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _image_file(name: str, root: ET.Element, images: Path) -> str:
+def _image_file(name: str, root: ET.Element | None, images: Path) -> str:
     """Beside the annotation's own place; ``filename`` gives the suffix, for in many sets the rest of it is wrong."""
-    suffixes = [Path(root.findtext("filename") or "").suffix, ".jpg", *sorted(SUFFIXES)]
+    named = "" if root is None else root.findtext("filename") or ""
+    suffixes = [Path(named).suffix, ".jpg", *sorted(SUFFIXES)]
     found = next((name + s for s in suffixes if s.lower() in SUFFIXES and (images / (name + s)).is_file()), None)
     return found or f"{name}.jpg"

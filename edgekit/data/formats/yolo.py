@@ -1,7 +1,8 @@
 """The YOLO text layout: ``labels/NAME.txt`` beside ``images/NAME.jpg``, with ``data.yaml`` above them.
 
 Each line is ``class x y width height``: the class's index, and the box's centre and size as shares of the image. A line
-with more numbers is a polygon, whose bounding box is taken. An image without a text file has no objects.
+with more numbers is a polygon, whose bounding box is taken; or, where data.yaml has ``kpt_shape``, a box and then the
+points of a pose, which are left out. An image without a text file has no objects.
 
 ``annotations`` is the ``data.yaml`` or its folder, with ``#SPLIT`` behind it for another split than ``train``:
 ``data.yaml#val``.
@@ -40,13 +41,13 @@ def read(annotations: Path, images: Path) -> tuple[dict[str, Any], Path]:
         )
     config = read_mapping(file)
     root = _root(file, config)
-    names = _names(file, config.get("names"))
+    names, points = _names(file, config.get("names")), _points(file, config.get("kpt_shape"))
     problems = Problems(file)
     builder = CocoBuilder(root, problems, names)
     for image in _images(file, root, config, split or "train"):
         record = builder.image(image.relative_to(root).as_posix())
         if record is not None:
-            _read_labels(label_file(image), record, names, builder)
+            _read_labels(label_file(image), record, names, points, builder)
     return builder.content(), root
 
 
@@ -137,6 +138,15 @@ def _names(file: Path, names: Any) -> list[str]:
     return names
 
 
+def _points(file: Path, shape: Any) -> int:
+    """Numbers behind the box of a line, by data.yaml's ``kpt_shape``: [points, 2 or 3 numbers each]; 0 without one."""
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or [type(n) for n in shape] != [int, int] or shape[0] < 1 or shape[1] not in (2, 3):
+        raise BadInput(f"{file}: kpt_shape: expected [number of points, 2 or 3], found {shape!r}")
+    return int(shape[0] * shape[1])
+
+
 def _images(file: Path, root: Path, config: dict[str, Any], split: str) -> list[Path]:
     if split not in config or not config[split]:
         splits = [k for k in ("train", "val", "test") if config.get(k)]
@@ -165,7 +175,7 @@ def _below(root: Path, entry: Any) -> Path:
     return Path(os.path.normpath(root / str(entry)))
 
 
-def _read_labels(file: Path, image: dict[str, Any], names: list[str], builder: CocoBuilder) -> None:
+def _read_labels(file: Path, image: dict[str, Any], names: list[str], points: int, builder: CocoBuilder) -> None:
     if not file.is_file():
         return
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
@@ -176,9 +186,19 @@ def _read_labels(file: Path, image: dict[str, Any], names: list[str], builder: C
             label, values = int(float(first)), np.array(rest, float)
             if not 0 <= label < len(names):
                 raise ValueError(f"class {label}, but data.yaml names {len(names)} classes")
+            if points:
+                values = _without_points(values, points)
             builder.box(image, names[label], _pixels(values, image["width"], image["height"]))
         except ValueError as error:
             builder.problems.add(f"{file}, line {number}", str(error))
+
+
+def _without_points(values: np.ndarray, points: int) -> np.ndarray:
+    if len(values) not in (4, 4 + points):
+        raise ValueError(
+            f"expected class x y width height and {points} numbers of points (kpt_shape), found {len(values) + 1}"
+        )
+    return values[:4]
 
 
 def _pixels(values: np.ndarray, width: int, height: int) -> tuple[float, float, float, float]:

@@ -3,7 +3,8 @@
 Its first member is ``bundle.json``, which lists every other file with its size and SHA-256; an optional ``bundle.sig``
 follows, then exactly the listed files, in the order of their names. Only plain files are known: links, devices, folders
 and tar's extensions are refused, so no header can make the reader follow, overwrite or allocate anything that the list
-does not name. Nothing larger than listed is ever written.
+does not name. Nothing larger than listed is ever written. A list may only name the places that ``edgekit bundle``
+fills: what a board makes itself lies beside them, and none of it is taken from a stick.
 """
 
 import contextlib
@@ -21,6 +22,8 @@ import zlib
 from ..errors import ArtifactError
 
 INDEX, SIGNATURE = "bundle.json", "bundle.sig"
+FOLDERS = ("artifact", "golden", "evaluation", "calibration")  # of a bundle; deploy/bundling.py fills them
+FILES = ("board.json", "edgekit_board.pyz")  # beside them
 FORMAT = 1
 INDEX_LIMIT = 8 << 20  # bytes; an index of ten thousand files is 2 MB
 TOTAL_LIMIT = 8 << 30  # bytes of all files together
@@ -227,8 +230,9 @@ def _parse_index(raw, source):
             )
         for name, record in index["files"].items():
             good = _good_name(name) and _SHA256.match(record["sha256"]) and type(record["bytes"]) is int
-            if not good or record["bytes"] < 0 or name in (INDEX, SIGNATURE):
+            if not good or record["bytes"] < 0:
                 raise ValueError("file {!r}".format(name))
+            _check_place(name, source)
         if sum(record["bytes"] for record in index["files"].values()) > TOTAL_LIMIT:
             raise ValueError("more than {} GB of files".format(TOTAL_LIMIT >> 30))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -236,6 +240,18 @@ def _parse_index(raw, source):
             "{}: its {} is wrong ({}: {})".format(source, INDEX, type(error).__name__, error)
         ) from error
     return index
+
+
+def _check_place(name, source):
+    """Raise ArtifactError for a file that would lie where the board keeps an engine or a result of its own."""
+    folder, inside, _ = name.partition("/")
+    if name not in FILES and not (inside and folder in FOLDERS):
+        raise ArtifactError(
+            "{}: lists {!r}; a bundle holds {} and {}/, and nothing else: engines and results are made on the board. "
+            "Do not use it; make the bundle again: edgekit bundle ARTIFACT --board BOARD".format(
+                source, name, ", ".join(FILES), "/, ".join(FOLDERS)
+            )
+        )
 
 
 def _need_room(folder, size):

@@ -185,9 +185,10 @@ def _camera_arguments(rest):
     """``current`` and ``previous`` become the folder that the version's runtime loads, and its runtime."""
     if not rest or rest[0] not in ("current", "previous"):
         return rest
-    from .steps import open_version
+    from .steps import open_version, runnable
 
     version = open_version(Store(), rest[0])
+    runnable(version)
     runtime = [] if "--runtime" in rest else ["--runtime", version.runtime]
     return [version.model] + runtime + rest[1:]
 

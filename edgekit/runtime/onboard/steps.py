@@ -1,7 +1,8 @@
 """The steps on a board, on one unpacked bundle: build the engine, verify the golden boxes, measure.
 
 Each leaves a file in the version's folder that says what it did and for which input; it is skipped when that is there
-and the input did not change, so that a flash that was interrupted goes on where it stopped.
+and the input did not change, so that a flash that was interrupted goes on where it stopped. An engine is native code:
+it is loaded only with the seal of this board's store (``Store.seal``), which nobody can bring along.
 """
 
 import json
@@ -12,23 +13,24 @@ import tempfile
 import time
 
 from .. import machine
-from ..errors import BadConfig, BoardLacks, ChildDied, EdgeKitError
+from ..errors import ArtifactError, BadConfig, BoardLacks, ChildDied, EdgeKitError
 from ..sensors import Sampler
 from . import identity, power
-from .store import read_json, write_json
+from .store import SHORT, VERIFY, read_json, write_json
 
-ENGINE, VERIFY, BENCH = "engine", "verify.json", "bench.json"
+ENGINE, BUILT, BENCH = "engine", "engine.json", "bench.json"
 NEEDS_BYTES = 200 << 20  # free on the disk, at least, before an engine is built
 GROWTH = 4  # an engine and its timing cache are at most this many times the model's size
+BUILD_OPTIONS = ("precision", "nms", "workspace_mb", "pins")  # what a bundle may say on it; others name files here
 RUNTIMES_WITHOUT_ENGINE = ("onnxruntime",)
 _SENSOR_SECONDS = 0.1
 
 
 class Version(object):
-    """An unpacked bundle on this board."""
+    """An unpacked bundle on this board; ``store`` is the board's, whose seals count."""
 
-    def __init__(self, folder, bundle):
-        self.folder, self.bundle = str(folder), bundle
+    def __init__(self, folder, bundle, store):
+        self.folder, self.bundle, self.store = str(folder), bundle, store
         self.profile = bundle.index["board"]
         self.options = bundle.index["build"]
 
@@ -45,6 +47,10 @@ class Version(object):
         """The artifact that the runtime loads: the engine that is built here, or the ONNX artifact itself."""
         return self.path("artifact" if self.runtime in RUNTIMES_WITHOUT_ENGINE else ENGINE)
 
+    def seal(self, step, artifact):
+        """The store's seal on what a step left for this bundle and the artifact of that digest."""
+        return self.store.seal(step, self.bundle.digest[:SHORT], artifact)
+
     def path(self, *parts):
         return os.path.join(self.folder, *parts)
 
@@ -58,7 +64,22 @@ def open_version(store, wish=None):
     from . import archive
 
     folder = store.resolve(wish)
-    return Version(folder, archive.verify_folder(folder))
+    return Version(folder, archive.verify_folder(folder), store)
+
+
+def runnable(version):
+    """The artifact that the runtime may load. Raises ArtifactError where this board did not build it."""
+    from ..artifact import read_artifact
+
+    if version.runtime in RUNTIMES_WITHOUT_ENGINE:
+        return read_artifact(version.model)
+    found = _kept_engine(version)
+    if found is None:
+        raise ArtifactError(
+            "version {0}: has no engine that was built on this board, and another is not loaded. "
+            "Build it: edgekit_board.pyz build {0}".format(version.name)
+        )
+    return found
 
 
 # -- build ------------------------------------------------------------------------------------------------------------
@@ -67,9 +88,8 @@ def build(version, progress, force=False):
     from ..artifact import read_artifact
 
     if version.runtime in RUNTIMES_WITHOUT_ENGINE:
-        found = read_artifact(version.model)
-        return _built(found, True, 0.0)
-    kept = None if force else _whole(version.model)
+        return _built(runnable(version), True, 0.0)
+    kept = None if force else _kept_engine(version)
     if kept is not None:
         return _built(kept, True, 0.0)
     _room(version)
@@ -77,12 +97,22 @@ def build(version, progress, force=False):
 
     started = time.time()
     build_engine(version.path("artifact"), version.model, build_options(version), _counted(progress, "build"))
-    return _built(read_artifact(version.model), False, time.time() - started)
+    made = read_artifact(version.model)
+    write_json(version.path(BUILT), {"artifact": made.digest, "seal": version.seal(BUILT, made.digest)})
+    return _built(made, False, time.time() - started)
 
 
 def build_options(version):
-    """What ``build_engine`` takes: the bundle's options, with the paths of this board."""
+    """What ``build_engine`` takes: the bundle's options, with the paths of this board. Raises ArtifactError."""
     options = {k: v for k, v in version.options.items() if k != "runtime"}
+    foreign = sorted(set(options) - set(BUILD_OPTIONS))
+    if foreign:
+        raise ArtifactError(
+            "version {}: its bundle says how to build by {}; a bundle may say {}. "
+            "Make it again: edgekit bundle ARTIFACT --board BOARD".format(
+                version.name, ", ".join(foreign), ", ".join(BUILD_OPTIONS)
+            )
+        )
     options.update(builder=version.runtime, board=version.profile["name"])
     options["rebuild"] = "python3 edgekit_board.pyz build {} --force".format(version.name)
     if options.get("precision") == "int8":
@@ -95,13 +125,16 @@ def _built(artifact, skipped, seconds):
     return {"skipped": skipped, "artifact": artifact.digest, "seconds": round(seconds, 1), "bytes": size}
 
 
-def _whole(folder):
+def _kept_engine(version):
+    """The engine that is there, whole and built by this board; None otherwise."""
     from ..artifact import read_artifact
 
     try:
-        return read_artifact(folder)
+        found = read_artifact(version.model)
     except EdgeKitError:
         return None
+    record = read_json(version.path(BUILT)) or {}
+    return found if record.get("seal") == version.seal(BUILT, found.digest) else None
 
 
 def _room(version):
@@ -122,15 +155,15 @@ def _counted(progress, phase):
 # -- verify -----------------------------------------------------------------------------------------------------------
 def verify(version, progress, force=False):
     """Compare the golden images' boxes with the expected. Returns the comparison; BoardLacks when they differ."""
-    from ..artifact import read_artifact
     from ..detections import Detections
     from ..images import read_image
     from ..runner import open_runner
     from .golden import compare
 
-    digest = read_artifact(version.model).digest
+    digest = runnable(version).digest
+    seal = version.seal(VERIFY, digest)
     kept = read_json(version.path(VERIFY))
-    if kept and kept.get("artifact") == digest and kept.get("same") and not force:
+    if kept and kept.get("seal") == seal and kept.get("same") and not force:
         return dict(kept, skipped=True)
     golden = read_json(version.path("golden", "golden.json"))
     found = []
@@ -141,7 +174,7 @@ def verify(version, progress, force=False):
         described = runner.session.describe()
     expected = [Detections(r["boxes"], r["scores"], r["class_ids"]) for r in golden["images"]]
     report = compare(expected, found, golden["threshold"], version.options["precision"])
-    report.update(artifact=digest, session=described, skipped=False)
+    report.update(artifact=digest, session=described, skipped=False, seal=seal)
     write_json(version.path(VERIFY), report)
     if not report["same"]:
         raise BoardLacks(_different(version, report))
@@ -178,10 +211,8 @@ def bench(version, store, progress, wishes=None, force=False):
     Asked for the same again, the answer is the earlier one, unless ``force``, or a power mode or clocks were refused.
     The answer: the worker's result, with "board" (``identity``), "power", "sensors", "engine" (its manifest), "bundle".
     """
-    from ..artifact import read_artifact
-
     wishes = dict(wishes or {})
-    artifact = read_artifact(version.model)
+    artifact = runnable(version)
     asked = {"artifact": artifact.digest, "job": _job(version, wishes), "wishes": wishes}
     kept = read_json(version.path(BENCH))
     if kept and kept.get("asked") == asked and not kept["power"]["refused"] and not force:

@@ -3,7 +3,8 @@
 ~/.edgekit/                EDGEKIT_HOME names another place
   tools/SHA.pyz            the runtime, sent once per content
   incoming/SHA.part        a bundle that is being received
-  versions/DIGEST/         an unpacked bundle; beside its files engine/, verify.json, bench.json
+  versions/DIGEST/         an unpacked bundle; beside its files engine/, engine.json, verify.json, bench.json
+  seal.key                 what makes the seals of engine.json and verify.json, see Store.seal
   current, previous        links into versions/; replaced by a rename, so there is always one
   flash.lock, work.lock    who flashes, who works
 """
@@ -11,6 +12,7 @@
 import contextlib
 import fcntl
 import hashlib
+import hmac
 import json
 import os
 import shutil
@@ -22,6 +24,7 @@ from . import archive
 
 HOME = "EDGEKIT_HOME"
 SHORT = 16  # hex digits of a digest that name a version's folder
+VERIFY = "verify.json"
 _FOLDERS = ("tools", "incoming", "versions")
 _WAIT_STEP = 0.5
 
@@ -88,8 +91,7 @@ class Store(object):
     def activate(self, digest):
         """Make a verified version the current one; the one before becomes ``previous``. Returns both names."""
         target, before = self._installed(digest), self._linked("current")
-        report = read_json(os.path.join(target, "verify.json"))
-        if not report or not report.get("same"):
+        if not self._verified(target):
             raise ArtifactError(
                 "version {}: its boxes were not verified on this board; the current one stays. "
                 "Verify it: edgekit_board.pyz verify {}".format(os.path.basename(target), os.path.basename(target))
@@ -106,13 +108,32 @@ class Store(object):
         if previous is None:
             raise ArtifactError("{}: there is no previous version to go back to; nothing was changed".format(self.home))
         archive.verify_folder(previous)
-        report = read_json(os.path.join(previous, "verify.json"))
-        if not report or not report.get("same"):
-            raise ArtifactError("{}: the previous version was never verified; nothing was changed".format(previous))
+        if not self._verified(previous):
+            raise ArtifactError(
+                "{}: the previous version was not verified on this board; nothing was changed. Build and verify it: "
+                "edgekit_board.pyz build previous; edgekit_board.pyz verify previous".format(previous)
+            )
         self._link("current", previous)
         if current is not None:
             self._link("previous", current)
         return self.state()
+
+    def _verified(self, folder):
+        report = read_json(os.path.join(folder, VERIFY)) or {}
+        seal = self.seal(VERIFY, os.path.basename(folder), report.get("artifact"))
+        return bool(report.get("same")) and report.get("seal") == seal
+
+    def seal(self, *words):
+        """What only this store can write beside ``words``: files of a version that came from elsewhere lack it."""
+        return hmac.new(self._key(), json.dumps(words).encode(), "sha256").hexdigest()
+
+    def _key(self):
+        path = os.path.join(self.home, "seal.key")
+        kept = read_json(path)
+        if not kept:
+            kept = {"key": os.urandom(32).hex()}
+            write_json(path, kept)
+        return kept["key"].encode()
 
     @contextlib.contextmanager
     def set_aside(self, folder):

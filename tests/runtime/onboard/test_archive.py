@@ -80,7 +80,8 @@ def test_what_was_packed_comes_out_and_twice_the_same_bytes(folder, tmp_path):
 def hostile():
     good, evil = index_of(FILES), {"artifact/../../evil": b"x"}
     listed = [member(n, d) for n, d in sorted(FILES.items())]
-    zeros = {"zeros": bytes(1000)}
+    zeros = {"artifact/zeros": bytes(1000)}
+    huge = {"artifact/a": {"bytes": 1 << 40, "sha256": "0" * 64}}
     return {
         "parent folder": (whole(evil), "name|wrong"),
         "parent folder, not listed": (packed(member("bundle.json", good), member("../evil", b"x")), "not one that"),
@@ -100,7 +101,7 @@ def hostile():
         "twice": (packed(member("bundle.json", good), *listed, listed[0]), "is not listed so"),
         "missing": (packed(member("bundle.json", good), *listed[1:]), "lacks 'artifact/model.onnx'"),
         "longer than listed": (
-            packed(member("bundle.json", index_of(zeros)), member("zeros", bytes(2000))),
+            packed(member("bundle.json", index_of(zeros)), member("artifact/zeros", bytes(2000))),
             "not listed",
         ),
         "changed": (whole({**FILES, "edgekit_board.pyz": b"PROGRAM"}, index=good), "was changed or damaged"),
@@ -110,11 +111,11 @@ def hostile():
             "sig",
         ),
         "more than the limit": (
-            whole(index=json.dumps({"format": 1, "files": {"a": {"bytes": 1 << 40, "sha256": "0" * 64}}}).encode()),
+            whole(index=json.dumps({"format": 1, "files": huge}).encode()),
             "more than 8 GB",
         ),
         "negative size": (
-            whole(index=json.dumps({"format": 1, "files": {"a": {"bytes": -1, "sha256": "0" * 64}}}).encode()),
+            whole(index=json.dumps({"format": 1, "files": {"artifact/a": {"bytes": -1, "sha256": "0" * 64}}}).encode()),
             "wrong",
         ),
         "no index": (packed(*listed), "needed bundle.json"),
@@ -139,7 +140,7 @@ def test_what_is_not_a_whole_bundle_is_refused_and_leaves_nothing(case, place, t
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9, 0.99])
 def test_a_bundle_cut_short_anywhere_is_refused(share, place, tmp_path):
-    data = whole({**FILES, "big": os.urandom(5000)})
+    data = whole({**FILES, "artifact/big": os.urandom(5000)})
     path, out = place(data[: int(len(data) * share)])
     with pytest.raises(ArtifactError, match=r"cut short|damaged|not a bundle"):
         archive.unpack(path, out)
@@ -153,6 +154,30 @@ def test_one_wrong_byte_is_noticed(at, place):
     path, out = place(bytes(data))
     with pytest.raises(ArtifactError):
         archive.unpack(path, out)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "engine/manifest.json",
+        "engine/model.plan",
+        "verify.json",
+        "bench.json",
+        "engine.json",
+        "bundle.json",
+        "bundle.sig",
+        "artifact",
+        "artifacts/model.onnx",
+        "board.json/x",
+        "other.pyz",
+    ],
+)
+def test_only_what_a_bundle_is_filled_with_is_taken(name, place, tmp_path):
+    """An engine and the word that it was verified are the board's own: native code from a stick would be run."""
+    path, out = place(whole({**FILES, name: b"{}"}))
+    with pytest.raises(ArtifactError, match=rf"lists {name!r}; a bundle holds board.json"):
+        archive.unpack(path, out)
+    assert sorted(os.listdir(tmp_path)) == ["b.tar.gz"]
 
 
 def test_missing_and_folder(tmp_path):
@@ -205,11 +230,11 @@ def test_the_reader_takes_no_more_memory_than_a_piece(place):
     """A file of zeros packs a thousand times smaller; it is written piece by piece."""
     import tracemalloc
 
-    zeros = {"zeros": bytes(24 << 20)}
+    zeros = {"artifact/zeros": bytes(24 << 20)}
     path, out = place(whole(zeros))
     tracemalloc.start()
     archive.unpack(path, out)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 << 20
-    assert os.path.getsize(os.path.join(out, "zeros")) == 24 << 20
+    assert os.path.getsize(os.path.join(out, "artifact", "zeros")) == 24 << 20

@@ -27,13 +27,14 @@ def version(store):
 
     def make(name, same=True):
         path = store.version_path(name)
-        os.makedirs(path)
-        with open(os.path.join(path, "file"), "w") as handle:
+        os.makedirs(os.path.join(path, "artifact"))
+        with open(os.path.join(path, "artifact", "file"), "w") as handle:
             handle.write(name)
         index = {"format": 1, "files": archive.describe_folder(path)}
         write_json(os.path.join(path, archive.INDEX), index)
         if same is not None:
-            write_json(os.path.join(path, "verify.json"), {"same": same})
+            seal = store.seal("verify.json", name, "digest")
+            write_json(os.path.join(path, "verify.json"), {"same": same, "artifact": "digest", "seal": seal})
         return path
 
     return make
@@ -60,6 +61,23 @@ def test_only_a_verified_version_becomes_current(same, store, version):
     assert store.state()["current"] == NAMES[0]
 
 
+def test_a_verification_without_the_stores_own_seal_counts_for_nothing(store, version, tmp_path):
+    """It came with the version from somewhere else: another board's, another version's, or anybody's."""
+    other = Store(str(tmp_path / "other"))
+    first, second = version(NAMES[0]), version(NAMES[1])
+    store.activate(NAMES[0])
+    store.activate(NAMES[1])
+    seals = [other.seal("verify.json", NAMES[0], "digest"), store.seal("verify.json", NAMES[1], "digest"), "", None]
+    for seal in seals:
+        write_json(os.path.join(first, "verify.json"), {"same": True, "artifact": "digest", "seal": seal})
+        with pytest.raises(ArtifactError, match="were not verified on this board"):
+            store.activate(NAMES[0])
+        with pytest.raises(ArtifactError, match=r"was not verified on this board; nothing was changed\. Build"):
+            store.rollback()
+    assert store.resolve() == second
+    assert Store(store.home).seal("a") == store.seal("a") != other.seal("a")
+
+
 def test_a_version_that_is_not_there_cannot_become_current(store):
     with pytest.raises(ArtifactError, match=r"version 0123456789abcdef: not installed here; installed: none"):
         store.activate("0123456789abcdef")
@@ -71,7 +89,7 @@ def test_rollback_needs_a_whole_version_before(store, version):
     first, _ = version(NAMES[0]), version(NAMES[1])
     store.activate(NAMES[0])
     store.activate(NAMES[1])
-    with open(os.path.join(first, "file"), "a") as handle:
+    with open(os.path.join(first, "artifact", "file"), "a") as handle:
         handle.write("!")
     with pytest.raises(ArtifactError, match="changed after it was installed"):
         store.rollback()
@@ -101,7 +119,7 @@ def test_a_damaged_version_comes_back_when_nothing_takes_its_place(store, versio
     with contextlib.suppress(RuntimeError), store.set_aside(path):
         assert not os.path.exists(path)
         raise RuntimeError
-    assert os.path.exists(os.path.join(path, "file"))
+    assert os.path.exists(os.path.join(path, "artifact", "file"))
     with store.set_aside(path):
         os.mkdir(path)
     assert os.listdir(path) == []
