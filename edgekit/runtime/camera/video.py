@@ -138,11 +138,13 @@ class FfmpegVideo(object):
         if self._copier.is_alive():
             self._child.kill()
             self._copier.join()
-        self._child.wait()
+        code = self._child.wait()
         self._child.stdout.close()
         self._file.close()
         if self._error is not None:
             raise self._error
+        if code != 0:  # killed, by the kernel without memory for one: its last pictures, or all, are not in the file
+            raise OSError(errno.EPIPE, "ffmpeg ended with code {} while it was recording".format(code))
 
 
 def encode_jpeg(picture, quality):
