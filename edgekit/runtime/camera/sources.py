@@ -278,7 +278,7 @@ def open_source(spec, options=None, board=None):
     raise BadInput(
         "{}: no such video file or folder of images. A source is 0 or /dev/videoN (USB), csi://0, rtsp://..., "
         "http://..., udp://..., a video file, a folder of images, or a GStreamer string (with ' ! ' in it).".format(
-            spec
+            strings.without_password(spec)
         )
     )
 

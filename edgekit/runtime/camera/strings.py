@@ -14,6 +14,12 @@ import cv2
 from ..errors import BadConfig, BoardLacks
 
 BOARD_FILE = "board.json"
+# name=value of a query, of XiongMai's paths (user=a_password=b_channel=1) and of GStreamer; a value may be in quotes
+_SECRET = re.compile(
+    r"((?:pass(?:word|wd|phrase)?|pwd?|token|key|secret)\s*=\s*(?:\(\w+\)\s*)?)"
+    r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?:\\.|(?!_(?:user|channel|stream)=)[^&\s])+)""",
+    re.IGNORECASE,
+)
 
 
 def read_board(artifact_path):
@@ -75,5 +81,11 @@ def require_gstreamer(what):
 
 
 def without_password(text):
-    """An address as it may be shown: rtsp://user:***@camera/stream."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", str(text))
+    """An address or a GStreamer string as it may be shown: rtsp://user:***@camera/stream, user-pw=***.
+
+    It hides too much rather than too little: a password may have any sign in it, an @ and a / too, so up to the last @.
+    """
+    text = str(text)
+    sign = r"\S" if " ! " in text else "."  # in a GStreamer string a blank ends the address
+    text = re.sub(r"(://[^/:\s]*):" + sign + r"*@", r"\1:***@", text)
+    return _SECRET.sub(r"\1***", text)

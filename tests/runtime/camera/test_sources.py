@@ -110,16 +110,45 @@ def test_a_camera_that_is_not_there_is_told():
         ("rtspsrc location=rtsp://a:b@c/s ! appsink", "rtspsrc location=rtsp://a:***@c/s ! appsink"),
         ("http://10.0.0.1:8080/s", "http://10.0.0.1:8080/s"),
         ("street.mp4", "street.mp4"),
+        ("rtsp://admin:p@ss@cam/stream", "rtsp://admin:***@cam/stream"),
+        ("rtsp://admin:pa/ss@cam/s", "rtsp://admin:***@cam/s"),
+        ("rtsp://admin:pa ss@cam/s", "rtsp://admin:***@cam/s"),
+        ("rtsp://a@b:c@cam/s", "rtsp://a@b:***@cam/s"),
+        ("rtsp://user@cam:554/s", "rtsp://user@cam:554/s"),
+        (
+            "rtsp://10.0.0.5:554/user=admin_password=tlJwpbo6_channel=1_stream=0.sdp",
+            "rtsp://10.0.0.5:554/user=admin_password=***_channel=1_stream=0.sdp",
+        ),
+        ("http://cam/video.cgi?user=admin&pwd=se_cr=et", "http://cam/video.cgi?user=admin&pwd=***"),
+        ("http://cam/v?PASS=secret&size=2", "http://cam/v?PASS=***&size=2"),
+        ("http://cam/v?api_key=secret&Token=x", "http://cam/v?api_key=***&Token=***"),
+        ("srt://cam:9000?passphrase=secret&mode=caller", "srt://cam:9000?passphrase=***&mode=caller"),
+        (
+            "rtspsrc location=rtsp://cam/s user-id=admin user-pw=secret ! appsink",
+            "rtspsrc location=rtsp://cam/s user-id=admin user-pw=*** ! appsink",
+        ),
+        ('rtspsrc user-pw = "my \\"secret" ! appsink', "rtspsrc user-pw = *** ! appsink"),
+        ("rtspsrc user-pw=(string)my\\ secret ! appsink", "rtspsrc user-pw=(string)*** ! appsink"),
+        ("x264enc key-int-max=30 ! appsink drop=1", "x264enc key-int-max=30 ! appsink drop=1"),
     ],
 )
 def test_passwords_are_not_shown(text, shown):
     assert strings.without_password(text) == shown
 
 
-def test_a_password_is_not_in_the_message_either():
-    with pytest.raises(BadInput) as caught, open_source("http://me:secret@127.0.0.1:9/x", Options(timeout=1)):
+@pytest.mark.parametrize(
+    "address",
+    ["http://me:secret@127.0.0.1:9/x", "http://127.0.0.1:9/x?pwd=secret and", "cam?pwd=secret", "gopher://a:secret@x"],
+)
+def test_a_password_is_not_in_the_message_either(address):
+    with pytest.raises(BadInput) as caught, open_source(address, Options(timeout=1)):
         pass
     assert "secret" not in str(caught.value)
+
+
+def test_an_address_that_is_none_is_told():
+    with pytest.raises(BadInput, match=r"http://\[bad/x: cannot be opened"), open_source("http://[bad/x"):
+        pass
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
