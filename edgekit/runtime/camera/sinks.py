@@ -12,7 +12,7 @@ import cv2
 
 from ..errors import BadInput
 from .mailbox import Mailbox, Queue
-from .video import best_encoder, create, open_video
+from .video import best_encoder, check_place, open_video
 
 QUEUE = 8  # results that a recording sink may lag behind
 BUSY_VIEW_FPS = 15.0  # pictures a second for people while the only core has more frames than it can take
@@ -62,7 +62,7 @@ class Mp4(Sink):
 
     def open(self):
         self._encoder = self._encoder or best_encoder()
-        create(self.path).close()  # a wrong place is told before the run begins
+        check_place(self.path)  # a wrong one is told before the run begins
 
     def write(self, result):
         height, width = result.frame.image.shape[:2]

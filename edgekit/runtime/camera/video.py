@@ -156,11 +156,32 @@ def encode_jpeg(picture, quality):
 
 
 def create(path):
-    """Open a file for writing, unbuffered. BadInput when the place is wrong."""
+    """Open a file for writing, unbuffered, and empty it. BadInput when the place is wrong."""
+    handle = open_kept(path)
+    empty(handle)
+    return handle
+
+
+def empty(handle):
+    """Cut everything off a file that was opened for writing."""
+    with contextlib.suppress(OSError):  # a device or a pipe has no length
+        handle.truncate(0)
+
+
+def check_place(path):
+    """BadInput when no file can be written there. What lies there stays, for a source may yet fail to open."""
+    new = not os.path.lexists(str(path))
+    open_kept(path).close()
+    if new:
+        os.remove(str(path))
+
+
+def open_kept(path):
+    """Open a file for writing, unbuffered, at its start; what is in it stays. BadInput when the place is wrong."""
     folder = os.path.dirname(os.path.abspath(str(path)))
     try:
         os.makedirs(folder, exist_ok=True)
-        return open(str(path), "wb", buffering=0)
+        return os.fdopen(os.open(str(path), os.O_WRONLY | os.O_CREAT, 0o666), "wb", 0)
     except OSError as error:
         raise BadInput("{}: cannot be written ({}). Choose another place.".format(path, error.strerror)) from error
 

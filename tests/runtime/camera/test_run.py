@@ -157,6 +157,18 @@ def test_no_record_takes_the_place_of_what_is_read(artifact, folder, tmp_path, c
     assert {p: p.read_bytes() for p in before} == before
 
 
+def test_a_source_that_does_not_open_costs_no_older_record(artifact, tmp_path, capsys):
+    places = {n: tmp_path / n for n in ("v.mp4", "l.jsonl", "c.json")}
+    for place in places.values():
+        place.write_text("yesterday's")
+    sinks = ["--mp4", places["v.mp4"], "--jsonl", places["l.jsonl"], "--coco", places["c.json"]]
+    assert main([str(a) for a in [artifact, "--source", "tcp://127.0.0.1:9", "--timeout", "1", *sinks]]) == 2
+    assert "no stream there" in capsys.readouterr().err
+    assert {p.read_text() for p in places.values()} == {"yesterday's"}
+    assert main([str(a) for a in [artifact, "--source", "tcp://127.0.0.1:9", "--mp4", tmp_path / "new.mp4"]]) == 2
+    assert not (tmp_path / "new.mp4").exists()
+
+
 def test_so_many_results_and_no_more(artifact, clip, tmp_path, capsys):
     path = tmp_path / "l.jsonl"
     assert main([str(artifact), "--source", str(clip), "--frames", "3", "--jsonl", str(path), "--json"]) == 0
