@@ -229,7 +229,7 @@ class _Session(object):
         classes = self._runner.artifact.classes
         return OrderedDict(
             list(self.about.items())
-            + [("ended", ended or self._ended)]
+            + [("ended", ended or self._ended), ("missing", self._capture.missing)]
             + list(self._stats.summary().items())
             + [
                 ("sensors", self._vitals.read() or "not measured"),
@@ -267,8 +267,11 @@ def _board_name(session, board):
 
 
 def exit_code(summary, offline):
-    """0: a live run was ended, or a file is through; 130: a file was not worked through; 2: a sink was not finished."""
+    """0: a live run was ended, or a file is through; 130: a file was not worked through; 2: a sink was not finished,
+    or the file is cut off."""
     if any(s["state"] not in ("closed", "ready") for s in summary["sinks"]):  # ready: it never began
+        return 2
+    if offline and summary["ended"] == "source" and summary["missing"]:
         return 2
     return 130 if summary["ended"] == "user" and offline else 0
 

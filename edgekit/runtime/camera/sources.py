@@ -22,6 +22,8 @@ from .options import file_of
 FOLDER_FPS = 5.0  # of images that carry no times
 FILE_FPS = 25.0  # of video files that do not tell theirs
 MOST_FPS = 240.0  # above it a file's word is a time base
+_FEW = 5  # pictures that a whole file may give fewer than it tells
+_MP4_BEGINS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _MJPG = int.from_bytes(b"MJPG", "little")  # as cv2 writes a four-character code
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _LOW_DELAY = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
@@ -53,10 +55,12 @@ class Source(object):
 
     live: it can come again after it broke off, and cannot be asked to wait
     rate: frames a second of a file once it is open; None for a live source
+    missing: pictures that a file which was cut off should have had, once it is read through
     """
 
     live = True
     rate: Any = None
+    missing = 0
 
     def __init__(self, name, options):
         self.name = name
@@ -204,13 +208,44 @@ class VideoFile(_Cv2Source):
 
     def open(self):
         super(VideoFile, self).open()
-        told = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = float(self.options.fps or (told if 0 < told <= MOST_FPS else FILE_FPS))
+        self.rate = _rate(self._capture, self.options)
 
     def __iter__(self):
-        for number, picture in enumerate(super(VideoFile, self).__iter__()):
-            picture.seconds = number / self.rate
+        count = 0
+        for picture in super(VideoFile, self).__iter__():
+            picture.seconds = count / self.rate
+            count += 1
             yield picture
+        missing = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) - count
+        # a count alone is no proof: an edit list leaves pictures out that are counted
+        if missing > _FEW and cut_off(self.name):
+            self.missing = missing
+
+
+def _rate(capture, options):
+    """Frames a second of an open file."""
+    told = capture.get(cv2.CAP_PROP_FPS)
+    return float(options.fps or (told if 0 < told <= MOST_FPS else FILE_FPS))
+
+
+def cut_off(path):
+    """Whether an MP4 or AVI file says that it is longer than it is. False for others, which need not tell a length."""
+    size, at = os.path.getsize(path), 0
+    with open(path, "rb") as handle:
+        while at < size:
+            handle.seek(at)
+            head = handle.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if head[:4] == b"RIFF":
+                length = 8 + int.from_bytes(head[4:8], "little")
+            elif at == 0 and head[4:8] not in _MP4_BEGINS:
+                return False
+            elif length == 1:  # the length is in the next eight bytes
+                length = int.from_bytes(head[8:16], "big")
+            if length < 8:  # to the end of the file, or no box
+                return False
+            at += length
+    return at > size
 
 
 class Folder(Source):
@@ -235,9 +270,15 @@ class Folder(Source):
 
 
 class Http(Network):
-    """Motion JPEG over HTTP, as network cameras and phones send it; other media (HLS, MP4) by FFmpeg."""
+    """Motion JPEG over HTTP, as network cameras and phones send it; other media (HLS, MP4) by FFmpeg.
+
+    What tells how many pictures it has is a file: it is played once, at its own pace.
+    """
 
     _stream: Any = None
+
+    def _make(self):
+        return self._capture_of(self.name)  # not with the options of streams, which cost a file pictures
 
     def open(self):
         response = open_url(self.name, self.options.timeout)
@@ -246,11 +287,16 @@ class Http(Network):
             return
         response.close()
         super(Http, self).open()
+        if self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+            self.live, self.rate = False, _rate(self._capture, self.options)
 
     def __iter__(self):
-        if self._stream is None:
-            return super(Http, self).__iter__()
-        return (Picture(image) for image in self._stream)
+        if self._stream is not None:
+            return (Picture(image) for image in self._stream)
+        pictures = super(Http, self).__iter__()
+        if self.live:
+            return pictures
+        return (Picture(p.image, number / self.rate) for number, p in enumerate(pictures))
 
     def close(self):
         if self._stream is not None:

@@ -169,6 +169,17 @@ def test_a_source_that_does_not_open_costs_no_older_record(artifact, tmp_path, c
     assert not (tmp_path / "new.mp4").exists()
 
 
+def test_a_file_that_is_cut_off_was_not_worked_through(artifact, clip, tmp_path, capsys):
+    path = tmp_path / "cut.avi"
+    path.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    assert main([str(artifact), "--source", str(path), "--offline", "--json"]) == 2
+    out = capsys.readouterr()
+    summary = json.loads(out.out)
+    assert summary["results"] + summary["missing"] == 40
+    assert out.err.count("warning: the file is cut off") == 1
+    assert main([str(artifact), "--source", str(path), "--frames", "3", "--offline"]) == 0
+
+
 def test_so_many_results_and_no_more(artifact, clip, tmp_path, capsys):
     path = tmp_path / "l.jsonl"
     assert main([str(artifact), "--source", str(clip), "--frames", "3", "--jsonl", str(path), "--json"]) == 0

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from edgekit.runtime.camera import strings
+from edgekit.runtime.camera.capture import Capture
 from edgekit.runtime.camera.mjpeg import decode
 from edgekit.runtime.camera.sources import Folder, GStreamer, Http, Network, Options, V4l2, VideoFile, open_source
+from edgekit.runtime.camera.stats import Stats
 from edgekit.runtime.errors import BadConfig, BadInput, BoardLacks
 
-from .conftest import scene
+from .conftest import scene, wait_for
 
 TX2 = {
     "name": "jetson-tx2",
@@ -334,3 +336,88 @@ def test_a_damaged_stream_is_read_through(mpeg_ts, tmp_path):
     path.write_bytes(data)
     with open_source(path) as source:
         assert sum(p.image is not None for p in source) >= 10
+
+
+# -- files that are cut off, files over HTTP --------------------------------------------------------------------------
+@pytest.fixture
+def video(ffmpeg, tmp_path):
+    """Makes four seconds of video, 20 pictures a second."""
+
+    def make(name, *arguments):
+        path = tmp_path / name
+        source = ("-f", "lavfi", "-i", "testsrc=size=192x128:rate=20:duration=4")
+        assert ffmpeg("-y", *source, *arguments, path).wait(60) == 0
+        return path
+
+    return make
+
+
+FASTSTART = ("-c:v", "mpeg4", "-movflags", "+faststart")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [("v.mp4", FASTSTART, True), ("v.avi", ("-c:v", "mpeg4"), True), ("v.ts", ("-c:v", "mpeg2video"), False)],
+)
+def test_a_video_that_is_cut_off_tells_what_is_missing(video, name, arguments, told):
+    """MPEG-TS has no count of its pictures."""
+    path = video(name, *arguments)
+    with open_source(path) as source:
+        whole = len(list(source))
+        assert (whole, source.missing) == (80, 0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with open_source(path) as source:
+        read = len(list(source))
+        assert read < 75
+        assert source.missing == (80 - read if told else 0)
+
+
+def test_a_whole_file_may_leave_pictures_out_that_it_counts(video, ffmpeg, tmp_path):
+    """An edit list, as phones and ffmpeg write it where the beginning was cut away; and uneven times in Matroska."""
+    whole, trimmed = video("v.mp4", "-c:v", "mpeg4", "-g", "60"), tmp_path / "trimmed.mp4"
+    assert ffmpeg("-y", "-ss", "1.5", "-i", whole, "-c", "copy", trimmed).wait(60) == 0
+    uneven = video("v.mkv", "-vf", "select=lt(mod(n\\,10)\\,3)", "-vsync", "vfr", "-c:v", "mpeg4")
+    for path in (trimmed, uneven):
+        with open_source(path) as source:
+            counted = source._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+            assert len(list(source)) < counted - 5
+            assert source.missing == 0
+
+
+@pytest.fixture
+def served():
+    """Serves a file; gives its address."""
+    servers = []
+
+    def serve(path):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                data = path.read_bytes()
+                self.send_response(200)
+                self.send_header("Content-Type", "video/mp4")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *args):
+                pass
+
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_address[1]}/{path.name}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_file_over_http_is_played_once_at_its_own_pace(video, served):
+    address, stats, frames = served(video("v.mp4", *FASTSTART)), Stats(), []
+    capture = Capture(lambda: open_source(address, Options(timeout=5)), stats, threading.Event(), timeout=5)
+    begun = time.monotonic()
+    capture.start(frames.append)
+    wait_for(lambda: capture.watch() or capture.ended)
+    assert time.monotonic() - begun > 3.9
+    time.sleep(0.7)  # a live source would be opened again
+    assert (len(frames), stats.reconnects, capture.rate) == (80, 0, 20.0)

@@ -238,7 +238,7 @@ def test_a_sink_that_does_not_finish_in_time_is_no_success():
 
 
 def test_a_sink_whose_state_is_still_running_is_no_success():
-    summary = {"sinks": [{"state": "running"}], "ended": "user"}
+    summary = {"sinks": [{"state": "running"}], "ended": "user", "missing": 0}
     assert exit_code(summary, False) == 2
     for state in ("closed", "ready"):
         assert exit_code(dict(summary, sinks=[{"state": state}]), False) == 0
