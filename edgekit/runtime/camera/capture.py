@@ -42,6 +42,7 @@ class Capture(object):
         self._live = True  # of the source that was opened last, which alone knows what an address turned out to be
         self.rate: Any = None  # frames a second of a file, by its own word
         self.missing = 0  # pictures of a file that was cut off
+        self._noted: Any = set()
         self.state = "opening"  # opening, live, lost, ended
         self.check = PictureCheck(stats)
 
@@ -136,6 +137,13 @@ class Capture(object):
             if self.state == "lost" and self._stop.wait(wait):
                 return
 
+    def _tell_notes(self, source):
+        """Once, however often it is opened again."""
+        for note in source.notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                self._stats.event(note)
+
     def _tell_missing(self, source):
         if source.missing and not self.missing:
             self.missing = source.missing
@@ -152,6 +160,7 @@ class Capture(object):
         pace, taken, bad = Pace(self._stop), 0, 0
         paced = self._real_time and not source.live
         self.rate, self._live = source.rate, source.live
+        self._tell_notes(source)
         for picture in source:
             if not self._mine():
                 break

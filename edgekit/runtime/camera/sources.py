@@ -56,11 +56,13 @@ class Source(object):
     live: it can come again after it broke off, and cannot be asked to wait
     rate: frames a second of a file once it is open; None for a live source
     missing: pictures that a file which was cut off should have had, once it is read through
+    notes: sentences about what was asked of it and is not so, once it is open
     """
 
     live = True
     rate: Any = None
     missing = 0
+    notes: Any = ()
 
     def __init__(self, name, options):
         self.name = name
@@ -132,8 +134,23 @@ class V4l2(_Cv2Source):
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self.options.size[1])
         if self.options.fps:
             capture.set(cv2.CAP_PROP_FPS, self.options.fps)
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # older frames must not wait in the driver
+        # Not CAP_PROP_BUFFERSIZE 1: OpenCV gives a buffer back at the next read, and until then a driver with no other
+        # one drops what the camera sends: every second frame. Nothing grows old in four, as the capture never waits.
         return capture
+
+    def open(self):
+        super(V4l2, self).open()
+        self.notes = list(self._differences())
+
+    def _differences(self):
+        """What the driver made of the size and the rate; it takes the nearest that the camera has."""
+        get = self._capture.get
+        size = int(get(cv2.CAP_PROP_FRAME_WIDTH)), int(get(cv2.CAP_PROP_FRAME_HEIGHT))
+        if self.options.size and size != tuple(self.options.size):
+            yield "--size {}x{}: the camera gives {}x{}".format(*(tuple(self.options.size) + size))
+        fps = get(cv2.CAP_PROP_FPS)
+        if self.options.fps and fps > 0 and abs(fps - self.options.fps) > 0.02 * self.options.fps:
+            yield "--fps {:g}: the camera gives {:g} at this size".format(self.options.fps, fps)
 
     def _refused(self):
         have = ", ".join(sorted(glob.glob("/dev/video*"))) or "no camera device at all"

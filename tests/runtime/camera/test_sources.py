@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import re
 import shutil
 import threading
 import time
@@ -13,7 +14,18 @@ import pytest
 from edgekit.runtime.camera import strings
 from edgekit.runtime.camera.capture import Capture
 from edgekit.runtime.camera.mjpeg import decode
-from edgekit.runtime.camera.sources import Folder, GStreamer, Http, Network, Options, V4l2, VideoFile, open_source
+from edgekit.runtime.camera.sources import (
+    Folder,
+    GStreamer,
+    Http,
+    Network,
+    Options,
+    Picture,
+    Source,
+    V4l2,
+    VideoFile,
+    open_source,
+)
 from edgekit.runtime.camera.stats import Stats
 from edgekit.runtime.errors import BadConfig, BadInput, BoardLacks
 
@@ -421,3 +433,65 @@ def test_a_file_over_http_is_played_once_at_its_own_pace(video, served):
     assert time.monotonic() - begun > 3.9
     time.sleep(0.7)  # a live source would be opened again
     assert (len(frames), stats.reconnects, capture.rate) == (80, 0, 20.0)
+
+
+# -- a USB camera by a driver of ours ---------------------------------------------------------------------------------
+class Driver:
+    """cv2.VideoCapture of a camera that has one size and one rate."""
+
+    asked: dict[int, float]
+
+    def __init__(self, device, backend):
+        Driver.asked = {}
+
+    def isOpened(self):
+        return True
+
+    def set(self, what, value):
+        Driver.asked[what] = value
+
+    def get(self, what):
+        return {cv2.CAP_PROP_FRAME_WIDTH: 640.0, cv2.CAP_PROP_FRAME_HEIGHT: 480.0, cv2.CAP_PROP_FPS: 29.97}[what]
+
+    def read(self):
+        return False, None
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "notes"),
+    [
+        (Options(), []),
+        (Options(size=(640, 480), fps=30), []),
+        (Options(size=(1280, 720), fps=60), ["--size 1280x720: the camera gives 640x480", "--fps 60: .* gives 29.97"]),
+    ],
+)
+def test_a_usb_camera_tells_what_it_gives_instead_of_what_was_asked(monkeypatch, options, notes):
+    monkeypatch.setattr(cv2, "VideoCapture", Driver)
+    with V4l2("0", "/dev/null", options) as source:
+        assert len(source.notes) == len(notes)
+        assert all(re.match(n, found) for n, found in zip(notes, source.notes, strict=True))
+    assert cv2.CAP_PROP_BUFFERSIZE not in Driver.asked  # one buffer halves the rate of uvcvideo
+
+
+def test_what_a_camera_notes_is_told_once(monkeypatch):
+    monkeypatch.setattr("edgekit.runtime.camera.capture.RETRY_FIRST", 0.01)
+    opened, stats, stop = [], Stats(), threading.Event()
+
+    class Noted(Source):
+        notes = ("--size 9x9: the camera gives 8x8",)
+
+        def open(self):
+            opened.append(self)
+
+        def __iter__(self):
+            return iter([Picture(scene(0))])
+
+    capture = Capture(lambda: Noted("noted", Options()), stats, stop)
+    capture.start(lambda frame: None)
+    wait_for(lambda: len(opened) > 2)
+    stop.set()
+    capture.join(5)
+    assert [e["text"] for e in stats.events].count(Noted.notes[0]) == 1
