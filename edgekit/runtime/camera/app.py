@@ -72,7 +72,7 @@ def quieten():
 
 def source_maker(options, board):
     """Gives a new source each time it is called."""
-    asked = SourceOptions(options.size, options.fps, options.timeout, options.flip)
+    asked = SourceOptions(options.size, options.fps, options.timeout, options.flip, options.loop)
     return lambda: open_source(options.source, asked, board)
 
 

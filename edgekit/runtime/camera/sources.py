@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 
-from ..errors import BadInput
+from ..errors import BadConfig, BadInput
 from ..images import read_image
 from . import strings
 from .mjpeg import MjpegStream, is_mjpeg, open_url
@@ -43,11 +43,16 @@ class Picture(object):
 class Options(object):
     """What a user may ask of a source: (width, height) or None, frames a second or None, timeout in seconds."""
 
-    def __init__(self, size=None, fps=None, timeout=10.0, flip=0):
+    def __init__(self, size=None, fps=None, timeout=10.0, flip=0, loop=False):
         self.size = size
         self.fps = fps
         self.timeout = timeout
         self.flip = flip
+        self.loop = loop
+
+    def wishes(self):
+        """The names of those that not every source can follow, and that were given."""
+        return [name for name in ("size", "fps", "flip", "loop") if getattr(self, name)]
 
 
 class Source(object):
@@ -57,12 +62,14 @@ class Source(object):
     rate: frames a second of a file once it is open; None for a live source
     missing: pictures that a file which was cut off should have had, once it is read through
     notes: sentences about what was asked of it and is not so, once it is open
+    follows: which ``Options.wishes`` it can follow
     """
 
     live = True
     rate: Any = None
     missing = 0
     notes: Any = ()
+    follows: Any = ()
 
     def __init__(self, name, options):
         self.name = name
@@ -120,6 +127,8 @@ class _Cv2Source(Source):
 class V4l2(_Cv2Source):
     """A USB camera, /dev/videoN; MJPEG where it offers that, for raw frames fill the bus."""
 
+    follows = ("size", "fps")
+
     def __init__(self, name, device, options):
         super(V4l2, self).__init__(name, options)
         self._device = device
@@ -161,11 +170,12 @@ class V4l2(_Cv2Source):
 
 
 class GStreamer(_Cv2Source):
-    """Any GStreamer string that ends in an appsink."""
+    """Any GStreamer string that ends in an appsink. follows: what a board's string has a place for."""
 
-    def __init__(self, name, pipeline, options):
+    def __init__(self, name, pipeline, options, follows=()):
         super(GStreamer, self).__init__(name, options)
         self._pipeline = pipeline
+        self.follows = follows
 
     def _make(self):
         strings.require_gstreamer(self.shown)
@@ -216,6 +226,7 @@ class VideoFile(_Cv2Source):
     """A video file, with the time of each picture."""
 
     live = False
+    follows = ("fps", "loop")
 
     def _make(self):
         return cv2.VideoCapture(self.name)
@@ -269,6 +280,7 @@ class Folder(Source):
     """The images of a folder in the order of their names. One that is damaged is given as None and passed over."""
 
     live = False
+    follows = ("fps", "loop")
 
     def open(self):
         paths = [os.path.join(self.name, n) for n in sorted(os.listdir(self.name))]
@@ -293,6 +305,7 @@ class Http(Network):
     """
 
     _stream: Any = None
+    follows = ("fps", "loop")  # it may be a file: only the answer tells
 
     def _make(self):
         return self._capture_of(self.name)  # not with the options of streams, which cost a file pictures
@@ -301,11 +314,13 @@ class Http(Network):
         response = open_url(self.name, self.options.timeout)
         if is_mjpeg(response):
             self._stream = MjpegStream(self.name, response)
-            return
-        response.close()
-        super(Http, self).open()
-        if self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
-            self.live, self.rate = False, _rate(self._capture, self.options)
+        else:
+            response.close()
+            super(Http, self).open()
+            if self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+                self.live, self.rate = False, _rate(self._capture, self.options)
+        if self.live:
+            self.notes = ["--{}: not followed, this address is a stream".format(w) for w in self.options.wishes()]
 
     def __iter__(self):
         if self._stream is not None:
@@ -323,9 +338,23 @@ class Http(Network):
 
 
 def open_source(spec, options=None, board=None):
-    """The source that a text means, not opened yet. BadInput for one that means nothing, with what it could be."""
-    options, board = options or Options(), board or {}
-    spec = str(spec)
+    """The source that a text means, not opened yet.
+
+    BadInput for a text that means nothing, with what it could be; BadConfig for options that the source cannot follow
+    """
+    source = _source_of(str(spec), options or Options(), board or {})
+    ignored = [name for name in source.options.wishes() if name not in source.follows]
+    if ignored:
+        can = ", ".join("--" + name for name in source.follows)
+        raise BadConfig(
+            "{}: this source cannot follow --{}; {}. Leave it out.".format(
+                source.shown, " and --".join(ignored), "it follows " + can if can else "it gives what it gives"
+            )
+        )
+    return source
+
+
+def _source_of(spec, options, board):
     if " ! " in spec:
         return GStreamer(spec, spec, options)
     scheme = spec.partition("://")[0] if "://" in spec else ""
@@ -353,9 +382,10 @@ def _by_scheme(scheme, spec, options, board):
         return Http(spec, options)
     if scheme == "rtsp" and strings.has_gstreamer():
         pipeline = strings.fill(board, "rtsp", _values(options, uri=spec))
-        return GStreamer(spec, pipeline, options) if pipeline else Network(spec, options)
+        if pipeline:
+            return GStreamer(spec, pipeline, options, strings.asked_by(board, "rtsp"))
     if scheme == "file":
-        return open_source(file_of(spec), options, board)
+        return _source_of(file_of(spec), options, board)
     if scheme in ("rtsp", "rtsps", "rtmp", "udp", "tcp", "rtp", "srt"):
         return Network(spec, options)
     raise BadInput(
@@ -375,7 +405,7 @@ def _csi(spec, options, board):
             "{}: board {} has no CSI camera string. Name the board (--board jetson-tx2), or give a whole GStreamer "
             "string as the source.".format(spec, board.get("name", "unknown"))
         )
-    return GStreamer(spec, pipeline, options)
+    return GStreamer(spec, pipeline, options, strings.asked_by(board, "csi"))
 
 
 def _usb(spec, device, options, board):
@@ -383,10 +413,16 @@ def _usb(spec, device, options, board):
     if not strings.backend_built("v4l/v4l2") and strings.has_gstreamer() and os.path.exists(device):
         pipeline = strings.fill(board, "usb", _values(options, device=device))
         if pipeline:
-            return GStreamer(spec, pipeline, options)
+            return GStreamer(spec, pipeline, options, strings.asked_by(board, "usb"))
     return V4l2(spec, device, options)
 
 
 def _values(options, **more):
+    """What fills the places of a board's string. {size} is empty where the user gave none: a stream keeps its own."""
     width, height = options.size or (1280, 720)
-    return dict(more, width=width, height=height, fps=int(options.fps or 30), flip=options.flip)
+    size = "width={},height={},".format(*options.size) if options.size else ""
+    fps = options.fps or 30
+    return dict(
+        more, width=width, height=height, size=size, fps=max(1, round(fps)), rate=strings.fraction(fps),
+        flip=options.flip,
+    )  # fmt: skip

@@ -2,12 +2,14 @@
 
 ``board.json`` lies in the artifact's folder, or one above: {"name", "title", "runtimes": [...], "camera": {"csi",
 "usb", "rtsp"}}, each key optional, as in ``boards/NAME.yaml``. A string has the places {sensor_id} {flip} {device}
-{uri} {width} {height} {fps}.
+{uri} {width} {height} {size} {rate} {fps}; ``edgekit/hardware.py`` says what they are.
 """
 
 import json
 import os
 import re
+import string
+from fractions import Fraction
 
 import cv2
 
@@ -53,6 +55,21 @@ def fill(board, kind, values):
                 kind, error, ", ".join(sorted(values))
             )
         ) from error
+
+
+def asked_by(board, kind):
+    """Which of the user's wishes (size, fps, flip) have a place in the board's string."""
+    names = {name for _, name, _, _ in string.Formatter().parse((board.get("camera") or {}).get(kind) or "")}
+    places = {"size": {"size", "width", "height"}, "fps": {"fps", "rate"}, "flip": {"flip"}}
+    return tuple(wish for wish in ("size", "fps", "flip") if places[wish] & names)
+
+
+def fraction(fps):
+    """Frames a second as GStreamer writes them: 30/1; 29.97, 59.94 and 23.976 are 30000/1001 and so on."""
+    whole = round(fps)
+    ntsc = Fraction(whole * 1000, 1001)
+    exact = ntsc if fps != whole and abs(fps - ntsc) < 2e-4 * fps else Fraction(fps).limit_denominator(1001)
+    return "{}/{}".format(exact.numerator, exact.denominator)
 
 
 def has_gstreamer():

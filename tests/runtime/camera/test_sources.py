@@ -79,6 +79,56 @@ def test_the_csi_string_is_the_boards_with_its_places_filled():
     assert "flip-method=2" in source._pipeline
 
 
+@pytest.mark.parametrize(
+    ("fps", "expected"),
+    [
+        (30, "30/1"), (30.0, "30/1"), (29.97, "30000/1001"), (59.94, "60000/1001"), (23.976, "24000/1001"),
+        (0.5, "1/2"), (12.5, "25/2"), (29.9, "299/10"), (1000, "1000/1"),
+    ],
+)  # fmt: skip
+def test_rates_are_fractions_in_gstreamers_strings(fps, expected):
+    assert strings.fraction(fps) == expected
+
+
+def test_old_strings_with_whole_rates_still_work():
+    source = open_source("csi://0", Options(fps=29.97), TX2)
+    assert "width=1280,height=720,framerate=30/1" in source._pipeline
+    assert "framerate=1/1" in open_source("csi://0", Options(fps=0.5), TX2)._pipeline
+
+
+def test_a_stream_keeps_its_size_unless_one_is_asked_for(monkeypatch):
+    from edgekit.board import load_board
+
+    monkeypatch.setattr(strings, "has_gstreamer", lambda: True)
+    board = load_board("jetson-tx2").model_dump(mode="json", include={"camera"})
+    assert "video/x-raw,format=BGRx" in open_source("rtsp://c/s", board=board)._pipeline
+    small = open_source("rtsp://c/s", Options(size=(640, 360)), board)
+    assert "video/x-raw,width=640,height=360,format=BGRx" in small._pipeline
+
+
+@pytest.mark.parametrize(
+    ("spec", "follows"),
+    [
+        ("0", {"size", "fps"}),
+        ("csi://0", {"size", "fps", "flip"}),
+        ("rtsp://camera/stream", set()),
+        ("http://camera/video", {"fps", "loop"}),
+        ("videotestsrc ! appsink", set()),
+        ("{clip}", {"fps", "loop"}),
+        ("file://{clip}", {"fps", "loop"}),
+        ("{folder}", {"fps", "loop"}),
+    ],
+)
+def test_what_a_source_cannot_follow_is_refused(spec, follows, clip, folder):
+    spec = spec.format(clip=clip, folder=folder)
+    for name, value in {"size": (640, 360), "fps": 15.0, "flip": 2, "loop": True}.items():
+        if name in follows:
+            open_source(spec, Options(**{name: value}), TX2)
+        else:
+            with pytest.raises(BadConfig, match=f"cannot follow --{name}"):
+                open_source(spec, Options(**{name: value}), TX2)
+
+
 def test_csi_without_a_board_names_the_way_out():
     with pytest.raises(BadInput, match="--board jetson-tx2"):
         open_source("csi://0")
@@ -86,8 +136,9 @@ def test_csi_without_a_board_names_the_way_out():
 
 def test_every_boards_camera_strings_have_only_known_places():
     from edgekit.board import board_names, load_board
+    from edgekit.runtime.camera.sources import _values
 
-    values = {"sensor_id": 0, "flip": 0, "device": "/dev/video1", "uri": "rtsp://x", "width": 1, "height": 1, "fps": 1}
+    values = _values(Options(), sensor_id=0, device="/dev/video1", uri="rtsp://x")
     filled = 0
     for name in board_names():
         board = load_board(name).model_dump(mode="json", include={"camera"})
@@ -260,6 +311,11 @@ def test_damaged_pictures_of_a_stream_are_none(camera):
     parts = [JPEGS[0], JPEGS[1][:200], b"", b"no picture", JPEGS[2]]
     with open_source(camera(parts), Options(timeout=5)) as source:
         assert [p.image is not None for p in source] == [True, False, False, False, True]
+
+
+def test_a_stream_over_http_tells_what_it_does_not_follow(camera):
+    with open_source(camera(JPEGS), Options(timeout=5, fps=10, loop=True)) as source:
+        assert [n.partition(":")[0] for n in source.notes] == ["--fps", "--loop"]
 
 
 def test_user_and_password_of_the_address_are_used(camera):
