@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import BadInput
 from .fmp4 import Fragments
+from .mkv import RawPictures
 from .options import core_count
 
 _QUALITY = 85
@@ -100,6 +101,7 @@ class FfmpegVideo(object):
         self._size = size
         self._even = (size[0] // 2 * 2, size[1] // 2 * 2)  # H.264 with 4:2:0 takes no odd sizes
         self._error: Any = None
+        self._times = None if fps else RawPictures(*self._even)
         # a group of its own: Ctrl-C in a terminal must not end the encoder before the last picture is in it
         self._child: Any = subprocess.Popen(
             _command(self._even, fps),
@@ -110,6 +112,8 @@ class FfmpegVideo(object):
         )
         self._copier = threading.Thread(target=self._copy, name="mp4 file", daemon=True)
         self._copier.start()
+        if self._times is not None:
+            self._feed(self._times.head())
 
     def _copy(self):
         try:
@@ -120,9 +124,14 @@ class FfmpegVideo(object):
             self._child.kill()
 
     def write(self, picture, seconds):
+        picture = fitted(picture, self._size)[: self._even[1], : self._even[0]]
+        if self._times is not None:
+            self._feed(self._times.before(seconds))
+        self._feed(np.ascontiguousarray(picture).tobytes())
+
+    def _feed(self, data):
         try:
-            picture = fitted(picture, self._size)[: self._even[1], : self._even[0]]
-            self._child.stdin.write(np.ascontiguousarray(picture).tobytes())
+            self._child.stdin.write(data)
         except OSError as error:
             self._copier.join(1.0)
             raise self._error or OSError(errno.EPIPE, "ffmpeg ended while it was recording") from error
@@ -205,9 +214,10 @@ def _write_all(handle, data):
 
 
 def _command(size, fps):
-    # a thousandth of a second is the clock's step; without it pictures that come closer than 40 ms would be dropped
-    time = ["-framerate", "{:g}".format(fps)] if fps else ["-framerate", "1000", "-use_wallclock_as_timestamps", "1"]
-    raw = ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", "{}x{}".format(*size)]
+    if fps:
+        raw = ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", "{}x{}".format(*size), "-framerate", "{:g}".format(fps)]
+    else:  # nothing has to be guessed of it, so ffmpeg need not wait for pictures before it begins
+        raw = ["-fpsprobesize", "0", "-f", "matroska"]
     # on one core each millisecond is the network's: a third of the time for a file a third larger
     preset = "ultrafast" if core_count() == 1 else "veryfast"
     encode = ["-c:v", "libx264", "-preset", preset, "-tune", "zerolatency", "-crf", "23", "-pix_fmt", "yuv420p"]
@@ -221,7 +231,7 @@ def _command(size, fps):
         "1",
         "pipe:1",
     ]
-    return ["ffmpeg", "-hide_banner", "-loglevel", "error"] + time + raw + ["-i", "pipe:0"] + encode + fragments
+    return ["ffmpeg", "-hide_banner", "-loglevel", "error"] + raw + ["-i", "pipe:0"] + encode + fragments
 
 
 def _version():
