@@ -20,7 +20,7 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 ElementType = Literal["float32", "float16", "bfloat16", "int8", "uint8", "int32", "int64", "bool"]
 VersionText = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
 
-_PLACEHOLDERS = frozenset({"width", "height", "fps", "sensor_id", "device", "uri", "flip"})
+_PLACEHOLDERS = frozenset({"width", "height", "size", "fps", "rate", "sensor_id", "device", "uri", "flip"})
 
 
 def _template(text: str) -> str:
@@ -222,7 +222,9 @@ class ModeSection(Section):
 class CameraSection(Section):
     """GStreamer pipelines for ``cv2.VideoCapture(..., cv2.CAP_GSTREAMER)``, or null where the board has none.
 
-    Placeholders: {width} {height} {fps} of the frames, {sensor_id} and {flip} of csi, {device} of usb, {uri} of rtsp.
+    Placeholders: {width} {height} of the frames, {size} for both where the user gave them ("width=640,height=360," or
+    nothing), {rate} as a fraction and {fps} as a whole number; {sensor_id} and {flip} of csi, {device} of usb, {uri} of
+    rtsp.
     """
 
     csi: Template | None = None

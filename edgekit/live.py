@@ -39,10 +39,11 @@ def camera(
 
     profile = _profile(board) if board is not None else None
     if demo:
+        files = source is None or Path(source).is_file() or Path(source).is_dir()
+        options.setdefault("loop", files and not options.get("offline"))
         artifact, source = artifact or DEMO_RECIPE, source or demo_clip()
         views = ("window", "headless", "mp4", "jsonl", "coco")
         options["web"] = options.get("web") or not any(options.get(view) for view in views)
-        options.setdefault("loop", not options.get("offline"))
         options.setdefault("open_page", True)
         options["count_lines"] = options.get("count_lines") or [DEMO_LINE]
     asked = Options(artifact=artifact, source=None if source is None else str(source), board=profile, **options)

@@ -171,17 +171,20 @@ def test_camera_strings_take_their_values(board):
     values = {
         "width": 1280,
         "height": 720,
+        "size": "",
         "fps": 30,
+        "rate": "30/1",
         "sensor_id": 0,
         "device": "/dev/video1",
         "uri": "rtsp://a",
         "flip": 0,
     }
-    for text in (board.camera.csi, board.camera.usb, board.camera.rtsp):
+    for text, sized in ((board.camera.csi, True), (board.camera.usb, True), (board.camera.rtsp, False)):
         made = text.format(**values)
         assert "{" not in made
         assert "appsink" in made
-        assert "1280" in made
+        assert ("1280" in made) == sized  # a stream that nobody asked for a size keeps its own
+    assert "width=640,height=360,format" in board.camera.rtsp.format(**dict(values, size="width=640,height=360,"))
 
 
 STACK = {

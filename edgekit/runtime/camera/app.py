@@ -72,7 +72,7 @@ def quieten():
 
 def source_maker(options, board):
     """Gives a new source each time it is called."""
-    asked = SourceOptions(options.size, options.fps, options.timeout, options.flip)
+    asked = SourceOptions(options.size, options.fps, options.timeout, options.flip, options.loop)
     return lambda: open_source(options.source, asked, board)
 
 
@@ -106,7 +106,7 @@ class _Session(object):
         self._capture = Capture(
             make_source, self._stats, self._stop, options.timeout, not options.offline, options.loop
         )
-        self._painter = Painter(runner.artifact.classes, options.score, places, self._title())
+        self._painter = Painter(runner.artifact.classes, options.score, self._title())
         self._hub = self._server = self._window = None
         self._sinks = [SinkThread(s, self._stats, options.offline, self._pace()) for s in self._make_sinks()]
         self._ended = "source"
@@ -229,7 +229,7 @@ class _Session(object):
         classes = self._runner.artifact.classes
         return OrderedDict(
             list(self.about.items())
-            + [("ended", ended or self._ended)]
+            + [("ended", ended or self._ended), ("missing", self._capture.missing)]
             + list(self._stats.summary().items())
             + [
                 ("sensors", self._vitals.read() or "not measured"),
@@ -267,8 +267,11 @@ def _board_name(session, board):
 
 
 def exit_code(summary, offline):
-    """0: a live run was ended, or a file is through; 130: a file was not worked through; 2: a sink was lost."""
-    if any(s["state"] == "lost" for s in summary["sinks"]):
+    """0: a live run was ended, or a file is through; 130: a file was not worked through; 2: a sink was not finished,
+    or the file is cut off."""
+    if any(s["state"] not in ("closed", "ready") for s in summary["sinks"]):  # ready: it never began
+        return 2
+    if offline and summary["ended"] == "source" and summary["missing"]:
         return 2
     return 130 if summary["ended"] == "user" and offline else 0
 

@@ -39,7 +39,10 @@ class Capture(object):
         self._error: Any = None
         self._heard, self._delivering = clock(), False
         self._index = 0
+        self._live = True  # of the source that was opened last, which alone knows what an address turned out to be
         self.rate: Any = None  # frames a second of a file, by its own word
+        self.missing = 0  # pictures of a file that was cut off
+        self._noted: Any = set()
         self.state = "opening"  # opening, live, lost, ended
         self.check = PictureCheck(stats)
 
@@ -68,7 +71,7 @@ class Capture(object):
                 "{}: no picture within {:g} s that can be shown. Is the address right, and does the camera run? "
                 "A slow source gets more time with --timeout SECONDS.".format(source.shown, self._timeout)
             )
-        if not self._comes_again(source):
+        if not self._comes_again():
             raise BadInput(
                 "{}: no picture for {:g} s after {} of them. Can the disk be read? A slow one gets more time with "
                 "--timeout SECONDS.".format(source.shown, self._timeout, self._index)
@@ -98,9 +101,9 @@ class Capture(object):
             if self._mine() or self._stop.is_set():
                 self._stats.cpu("capture", last=True)
 
-    def _comes_again(self, source):
-        """Whether opening ``source`` again goes on; a file would begin anew, and its pictures would count twice."""
-        return source is None or source.live or self._loop
+    def _comes_again(self):
+        """Whether opening the source again goes on; a file would begin anew, and its pictures would count twice."""
+        return self._live or self._loop
 
     def _open_and_read(self):
         wait = RETRY_FIRST
@@ -112,6 +115,7 @@ class Capture(object):
                     taken = self._read(source)
                 if not self._mine():
                     return
+                self._tell_missing(source)
                 if not source.live and not (self._loop and taken):
                     self._end(source)
                     return
@@ -122,7 +126,7 @@ class Capture(object):
                 if not self._mine():
                     return
                 reason = " ".join(str(error).split()).rstrip(".")
-                if not self.connected or not self._comes_again(source):
+                if not self.connected or not self._comes_again():
                     told = source is None or isinstance(error, EdgeKitError)
                     self._error = error if told else BadInput("{}: cannot be read ({})".format(source.shown, reason))
                     return
@@ -132,6 +136,18 @@ class Capture(object):
                 self._heard = clock()
             if self.state == "lost" and self._stop.wait(wait):
                 return
+
+    def _tell_notes(self, source):
+        """Once, however often it is opened again."""
+        for note in source.notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                self._stats.event(note)
+
+    def _tell_missing(self, source):
+        if source.missing and not self.missing:
+            self.missing = source.missing
+            self._stats.event("the file is cut off: about {} of its pictures are missing".format(source.missing))
 
     def _end(self, source):
         if not self.connected:
@@ -143,7 +159,8 @@ class Capture(object):
         """Deliver the pictures of one opening. Returns how many there were."""
         pace, taken, bad = Pace(self._stop), 0, 0
         paced = self._real_time and not source.live
-        self.rate = source.rate
+        self.rate, self._live = source.rate, source.live
+        self._tell_notes(source)
         for picture in source:
             if not self._mine():
                 break

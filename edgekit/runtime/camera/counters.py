@@ -33,9 +33,12 @@ class Line(object):
             point = np.array(track.trail[-1])
             # of image coordinates, y down: positive is to the right of a -> b
             distance = float(along[0] * (point[1] - a[1]) - along[1] * (point[0] - a[0]))
+            before, was, _ = self._sides.get(track.number, (0, point, 0))
             if abs(distance) < margin:
+                if before:  # it is still seen, however long it stands there
+                    self._sides[track.number] = (before, was, number)
                 continue
-            side, (before, was, _) = np.sign(distance), self._sides.get(track.number, (0, point, 0))
+            side = np.sign(distance)
             if before and side != before and cross(was, point, a, b):
                 totals = self.totals.setdefault(track.class_id, {"in": 0, "out": 0})
                 totals["in" if side > 0 else "out"] += 1

@@ -102,18 +102,18 @@ def is_mjpeg(response):
 
 def open_url(url, timeout):
     """The HTTP response of an address; BadInput that says why when there is none within ``timeout`` seconds."""
-    bare, user, password = _split_user(url)
-    known = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-    if user is not None:
-        known.add_password(None, bare, user, password or "")
-    handlers = (urllib.request.HTTPBasicAuthHandler(known), urllib.request.HTTPDigestAuthHandler(known))
     try:
+        bare, user, password = _split_user(url)
+        known = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        if user is not None:
+            known.add_password(None, bare, user, password or "")
+        handlers = (urllib.request.HTTPBasicAuthHandler(known), urllib.request.HTTPDigestAuthHandler(known))
         return urllib.request.build_opener(*handlers).open(bare, timeout=timeout)
     except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, socket.timeout):
             reason = "no answer in {:g} s".format(timeout)
-        raise BadInput("{}: cannot be opened ({}).".format(without_password(url), reason)) from error
+        raise BadInput("{}: cannot be opened ({}).".format(without_password(url), without_password(reason))) from error
 
 
 def _split_user(url):

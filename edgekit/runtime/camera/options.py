@@ -9,6 +9,7 @@ from ..errors import BadConfig
 from ..machine import affinity
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")  # of a folder as a source
+MOST_TIMEOUT = 24 * 60 * 60  # seconds; OpenCV counts milliseconds in 32 bits
 MOST_THREADS = 256  # a runtime asked for thousands makes them all, and the machine stands still
 
 
@@ -65,8 +66,10 @@ class Options(object):
             yield "--score: expected 0..1, got {}".format(self.score)
         for name in ("timeout", "seconds", "frames", "fps", "threads", "view_fps", "log_every"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < float("inf"):
                 yield "--{}: expected a number above 0, got {}".format(name.replace("_", "-"), value)
+        if MOST_TIMEOUT < self.timeout < float("inf"):
+            yield "--timeout: expected at most {} seconds (a day), got {:g}".format(MOST_TIMEOUT, self.timeout)
         if self.threads is not None and self.threads > MOST_THREADS:
             yield "--threads: expected 1..{}, got {}".format(MOST_THREADS, self.threads)
         if self.port is not None and not 0 <= self.port <= 65535:

@@ -42,17 +42,16 @@ def shown(result, score):
 class Painter(object):
     """``painter(result, live)`` -> a copy of the frame with everything on it. live: of ``Stats.readable``, or None."""
 
-    def __init__(self, classes, score, counters=(), title=""):
+    def __init__(self, classes, score, title=""):
         self.classes = classes
         self.score = score
-        self.counters = counters
         self.title = title
         self._status: Any = (None, None)  # (what it was made of, ``status_text`` of it): the numbers change seldom
 
     def __call__(self, result, live=None):
         picture = result.frame.image.copy()
         line = line_width(picture.shape)
-        for counter in self.counters:
+        for counter in result.counts:  # of this result: the counters themselves go on meanwhile, in another thread
             draw_counter(picture, counter, line)
         chosen = shown(result, self.score)
         for number, trail in result.trails.items():
@@ -99,15 +98,13 @@ def label(picture, text, corner, colour, line):
 
 
 def draw_counter(picture, counter, line):
-    """A count line or a zone, with its totals over all classes."""
+    """A count line or a zone (``to_dict`` of ``counters``), with its totals over all classes."""
     height, width = picture.shape[:2]
-    points = np.round(scaled(counter.points, width, height)).astype(np.int32)
-    cv2.polylines(picture, [points.reshape(-1, 1, 2)], len(points) > 2, PAPER, line, cv2.LINE_AA)
-    if len(points) > 2:
-        text = "{}: {} now, {} in all".format(counter.name, sum(counter.inside.values()), sum(counter.totals.values()))
-    else:
-        both = [sum(t[way] for t in counter.totals.values()) for way in ("in", "out")]
-        text = "{}: in {}, out {}".format(counter.name, *both)
+    points = np.round(scaled(counter["points"], width, height)).astype(np.int32)
+    zone, totals = counter["kind"] == "zone", counter["totals"].values()
+    cv2.polylines(picture, [points.reshape(-1, 1, 2)], zone, PAPER, line, cv2.LINE_AA)
+    form, names = ("{}: {} now, {} in all", ("inside", "total")) if zone else ("{}: in {}, out {}", ("in", "out"))
+    text = form.format(counter["name"], *(sum(t[n] for t in totals) for n in names))
     label(picture, text, tuple(int(v) for v in points[0]), PAPER, line)
 
 

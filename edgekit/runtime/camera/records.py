@@ -12,13 +12,14 @@ from ..artifact import new_file
 from ..errors import BadInput
 from .sinks import Sink
 from .tracking import DOUBLE, NONE
-from .video import write_whole
+from .video import empty, open_kept, write_whole
 
 
 class JsonLines(Sink):
     """One JSON object a line: a ``start``, then every result as ``frame``, events as they come, and an ``end``.
 
-    A line is written in one piece; what a full disk leaves of one is cut off, so the last line is always whole.
+    A line is written in one piece; what a full disk leaves of one is cut off, so the last line is always whole. An
+    older file stays until there is a result to write.
     """
 
     name = "jsonl"
@@ -30,17 +31,24 @@ class JsonLines(Sink):
         self._classes = classes
         self._stats = stats
         self._file: Any = None
+        self._first: Any = None  # the line that is not written yet
         self._told = 0
 
     def open(self):
-        try:
-            os.makedirs(os.path.dirname(os.path.abspath(str(self.path))), exist_ok=True)
-            self._file = open(str(self.path), "wb", buffering=0)  # noqa: SIM115 - closed in ``close``
-        except OSError as error:
-            raise BadInput("{}: cannot be written ({}).".format(self.path, error.strerror)) from error
-        self._line(dict(self._about, type="start", time=now()))
+        self._file = open_kept(self.path)
+        self._first = dict(self._about, type="start", time=now())
+        if os.fstat(self._file.fileno()).st_size == 0:
+            self._begin()
+
+    def _begin(self):
+        """Put the first line into the empty file, once."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            empty(self._file)
+            self._line(first)
 
     def write(self, result):
+        self._begin()
         self._events()
         record = {"type": "frame", "time": now(), "frame": result.frame.index}
         if result.frame.name is not None:
@@ -66,8 +74,9 @@ class JsonLines(Sink):
         if self._file is None:
             return
         try:
-            self._events()
-            self._line(dict(self._stats.summary(), type="end", time=now()))
+            if self._first is None:
+                self._events()
+                self._line(dict(self._stats.summary(), type="end", time=now()))
         finally:
             self._file.close()
 
@@ -141,6 +150,9 @@ class CocoJson(Sink):
 
     def close(self):
         if self._file is None:
+            return
+        if not self._image_count and os.path.exists(str(self.path)):  # nothing is no reason to replace an older file
+            self._discard(OSError("no result"))
             return
         try:
             self._file.write('],\n"images": [\n')

@@ -10,9 +10,9 @@ from typing import Any
 
 import cv2
 
-from ..errors import BadInput, EdgeKitError
+from ..errors import BadInput
 from .mailbox import Mailbox, Queue
-from .video import best_encoder, create, open_video
+from .video import best_encoder, check_place, open_video
 
 QUEUE = 8  # results that a recording sink may lag behind
 BUSY_VIEW_FPS = 15.0  # pictures a second for people while the only core has more frames than it can take
@@ -62,7 +62,7 @@ class Mp4(Sink):
 
     def open(self):
         self._encoder = self._encoder or best_encoder()
-        create(self.path).close()  # a wrong place is told before the run begins
+        check_place(self.path)  # a wrong one is told before the run begins
 
     def write(self, result):
         height, width = result.frame.image.shape[:2]
@@ -175,7 +175,11 @@ class SinkThread(object):
         if self.state == "ready":
             return True
         self._thread.join(timeout)
-        return not self._thread.is_alive()
+        if not self._thread.is_alive():
+            return True
+        self.state = "lost"  # the program ends before it does
+        self.reason = self.reason or "it did not finish in time; its end is missing"
+        return False
 
     def to_dict(self):
         """What became of it, for the summary."""
@@ -203,12 +207,12 @@ class SinkThread(object):
                 self.sink.write(result)
                 self.written += 1
                 self._stats.cpu(self.sink.name)
-        except (EdgeKitError, OSError, ValueError, cv2.error) as error:
+        except Exception as error:  # noqa: BLE001  whatever it was, the file is closed, and its loss is told
             self._fail(error)
         try:
             self.sink.close()
             self.state = "lost" if self.reason else "closed"
-        except (EdgeKitError, OSError, ValueError, cv2.error) as error:
+        except Exception as error:  # noqa: BLE001
             self._fail(error)
 
     def _fail(self, error):

@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 
-from ..errors import BadInput
+from ..errors import BadConfig, BadInput
 from ..images import read_image
 from . import strings
 from .mjpeg import MjpegStream, is_mjpeg, open_url
@@ -22,6 +22,8 @@ from .options import file_of
 FOLDER_FPS = 5.0  # of images that carry no times
 FILE_FPS = 25.0  # of video files that do not tell theirs
 MOST_FPS = 240.0  # above it a file's word is a time base
+_FEW = 5  # pictures that a whole file may give fewer than it tells
+_MP4_BEGINS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _MJPG = int.from_bytes(b"MJPG", "little")  # as cv2 writes a four-character code
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _LOW_DELAY = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
@@ -41,11 +43,16 @@ class Picture(object):
 class Options(object):
     """What a user may ask of a source: (width, height) or None, frames a second or None, timeout in seconds."""
 
-    def __init__(self, size=None, fps=None, timeout=10.0, flip=0):
+    def __init__(self, size=None, fps=None, timeout=10.0, flip=0, loop=False):
         self.size = size
         self.fps = fps
         self.timeout = timeout
         self.flip = flip
+        self.loop = loop
+
+    def wishes(self):
+        """The names of those that not every source can follow, and that were given."""
+        return [name for name in ("size", "fps", "flip", "loop") if getattr(self, name)]
 
 
 class Source(object):
@@ -53,10 +60,16 @@ class Source(object):
 
     live: it can come again after it broke off, and cannot be asked to wait
     rate: frames a second of a file once it is open; None for a live source
+    missing: pictures that a file which was cut off should have had, once it is read through
+    notes: sentences about what was asked of it and is not so, once it is open
+    follows: which ``Options.wishes`` it can follow
     """
 
     live = True
     rate: Any = None
+    missing = 0
+    notes: Any = ()
+    follows: Any = ()
 
     def __init__(self, name, options):
         self.name = name
@@ -114,6 +127,8 @@ class _Cv2Source(Source):
 class V4l2(_Cv2Source):
     """A USB camera, /dev/videoN; MJPEG where it offers that, for raw frames fill the bus."""
 
+    follows = ("size", "fps")
+
     def __init__(self, name, device, options):
         super(V4l2, self).__init__(name, options)
         self._device = device
@@ -128,8 +143,23 @@ class V4l2(_Cv2Source):
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self.options.size[1])
         if self.options.fps:
             capture.set(cv2.CAP_PROP_FPS, self.options.fps)
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # older frames must not wait in the driver
+        # Not CAP_PROP_BUFFERSIZE 1: OpenCV gives a buffer back at the next read, and until then a driver with no other
+        # one drops what the camera sends: every second frame. Nothing grows old in four, as the capture never waits.
         return capture
+
+    def open(self):
+        super(V4l2, self).open()
+        self.notes = list(self._differences())
+
+    def _differences(self):
+        """What the driver made of the size and the rate; it takes the nearest that the camera has."""
+        get = self._capture.get
+        size = int(get(cv2.CAP_PROP_FRAME_WIDTH)), int(get(cv2.CAP_PROP_FRAME_HEIGHT))
+        if self.options.size and size != tuple(self.options.size):
+            yield "--size {}x{}: the camera gives {}x{}".format(*(tuple(self.options.size) + size))
+        fps = get(cv2.CAP_PROP_FPS)
+        if self.options.fps and fps > 0 and abs(fps - self.options.fps) > 0.02 * self.options.fps:
+            yield "--fps {:g}: the camera gives {:g} at this size".format(self.options.fps, fps)
 
     def _refused(self):
         have = ", ".join(sorted(glob.glob("/dev/video*"))) or "no camera device at all"
@@ -140,11 +170,12 @@ class V4l2(_Cv2Source):
 
 
 class GStreamer(_Cv2Source):
-    """Any GStreamer string that ends in an appsink."""
+    """Any GStreamer string that ends in an appsink. follows: what a board's string has a place for."""
 
-    def __init__(self, name, pipeline, options):
+    def __init__(self, name, pipeline, options, follows=()):
         super(GStreamer, self).__init__(name, options)
         self._pipeline = pipeline
+        self.follows = follows
 
     def _make(self):
         strings.require_gstreamer(self.shown)
@@ -195,6 +226,7 @@ class VideoFile(_Cv2Source):
     """A video file, with the time of each picture."""
 
     live = False
+    follows = ("fps", "loop")
 
     def _make(self):
         return cv2.VideoCapture(self.name)
@@ -204,19 +236,51 @@ class VideoFile(_Cv2Source):
 
     def open(self):
         super(VideoFile, self).open()
-        told = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = float(self.options.fps or (told if 0 < told <= MOST_FPS else FILE_FPS))
+        self.rate = _rate(self._capture, self.options)
 
     def __iter__(self):
-        for number, picture in enumerate(super(VideoFile, self).__iter__()):
-            picture.seconds = number / self.rate
+        count = 0
+        for picture in super(VideoFile, self).__iter__():
+            picture.seconds = count / self.rate
+            count += 1
             yield picture
+        missing = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) - count
+        # a count alone is no proof: an edit list leaves pictures out that are counted
+        if missing > _FEW and cut_off(self.name):
+            self.missing = missing
+
+
+def _rate(capture, options):
+    """Frames a second of an open file."""
+    told = capture.get(cv2.CAP_PROP_FPS)
+    return float(options.fps or (told if 0 < told <= MOST_FPS else FILE_FPS))
+
+
+def cut_off(path):
+    """Whether an MP4 or AVI file says that it is longer than it is. False for others, which need not tell a length."""
+    size, at = os.path.getsize(path), 0
+    with open(path, "rb") as handle:
+        while at < size:
+            handle.seek(at)
+            head = handle.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if head[:4] == b"RIFF":
+                length = 8 + int.from_bytes(head[4:8], "little")
+            elif at == 0 and head[4:8] not in _MP4_BEGINS:
+                return False
+            elif length == 1:  # the length is in the next eight bytes
+                length = int.from_bytes(head[8:16], "big")
+            if length < 8:  # to the end of the file, or no box
+                return False
+            at += length
+    return at > size
 
 
 class Folder(Source):
     """The images of a folder in the order of their names. One that is damaged is given as None and passed over."""
 
     live = False
+    follows = ("fps", "loop")
 
     def open(self):
         paths = [os.path.join(self.name, n) for n in sorted(os.listdir(self.name))]
@@ -235,22 +299,36 @@ class Folder(Source):
 
 
 class Http(Network):
-    """Motion JPEG over HTTP, as network cameras and phones send it; other media (HLS, MP4) by FFmpeg."""
+    """Motion JPEG over HTTP, as network cameras and phones send it; other media (HLS, MP4) by FFmpeg.
+
+    What tells how many pictures it has is a file: it is played once, at its own pace.
+    """
 
     _stream: Any = None
+    follows = ("fps", "loop")  # it may be a file: only the answer tells
+
+    def _make(self):
+        return self._capture_of(self.name)  # not with the options of streams, which cost a file pictures
 
     def open(self):
         response = open_url(self.name, self.options.timeout)
         if is_mjpeg(response):
             self._stream = MjpegStream(self.name, response)
-            return
-        response.close()
-        super(Http, self).open()
+        else:
+            response.close()
+            super(Http, self).open()
+            if self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+                self.live, self.rate = False, _rate(self._capture, self.options)
+        if self.live:
+            self.notes = ["--{}: not followed, this address is a stream".format(w) for w in self.options.wishes()]
 
     def __iter__(self):
-        if self._stream is None:
-            return super(Http, self).__iter__()
-        return (Picture(image) for image in self._stream)
+        if self._stream is not None:
+            return (Picture(image) for image in self._stream)
+        pictures = super(Http, self).__iter__()
+        if self.live:
+            return pictures
+        return (Picture(p.image, number / self.rate) for number, p in enumerate(pictures))
 
     def close(self):
         if self._stream is not None:
@@ -260,9 +338,23 @@ class Http(Network):
 
 
 def open_source(spec, options=None, board=None):
-    """The source that a text means, not opened yet. BadInput for one that means nothing, with what it could be."""
-    options, board = options or Options(), board or {}
-    spec = str(spec)
+    """The source that a text means, not opened yet.
+
+    BadInput for a text that means nothing, with what it could be; BadConfig for options that the source cannot follow
+    """
+    source = _source_of(str(spec), options or Options(), board or {})
+    ignored = [name for name in source.options.wishes() if name not in source.follows]
+    if ignored:
+        can = ", ".join("--" + name for name in source.follows)
+        raise BadConfig(
+            "{}: this source cannot follow --{}; {}. Leave it out.".format(
+                source.shown, " and --".join(ignored), "it follows " + can if can else "it gives what it gives"
+            )
+        )
+    return source
+
+
+def _source_of(spec, options, board):
     if " ! " in spec:
         return GStreamer(spec, spec, options)
     scheme = spec.partition("://")[0] if "://" in spec else ""
@@ -278,7 +370,7 @@ def open_source(spec, options=None, board=None):
     raise BadInput(
         "{}: no such video file or folder of images. A source is 0 or /dev/videoN (USB), csi://0, rtsp://..., "
         "http://..., udp://..., a video file, a folder of images, or a GStreamer string (with ' ! ' in it).".format(
-            spec
+            strings.without_password(spec)
         )
     )
 
@@ -290,9 +382,10 @@ def _by_scheme(scheme, spec, options, board):
         return Http(spec, options)
     if scheme == "rtsp" and strings.has_gstreamer():
         pipeline = strings.fill(board, "rtsp", _values(options, uri=spec))
-        return GStreamer(spec, pipeline, options) if pipeline else Network(spec, options)
+        if pipeline:
+            return GStreamer(spec, pipeline, options, strings.asked_by(board, "rtsp"))
     if scheme == "file":
-        return open_source(file_of(spec), options, board)
+        return _source_of(file_of(spec), options, board)
     if scheme in ("rtsp", "rtsps", "rtmp", "udp", "tcp", "rtp", "srt"):
         return Network(spec, options)
     raise BadInput(
@@ -312,7 +405,7 @@ def _csi(spec, options, board):
             "{}: board {} has no CSI camera string. Name the board (--board jetson-tx2), or give a whole GStreamer "
             "string as the source.".format(spec, board.get("name", "unknown"))
         )
-    return GStreamer(spec, pipeline, options)
+    return GStreamer(spec, pipeline, options, strings.asked_by(board, "csi"))
 
 
 def _usb(spec, device, options, board):
@@ -320,10 +413,16 @@ def _usb(spec, device, options, board):
     if not strings.backend_built("v4l/v4l2") and strings.has_gstreamer() and os.path.exists(device):
         pipeline = strings.fill(board, "usb", _values(options, device=device))
         if pipeline:
-            return GStreamer(spec, pipeline, options)
+            return GStreamer(spec, pipeline, options, strings.asked_by(board, "usb"))
     return V4l2(spec, device, options)
 
 
 def _values(options, **more):
+    """What fills the places of a board's string. {size} is empty where the user gave none: a stream keeps its own."""
     width, height = options.size or (1280, 720)
-    return dict(more, width=width, height=height, fps=int(options.fps or 30), flip=options.flip)
+    size = "width={},height={},".format(*options.size) if options.size else ""
+    fps = options.fps or 30
+    return dict(
+        more, width=width, height=height, size=size, fps=max(1, round(fps)), rate=strings.fraction(fps),
+        flip=options.flip,
+    )  # fmt: skip

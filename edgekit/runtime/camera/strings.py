@@ -2,18 +2,26 @@
 
 ``board.json`` lies in the artifact's folder, or one above: {"name", "title", "runtimes": [...], "camera": {"csi",
 "usb", "rtsp"}}, each key optional, as in ``boards/NAME.yaml``. A string has the places {sensor_id} {flip} {device}
-{uri} {width} {height} {fps}.
+{uri} {width} {height} {size} {rate} {fps}; ``edgekit/hardware.py`` says what they are.
 """
 
 import json
 import os
 import re
+import string
+from fractions import Fraction
 
 import cv2
 
 from ..errors import BadConfig, BoardLacks
 
 BOARD_FILE = "board.json"
+# name=value of a query, of XiongMai's paths (user=a_password=b_channel=1) and of GStreamer; a value may be in quotes
+_SECRET = re.compile(
+    r"((?:pass(?:word|wd|phrase)?|pwd?|token|key|secret)\s*=\s*(?:\(\w+\)\s*)?)"
+    r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?:\\.|(?!_(?:user|channel|stream)=)[^&\s])+)""",
+    re.IGNORECASE,
+)
 
 
 def read_board(artifact_path):
@@ -49,6 +57,21 @@ def fill(board, kind, values):
         ) from error
 
 
+def asked_by(board, kind):
+    """Which of the user's wishes (size, fps, flip) have a place in the board's string."""
+    names = {name for _, name, _, _ in string.Formatter().parse((board.get("camera") or {}).get(kind) or "")}
+    places = {"size": {"size", "width", "height"}, "fps": {"fps", "rate"}, "flip": {"flip"}}
+    return tuple(wish for wish in ("size", "fps", "flip") if places[wish] & names)
+
+
+def fraction(fps):
+    """Frames a second as GStreamer writes them: 30/1; 29.97, 59.94 and 23.976 are 30000/1001 and so on."""
+    whole = round(fps)
+    ntsc = Fraction(whole * 1000, 1001)
+    exact = ntsc if fps != whole and abs(fps - ntsc) < 2e-4 * fps else Fraction(fps).limit_denominator(1001)
+    return "{}/{}".format(exact.numerator, exact.denominator)
+
+
 def has_gstreamer():
     """Whether this OpenCV was built with GStreamer. A pip wheel never is."""
     return backend_built("GStreamer")
@@ -75,5 +98,11 @@ def require_gstreamer(what):
 
 
 def without_password(text):
-    """An address as it may be shown: rtsp://user:***@camera/stream."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", str(text))
+    """An address or a GStreamer string as it may be shown: rtsp://user:***@camera/stream, user-pw=***.
+
+    It hides too much rather than too little: a password may have any sign in it, an @ and a / too, so up to the last @.
+    """
+    text = str(text)
+    sign = r"\S" if " ! " in text else "."  # in a GStreamer string a blank ends the address
+    text = re.sub(r"(://[^/:\s]*):" + sign + r"*@", r"\1:***@", text)
+    return _SECRET.sub(r"\1***", text)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import BadInput
 from .fmp4 import Fragments
+from .mkv import RawPictures
 from .options import core_count
 
 _QUALITY = 85
@@ -100,6 +101,7 @@ class FfmpegVideo(object):
         self._size = size
         self._even = (size[0] // 2 * 2, size[1] // 2 * 2)  # H.264 with 4:2:0 takes no odd sizes
         self._error: Any = None
+        self._times = None if fps else RawPictures(*self._even)
         # a group of its own: Ctrl-C in a terminal must not end the encoder before the last picture is in it
         self._child: Any = subprocess.Popen(
             _command(self._even, fps),
@@ -110,6 +112,8 @@ class FfmpegVideo(object):
         )
         self._copier = threading.Thread(target=self._copy, name="mp4 file", daemon=True)
         self._copier.start()
+        if self._times is not None:
+            self._feed(self._times.head())
 
     def _copy(self):
         try:
@@ -120,9 +124,14 @@ class FfmpegVideo(object):
             self._child.kill()
 
     def write(self, picture, seconds):
+        picture = fitted(picture, self._size)[: self._even[1], : self._even[0]]
+        if self._times is not None:
+            self._feed(self._times.before(seconds))
+        self._feed(np.ascontiguousarray(picture).tobytes())
+
+    def _feed(self, data):
         try:
-            picture = fitted(picture, self._size)[: self._even[1], : self._even[0]]
-            self._child.stdin.write(np.ascontiguousarray(picture).tobytes())
+            self._child.stdin.write(data)
         except OSError as error:
             self._copier.join(1.0)
             raise self._error or OSError(errno.EPIPE, "ffmpeg ended while it was recording") from error
@@ -138,11 +147,13 @@ class FfmpegVideo(object):
         if self._copier.is_alive():
             self._child.kill()
             self._copier.join()
-        self._child.wait()
+        code = self._child.wait()
         self._child.stdout.close()
         self._file.close()
         if self._error is not None:
             raise self._error
+        if code != 0:  # killed, by the kernel without memory for one: its last pictures, or all, are not in the file
+            raise OSError(errno.EPIPE, "ffmpeg ended with code {} while it was recording".format(code))
 
 
 def encode_jpeg(picture, quality):
@@ -154,11 +165,32 @@ def encode_jpeg(picture, quality):
 
 
 def create(path):
-    """Open a file for writing, unbuffered. BadInput when the place is wrong."""
+    """Open a file for writing, unbuffered, and empty it. BadInput when the place is wrong."""
+    handle = open_kept(path)
+    empty(handle)
+    return handle
+
+
+def empty(handle):
+    """Cut everything off a file that was opened for writing."""
+    with contextlib.suppress(OSError):  # a device or a pipe has no length
+        handle.truncate(0)
+
+
+def check_place(path):
+    """BadInput when no file can be written there. What lies there stays, for a source may yet fail to open."""
+    new = not os.path.lexists(str(path))
+    open_kept(path).close()
+    if new:
+        os.remove(str(path))
+
+
+def open_kept(path):
+    """Open a file for writing, unbuffered, at its start; what is in it stays. BadInput when the place is wrong."""
     folder = os.path.dirname(os.path.abspath(str(path)))
     try:
         os.makedirs(folder, exist_ok=True)
-        return open(str(path), "wb", buffering=0)
+        return os.fdopen(os.open(str(path), os.O_WRONLY | os.O_CREAT, 0o666), "wb", 0)
     except OSError as error:
         raise BadInput("{}: cannot be written ({}). Choose another place.".format(path, error.strerror)) from error
 
@@ -182,9 +214,10 @@ def _write_all(handle, data):
 
 
 def _command(size, fps):
-    # a thousandth of a second is the clock's step; without it pictures that come closer than 40 ms would be dropped
-    time = ["-framerate", "{:g}".format(fps)] if fps else ["-framerate", "1000", "-use_wallclock_as_timestamps", "1"]
-    raw = ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", "{}x{}".format(*size)]
+    if fps:
+        raw = ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", "{}x{}".format(*size), "-framerate", "{:g}".format(fps)]
+    else:  # nothing has to be guessed of it, so ffmpeg need not wait for pictures before it begins
+        raw = ["-fpsprobesize", "0", "-f", "matroska"]
     # on one core each millisecond is the network's: a third of the time for a file a third larger
     preset = "ultrafast" if core_count() == 1 else "veryfast"
     encode = ["-c:v", "libx264", "-preset", preset, "-tune", "zerolatency", "-crf", "23", "-pix_fmt", "yuv420p"]
@@ -198,7 +231,7 @@ def _command(size, fps):
         "1",
         "pipe:1",
     ]
-    return ["ffmpeg", "-hide_banner", "-loglevel", "error"] + time + raw + ["-i", "pipe:0"] + encode + fragments
+    return ["ffmpeg", "-hide_banner", "-loglevel", "error"] + raw + ["-i", "pipe:0"] + encode + fragments
 
 
 def _version():

@@ -5,6 +5,7 @@ address, then as a cookie. On 127.0.0.1 a Host header of another name is refused
 by a name that it points here; and a WebSocket must come from the page itself.
 """
 
+import contextlib
 import errno
 import hmac
 import http.cookies
@@ -12,6 +13,7 @@ import http.server
 import json
 import pkgutil
 import secrets
+import select
 import socket
 import socketserver
 import threading
@@ -31,7 +33,12 @@ MOST_CONNECTIONS = 64
 SILENT_SECONDS = 10.0  # a viewer that takes or confirms nothing for so long is gone
 IN_FLIGHT = 2  # pictures on their way to one viewer; a slow one gets fewer, not older ones
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_COOKIE = "edgekit-token"
+_REFUSED_SECONDS = 0.2  # for the request of one viewer too many: a socket that is closed before it has read resets
+_FULL_TEXT = b"all places are taken; close a page or a player that looks at this camera\n"
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 10\r\n"
+    b"Connection: close\r\nContent-Length: " + str(len(_FULL_TEXT)).encode() + b"\r\n\r\n" + _FULL_TEXT
+)
 _PART = "--edgekit\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"
 
 FILES = {
@@ -91,6 +98,11 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
                     ) from error
 
     @property
+    def cookie(self):
+        """The cookie's name. Browsers do not keep the cookies of two ports apart, and each run has its own token."""
+        return "edgekit-token-{}".format(self.server_address[1])
+
+    @property
     def address(self):
         host, port = str(self.server_address[0]), self.server_address[1]
         if host in ("0.0.0.0", "::"):
@@ -106,10 +118,14 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.server_close()
 
     def process_request(self, request, client_address):
-        if not self._slots.acquire(blocking=False):
-            request.close()
+        if self._slots.acquire(blocking=False):
+            super(Server, self).process_request(request, client_address)
             return
-        super(Server, self).process_request(request, client_address)
+        with contextlib.suppress(OSError), contextlib.closing(request):
+            request.settimeout(_REFUSED_SECONDS)
+            with contextlib.suppress(OSError):
+                request.recv(1 << 16)
+            request.sendall(_FULL)
 
     def process_request_thread(self, request, client_address):
         try:
@@ -175,11 +191,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             cookies = http.cookies.SimpleCookie(self.headers.get("Cookie", ""))
         except http.cookies.CookieError:
             cookies = http.cookies.SimpleCookie()
-        given = query.get("token", [])[:1] + ([cookies[_COOKIE].value] if _COOKIE in cookies else [])
+        name = self.server.cookie
+        given = query.get("token", [])[:1] + ([cookies[name].value] if name in cookies else [])
         return any(hmac.compare_digest(g.encode(), self.server.token.encode()) for g in given)
 
     def _move_token_to_cookie(self, path):
-        cookie = "{}={}; HttpOnly; SameSite=Strict; Path=/".format(_COOKIE, self.server.token)
+        cookie = "{}={}; HttpOnly; SameSite=Strict; Path=/".format(self.server.cookie, self.server.token)
         if path in _STREAMS:  # players know no cookies
             _ROUTES[path](self)
             return
@@ -222,6 +239,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if packet is not None:
                 number, jpeg = packet.number, hub.painted(packet)
                 self.wfile.write(_PART.format(len(jpeg)).encode() + jpeg + b"\r\n")
+            elif gone(self.connection):  # while there is nothing to send, no write fails
+                return
 
     def _web_socket(self):
         key, origin = self.headers.get("Sec-WebSocket-Key"), self.headers.get("Origin")
@@ -241,6 +260,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             Viewer(self.server.hub, WebSocket(self.connection)).serve()
         except (OSError, WebSocketError, ValueError):
             return  # it went away, is too slow, or is no page of ours
+
+
+def gone(connection):
+    """Whether the other side has closed the connection. What it may have sent is read away: nothing is expected."""
+    try:
+        return bool(select.select([connection], [], [], 0)[0]) and not connection.recv(1 << 12)
+    except OSError:  # reset
+        return True
 
 
 class Viewer(object):

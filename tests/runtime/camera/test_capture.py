@@ -208,6 +208,25 @@ def test_a_file_that_hangs_half_way_is_told_and_does_not_begin_anew(captured):
     release.set()
 
 
+def test_an_address_that_turned_out_to_be_a_file_does_not_begin_anew_when_it_hangs(captured):
+    """Http is live until it was opened: a source that is made only to look at it knows nothing."""
+    release, opened = threading.Event(), []
+
+    class Address(Plan):
+        def open(self):
+            super().open()
+            self.live = False
+            opened.append(self)
+
+    capture, frames, _ = captured(lambda: Address([[scene(0), release.wait]]), timeout=0.2, real_time=False)
+    wait_for(lambda: len(frames) == 1)
+    time.sleep(0.3)
+    with pytest.raises(BadInput, match=r"no picture for 0\.2 s after 1 of them"):
+        capture.watch()
+    assert len(opened) == 1
+    release.set()
+
+
 def test_a_camera_whose_driver_fails_is_opened_again(captured):
     _, frames, stats = captured(Plan([[scene(0), fails], [scene(1)]]))
     wait_for(lambda: len(frames) == 2)

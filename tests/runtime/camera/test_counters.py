@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from edgekit.runtime.camera.counters import Line, Zone, cross, inside, parse_line, read_zones
+from edgekit.runtime.camera.overlay import Painter
 from edgekit.runtime.camera.tracking import Track
 from edgekit.runtime.errors import BadConfig, BadInput
+
+from .conftest import result
 
 CLASSES = ["car", "bus"]
 
@@ -118,3 +121,25 @@ def test_a_wrong_zone_file_is_told(tmp_path, text):
 def test_a_missing_zone_file_is_told(tmp_path):
     with pytest.raises(BadInput, match=r"none\.json"):
         read_zones(tmp_path / "none.json")
+
+
+def test_who_waits_on_the_line_for_long_is_counted_when_it_goes_on():
+    """A car at a stop line: its side is kept while it is seen."""
+    path = [*straight((100, 100), (100, 238)), *([(100, 240)] * 900), *straight((100, 242), (100, 400))]
+    assert drive(Line([(0, 240), (640, 240)], "l"), (1, 0, path)) == {"car": {"in": 1, "out": 0}}
+
+
+@pytest.mark.parametrize("kind", ["line", "zone"])
+def test_a_picture_shows_the_counts_of_its_result(kind):
+    """Not the counter, which the results' thread changes while a sink's thread draws."""
+    line = Line([(0, 240), (640, 240)], "l")
+    place = line if kind == "line" else Zone([(0, 0), (640, 0), (640, 480), (0, 480)], "z")
+    image = np.zeros((480, 640, 3), np.uint8)
+    made = result(image=image)
+    made.counts = [place.to_dict(CLASSES)]
+    none = Painter(CLASSES, 0.3)(made)
+    drive(place, (1, 0, straight((100, 100), (120, 400))))
+    np.testing.assert_array_equal(Painter(CLASSES, 0.3)(made), none)
+    made.counts = [place.to_dict(CLASSES)]
+    assert not np.array_equal(Painter(CLASSES, 0.3)(made), none)
+    assert none.max() == 250  # the place itself

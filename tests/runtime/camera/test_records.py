@@ -82,6 +82,20 @@ def test_a_full_disk_leaves_whole_lines(tmp_path):
     assert [r["type"] for r in lines(sink.path)] == ["start", "frame", "frame"]
 
 
+def test_an_older_record_stays_until_there_is_a_result(tmp_path):
+    path = tmp_path / "seen.jsonl"
+    path.write_text("yesterday's, and longer than what comes\n" * 200)
+    for written in (0, 2):
+        before = path.read_text()
+        sink = JsonLines(path, ABOUT, 0.3, CLASSES, Stats())
+        sink.open()
+        for made in results(written):
+            sink.write(made)
+        sink.close()
+        assert (path.read_text() == before) == (written == 0)
+    assert [r["type"] for r in lines(path)] == ["start", "frame", "frame", "end"]
+
+
 def coco(path):
     return CocoJson(path, "clip.mp4", 0.3, CLASSES, [7, 9])
 

@@ -129,6 +129,15 @@ def test_a_folder_with_a_damaged_image(artifact, folder, tmp_path, capsys):
         (["--source", "{clip}", "--bind", "203.0.113.9"], "cannot be used"),
         (["--source", "{clip}", "--threads", "0"], "--threads"),
         (["--source", "{clip}", "--threads", "99999"], "--threads: expected 1..256"),
+        (["--source", "{clip}", "--timeout", "inf"], "--timeout: expected a number above 0, got inf"),
+        (["--source", "{clip}", "--timeout", "nan"], "--timeout: expected a number above 0, got nan"),
+        (["--source", "{clip}", "--timeout", "3e6"], r"--timeout: expected at most 86400 seconds \(a day\)"),
+        (["--source", "csi://0", "--fps", "inf"], "--fps: expected a number above 0, got inf"),
+        (["--source", "{clip}", "--flip", "2"], "cannot follow --flip; it follows --fps, --loop"),
+        (
+            ["--source", "rtsp://a:secret@b/s", "--loop"],
+            r"^edgekit: rtsp://a:\*\*\*@b/s: this source cannot follow --loop",
+        ),
         (["--source", " "], "--source is missing"),
         (["--source", "{clip}", "--mp4", ""], "--mp4: the name of a file is missing"),
         (["--source", "{clip}", "--mp4", "a/x", "--jsonl", "a/../a/x"], "the same file"),
@@ -155,6 +164,29 @@ def test_no_record_takes_the_place_of_what_is_read(artifact, folder, tmp_path, c
         assert main([str(artifact), "--source", str(folder), "--zone", str(zones), "--coco", str(place)]) == 2
         assert "would overwrite" in capsys.readouterr().err
     assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_source_that_does_not_open_costs_no_older_record(artifact, tmp_path, capsys):
+    places = {n: tmp_path / n for n in ("v.mp4", "l.jsonl", "c.json")}
+    for place in places.values():
+        place.write_text("yesterday's")
+    sinks = ["--mp4", places["v.mp4"], "--jsonl", places["l.jsonl"], "--coco", places["c.json"]]
+    assert main([str(a) for a in [artifact, "--source", "tcp://127.0.0.1:9", "--timeout", "1", *sinks]]) == 2
+    assert "no stream there" in capsys.readouterr().err
+    assert {p.read_text() for p in places.values()} == {"yesterday's"}
+    assert main([str(a) for a in [artifact, "--source", "tcp://127.0.0.1:9", "--mp4", tmp_path / "new.mp4"]]) == 2
+    assert not (tmp_path / "new.mp4").exists()
+
+
+def test_a_file_that_is_cut_off_was_not_worked_through(artifact, clip, tmp_path, capsys):
+    path = tmp_path / "cut.avi"
+    path.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    assert main([str(artifact), "--source", str(path), "--offline", "--json"]) == 2
+    out = capsys.readouterr()
+    summary = json.loads(out.out)
+    assert summary["results"] + summary["missing"] == 40
+    assert out.err.count("warning: the file is cut off") == 1
+    assert main([str(artifact), "--source", str(path), "--frames", "3", "--offline"]) == 0
 
 
 def test_so_many_results_and_no_more(artifact, clip, tmp_path, capsys):

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 from edgekit.runtime.camera import video as module
+from edgekit.runtime.camera.app import exit_code
 from edgekit.runtime.camera.fmp4 import Fragments
-from edgekit.runtime.camera.sinks import Mp4, SinkThread
+from edgekit.runtime.camera.sinks import Mp4, Sink, SinkThread
 from edgekit.runtime.camera.stats import Stats
 from edgekit.runtime.camera.video import best_encoder, fitted, open_video
 from edgekit.runtime.errors import BadInput
@@ -43,8 +45,6 @@ def test_every_picture_is_in_the_file(tmp_path, encoder, rate):
     video = open_video(path, (192, 128), rate, encoder)
     for i in range(30):
         video.write(scene(i), i / 20)
-        if rate is None and encoder == "ffmpeg":
-            time.sleep(0.005)  # the clock's step is a thousandth of a second
     video.close()
     found = frames(path)
     assert len(found) == 30
@@ -105,9 +105,11 @@ def test_pictures_of_another_size_are_fitted_in(shape, filled):
     assert (picture == 200).all(axis=2).mean() == pytest.approx(filled, abs=0.02)
 
 
-def test_real_time_is_kept_when_pictures_come_unevenly(tmp_path):
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_real_time_is_kept_when_pictures_come_unevenly(tmp_path, encoder):
+    """The pictures' own, not that of their writing: here all are written at once."""
     path = tmp_path / "v.mp4"
-    video = open_video(path, (192, 128), None, "mjpeg")
+    video = open_video(path, (192, 128), None, encoder)
     for i, seconds in enumerate([0.0, 0.1, 0.5, 2.0, 2.1]):
         video.write(scene(i), seconds)
     video.close()
@@ -189,3 +191,63 @@ def test_on_a_full_disk_what_was_recorded_can_be_played(small_disk, encoder):
     assert (sink.state, "the disk is full" in sink.reason) == ("lost", True)
     assert path.stat().st_size > 1_000_000
     assert len(frames(path)) >= 5
+
+
+# -- a recording that is lost is no success ---------------------------------------------------------------------------
+class Odd(Sink):
+    """Fails in the way it is given, and notes that it was closed."""
+
+    name = "odd"
+
+    def __init__(self, write=None, close=None):
+        self.fail_write, self.fail_close, self.closed = write, close, False
+
+    def write(self, result):
+        if self.fail_write:
+            raise self.fail_write
+
+    def close(self):
+        self.closed = True
+        if self.fail_close:
+            raise self.fail_close
+
+
+@pytest.mark.parametrize("error", [RuntimeError("changed size"), MemoryError(), KeyError("x"), OSError(5, "I/O error")])
+@pytest.mark.parametrize("where", ["write", "close"])
+def test_whatever_stops_a_sink_it_is_closed_and_told(error, where):
+    stats = Stats()
+    sink = SinkThread(Odd(**{where: error}), stats)
+    sink.start()
+    sink.offer(result(1))
+    assert sink.finish(10)
+    assert (sink.state, sink.sink.closed) == ("lost", True)
+    assert [e["level"] for e in stats.events] == ["error"]
+    assert exit_code({"sinks": [sink.to_dict()], "ended": "source"}, False) == 2
+
+
+def test_a_sink_that_does_not_finish_in_time_is_no_success():
+    gate, sink = threading.Event(), Odd()
+    sink.write = lambda result: gate.wait()
+    thread = SinkThread(sink, Stats())
+    thread.start()
+    thread.offer(result(1))
+    assert not thread.finish(0.1)
+    assert exit_code({"sinks": [thread.to_dict()], "ended": "source"}, False) == 2
+    assert "did not finish" in thread.to_dict()["reason"]
+    gate.set()
+
+
+def test_a_sink_whose_state_is_still_running_is_no_success():
+    summary = {"sinks": [{"state": "running"}], "ended": "user", "missing": 0}
+    assert exit_code(summary, False) == 2
+    for state in ("closed", "ready"):
+        assert exit_code(dict(summary, sinks=[{"state": state}]), False) == 0
+
+
+@pytest.mark.skipif(best_encoder() != "ffmpeg", reason="apt-get install ffmpeg")
+def test_an_encoder_that_is_killed_is_told_at_the_end_at_the_latest(tmp_path):
+    video = open_video(tmp_path / "v.mp4", (192, 128), 20.0, "ffmpeg")
+    video.write(scene(0), 0.0)
+    video._child.kill()
+    with pytest.raises(OSError, match="ffmpeg ended with code -9"):
+        video.close()

@@ -149,7 +149,7 @@ def test_on_loopback_there_is_no_token(serve):
 def test_on_another_address_nothing_is_served_without_the_token(serve, path, query):
     server, _ = serve("0.0.0.0")
     assert get(server, path + query)[0] == 403
-    assert get(server, path, {"Cookie": "edgekit-token=wrong"})[0] == 403
+    assert get(server, path, {"Cookie": f"{server.cookie}=wrong"})[0] == 403
 
 
 def test_the_token_moves_from_the_address_into_a_cookie(serve):
@@ -169,9 +169,21 @@ def test_every_run_has_another_token(serve):
     assert serve("0.0.0.0")[0].token != serve("0.0.0.0")[0].token
 
 
-@pytest.mark.parametrize("cookie", ["a=b; =;;=", "\xff=\xfe", "edgekit-token", "edgekit-token=" + "x" * 5000])
+def test_two_runs_of_one_machine_do_not_take_each_others_cookie(serve):
+    """A browser sends all cookies of a host to each of its ports, and keeps one of each name."""
+    jar = {}
+    servers = [serve("0.0.0.0")[0] for _ in range(2)]
+    for server in servers:
+        name, _, value = get(server, f"/?token={server.token}")[1]["Set-Cookie"].partition(";")[0].partition("=")
+        jar[name] = value
+    for server in servers:
+        assert get(server, "/", {"Cookie": "; ".join(f"{n}={v}" for n, v in jar.items())})[0] == 200
+
+
+@pytest.mark.parametrize("cookie", ["a=b; =;;=", "\xff=\xfe", "{name}", "{name}=" + "x" * 5000])
 def test_odd_cookies_are_no_token(serve, cookie):
-    assert get(serve("0.0.0.0")[0], "/", {"Cookie": cookie})[0] == 403
+    server, _ = serve("0.0.0.0")
+    assert get(server, "/", {"Cookie": cookie.replace("{name}", server.cookie)})[0] == 403
 
 
 @pytest.mark.parametrize(("origin", "code"), [(None, 101), ("own", 101), ("http://evil.example", 403), ("null", 403)])
@@ -376,13 +388,36 @@ def test_a_viewer_that_breaks_the_protocol_is_put_out(serve, data):
     page.close()
 
 
-def test_too_many_connections_are_closed_at_once(serve, monkeypatch):
+def test_players_that_went_away_leave_their_places_while_there_is_no_picture(serve, monkeypatch):
+    monkeypatch.setattr(module, "MOST_CONNECTIONS", 3)
+    server, hub = serve()
+    players = [socket.create_connection(("127.0.0.1", server.server_address[1]), 10) for _ in range(3)]
+    for player in players:
+        player.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b"200 OK" in player.recv(1 << 12)
+    assert get(server, "/")[0] == 503
+    for player in players[:2]:
+        player.close()
+    hub.sample(status(Stats()))  # comes every second in a run
+    wait_for(lambda: get(server, "/")[0] == 200)
+    hub.write(result(1))  # the third one is still served
+    wait_for(lambda: b"--edgekit" in players[2].recv(1 << 12))
+    players[2].close()
+
+
+def test_too_many_connections_are_refused_at_once(serve, monkeypatch):
     monkeypatch.setattr(module, "MOST_CONNECTIONS", 3)
     server, hub = serve()
     pages = [Page(server) for _ in range(3)]
     wait_for(lambda: hub.viewers == 3)
-    with pytest.raises((OSError, http.client.HTTPException)):
-        get(server, "/")
+    code, headers, text = get(server, "/")
+    assert (code, headers["Retry-After"]) == (503, "10")
+    assert b"all places are taken" in text
+    silent = socket.create_connection(("127.0.0.1", server.server_address[1]), 10)  # asks nothing
+    begun = time.monotonic()
+    assert get(server, "/")[0] == 503
+    assert time.monotonic() - begun < 5
+    silent.close()
     pages[0].close()
     hub.write(result(1))
     wait_for(lambda: hub.viewers == 2)
