@@ -239,7 +239,7 @@ def _dequantized(model: ModelProto) -> dict[str, str]:
 
 
 def _sort(model: ModelProto) -> None:
-    """Order the nodes so that each comes after what it reads (Kahn 1962): all that are ready, in their order, and so on."""
+    """Order the nodes so that each comes after what it reads (Kahn 1962); all that are ready keep their order."""
     nodes = list(model.graph.node)
     maker = {output: i for i, node in enumerate(nodes) for output in node.output if output}
     sources = [{maker[name] for name in node.input if name in maker} for node in nodes]
@@ -315,8 +315,8 @@ def _pixel_path(model: ModelProto) -> dict[str, NodeProto]:
 def _move_mean(model: ModelProto, conv: NodeProto, shift: np.ndarray) -> None:
     """Add sum(w) * shift [3] to the INT32 bias of ``conv``, now in the scale of 1 x the weights'.
 
-    A nearly dead channel has tiny weights, whose scale ONNX Runtime raised until the bias just fitted beside the input's
-    old scale. Beside 1 it may not fit: such a channel's weights get a coarser scale.
+    A nearly dead channel has tiny weights, whose scale ONNX Runtime raised until the bias just fitted beside the
+    input's old scale. Beside 1 it may not fit: such a channel's weights get a coarser scale.
     """
     values, makers = constants(model), producers(model)
     weight, bias = (makers[name] for name in conv.input[1:3])
