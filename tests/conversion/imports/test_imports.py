@@ -10,6 +10,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.conversion.foreign import precision_of
+from edgekit.conversion.half import write_half
 from edgekit.conversion.imports import opset
 from edgekit.conversion.imports.convert import convert
 from edgekit.conversion.imports.inputs import class_names
@@ -398,6 +400,40 @@ def test_an_opset_that_cannot_be_lowered_is_kept_and_told(tmp_path):
     assert onnx.load(tmp_path / "made.onnx").opset_import[0].version == 21
 
 
+# -- the numbers that it computes in ----------------------------------------------------------------------------------
+def in_int8(model):
+    """The image through QuantizeLinear and DequantizeLinear."""
+    scale = [numpy_helper.from_array(np.float32(1 / 255), "scale"), numpy_helper.from_array(np.uint8(0), "zero")]
+    model.graph.initializer.extend(scale)
+    image = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["rounded" if name == image else name for name in node.input]
+    pair = [("QuantizeLinear", image, "steps"), ("DequantizeLinear", "steps", "rounded")]
+    for place, (kind, source, target) in enumerate(pair):
+        model.graph.node.insert(place, helper.make_node(kind, [source, "scale", "zero"], [target], name=target))
+    return model
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_artifact_says_what_numbers_the_file_computes_in(precision, files, tmp_path):
+    """All were called FP32: rows, words and the steps behind took a quantized file for the float one."""
+    model = onnx.load(files["e2e"])
+    onnx.save(in_int8(model) if precision == "int8" else model, tmp_path / "in.onnx")
+    if precision == "fp16":
+        write_half(files["e2e"], tmp_path / "in.onnx")
+    made = import_onnx(tmp_path / "in.onnx", layout="end2end", classes=NAMES, out=tmp_path / "onnx")
+    assert made.manifest["precision"] == precision
+
+
+@pytest.mark.parametrize("kind", ["QLinearConv", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"])
+def test_integer_operators_are_int8_whatever_the_weights(kind):
+    model = wrapped(TensorProto.FLOAT, [1, 3, 8, 16])
+    assert precision_of(model) == "fp32"
+    model.graph.node[0].op_type = kind
+    assert precision_of(model) == "int8"
+
+
+# -- opsets -----------------------------------------------------------------------------------------------------------
 def upsampled(operator, version, mode, scale=1.5):
     """An image, resized the way of the opsets before 11."""
     return helper.make_model(
