@@ -94,6 +94,22 @@ def every_tensor(model: ModelProto) -> Iterator[TensorProto]:
             graphs.extend(bodies(node))
 
 
+def precision_of(model: ModelProto) -> str:
+    """In which numbers a file computes: "int8" where it is quantized, "fp16" where most of its weights are FP16."""
+    if any(_quantized(node) for _, node in every_node(model.graph)):
+        return "int8"
+    held: dict[int, int] = {TensorProto.FLOAT: 0, TensorProto.FLOAT16: 0}
+    for tensor in every_tensor(model):
+        if tensor.data_type in held:
+            held[tensor.data_type] += prod(tensor.dims)
+    return "fp16" if held[TensorProto.FLOAT16] > held[TensorProto.FLOAT] else "fp32"
+
+
+def _quantized(node: NodeProto) -> bool:
+    kind = node.op_type
+    return kind.startswith("QLinear") or kind.endswith(("QuantizeLinear", "DequantizeLinear", "Integer"))
+
+
 def _size(path: Path) -> int:
     try:
         if path.is_dir():

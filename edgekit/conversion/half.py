@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper, shape_inference
 
 from ..runtime.errors import BadConfig, BadInput
 from .graph import constants_to_initializers, initializers, inner_nodes, load_model, name_nodes, weighted_layers
@@ -50,7 +50,7 @@ def write_half(source: str | Path, target: str | Path, pins: Iterable[str] = ())
         raise BadConfig(f"pins: {source} has no node called {', '.join(unknown)}")
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise BadInput(f"{source}: has INT8 nodes, whose scales are FP32 at opset 13; make FP16 from the float file")
-    work = _Conversion(model, frozenset(pins) | too_large(model))
+    work = _Conversion(model, frozenset(pins) | too_large(model), float_tensors(model, source))
     work.run()
     if not work.half:
         raise BadInput(f"{source}: no layer could become FP16; every one is pinned, or the file has none")
@@ -77,6 +77,7 @@ class _Conversion:
 
     model: ModelProto
     pins: frozenset[str]
+    floats: set[str]
     half: list[str] = field(default_factory=list)
     casts: int = 0
     is_half: set[str] = field(default_factory=set)
@@ -85,7 +86,6 @@ class _Conversion:
 
     def run(self) -> None:
         graph = self.model.graph
-        self.floats = float_tensors(self.model)
         self.tensors = initializers(self.model)
         self.outputs = {v.name for v in graph.output}
         inner = inner_nodes(self.model)
@@ -146,9 +146,18 @@ class _Conversion:
         self.casts += 1
 
 
-def float_tensors(model: ModelProto) -> set[str]:
-    """Names of all FP32 tensors: inputs, weights, activations."""
-    graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+def float_tensors(model: ModelProto, source: str | Path) -> set[str]:
+    """Names of all FP32 tensors: inputs, weights, activations. Raises BadInput where types cannot be inferred."""
+    try:
+        graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    except shape_inference.InferenceError as error:
+        plugins = sorted({n.op_type for n in model.graph.node if n.domain or not defs.has(n.op_type)})
+        holds = f", which holds plugins ({', '.join(plugins)})" if plugins else ""
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise BadInput(
+            f"{source}: found a graph whose types ONNX cannot infer{holds}, needed that of every tensor for FP16 "
+            f"({first}). Export the network with standard operators, or stay with FP32"
+        ) from error
     found = {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
     values = (*graph.input, *graph.value_info, *graph.output)
     return found | {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}

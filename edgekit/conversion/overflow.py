@@ -112,7 +112,7 @@ def tensor_peaks(
     """The child's side of ``scan_overflow``: the fields of each Peak."""
     graph = load_model(model)
     name_nodes(graph)
-    inner, floats, every = inner_nodes(graph), float_tensors(graph), producers(graph)
+    inner, floats, every = inner_nodes(graph), float_tensors(graph, model), producers(graph)
     makers = {t: n for n in graph.graph.node if n.name in inner for t in n.output if t in floats}
     reads = [t for n in graph.graph.node if n.name in inner for t in n.input if t in floats and t in every]
     names = list(dict.fromkeys([*makers, *reads]))

@@ -58,6 +58,7 @@ class Flavour:
     free_outputs: tuple[str, ...]
 
 
+LARGEST_BIAS = 2**30  # of int32, with room for the sum of the products that a kernel adds to it
 _ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid")
 _POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool")
 FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
@@ -238,21 +239,26 @@ def _dequantized(model: ModelProto) -> dict[str, str]:
 
 
 def _sort(model: ModelProto) -> None:
-    """Order the nodes so that each comes after what it reads."""
-    made = {output for node in model.graph.node for output in node.output}
-    ready = {""}
-    waiting = list(model.graph.node)
-    ordered: list[NodeProto] = []
-    while waiting:
-        now = [n for n in waiting if all(name in ready or name not in made for name in n.input)]
-        if not now:
-            raise ChildDied("the quantized graph has a cycle")
-        ordered += now
-        ready.update(output for node in now for output in node.output)
-        placed = {id(node) for node in now}
-        waiting = [n for n in waiting if id(n) not in placed]
+    """Order the nodes so that each comes after what it reads (Kahn 1962); all that are ready keep their order."""
+    nodes = list(model.graph.node)
+    maker = {output: i for i, node in enumerate(nodes) for output in node.output if output}
+    sources = [{maker[name] for name in node.input if name in maker} for node in nodes]
+    readers: list[list[int]] = [[] for _ in nodes]
+    for i, needed in enumerate(sources):
+        for source in needed:
+            readers[source].append(i)
+    missing = [len(needed) for needed in sources]
+    ordered: list[int] = []
+    ready = [i for i, count in enumerate(missing) if count == 0]
+    while ready:
+        ordered += ready
+        for reader in [reader for done in ready for reader in readers[done]]:
+            missing[reader] -= 1
+        ready = sorted({r for done in ready for r in readers[done] if missing[r] == 0})
+    if len(ordered) < len(nodes):
+        raise ChildDied("the quantized graph has a cycle")
     del model.graph.node[:]
-    model.graph.node.extend(ordered)
+    model.graph.node.extend(nodes[i] for i in ordered)
 
 
 # -- raw pixels -------------------------------------------------------------------------------------------------------
@@ -307,13 +313,27 @@ def _pixel_path(model: ModelProto) -> dict[str, NodeProto]:
 
 
 def _move_mean(model: ModelProto, conv: NodeProto, shift: np.ndarray) -> None:
-    """Add sum(w) * shift [3] to the INT32 bias of ``conv``, now in the scale of 1 x the weights'."""
+    """Add sum(w) * shift [3] to the INT32 bias of ``conv``, now in the scale of 1 x the weights'.
+
+    A nearly dead channel has tiny weights, whose scale ONNX Runtime raised until the bias just fitted beside the
+    input's old scale. Beside 1 it may not fit: such a channel's weights get a coarser scale.
+    """
     values, makers = constants(model), producers(model)
     weight, bias = (makers[name] for name in conv.input[1:3])
     scale = values[weight.input[1]].astype(np.float64)
     w = values[weight.input[0]].astype(np.float64) * scale.reshape(-1, 1, 1, 1)
     b = values[bias.input[0]].astype(np.float64) * values[bias.input[1]].astype(np.float64)
     moved = b + (w.sum(axis=(2, 3)) * shift).sum(axis=1)
+    least = np.abs(moved) / LARGEST_BIAS
+    if np.any(scale < least):
+        scale = np.maximum(scale, least).astype(np.float32).astype(np.float64)
+        stored = np.rint(w / scale.reshape(-1, 1, 1, 1)).astype(
+            np.int8
+        )  # the coarser the scale, the smaller the number
+        weight.input[0] = _constant(model, f"{weight.input[0]}_pixels", stored)
+        weight.input[1] = _constant(model, f"{weight.input[1]}_pixels", scale.astype(np.float32))
+        w = stored * scale.reshape(-1, 1, 1, 1)
+        moved = b + (w.sum(axis=(2, 3)) * shift).sum(axis=1)
     bias.input[0] = _constant(model, f"{bias.input[0]}_pixels", np.rint(moved / scale).astype(np.int32))
     bias.input[1] = weight.input[1]
 
@@ -381,6 +401,7 @@ def _block_kernel(model: ModelProto, conv: NodeProto) -> tuple[np.ndarray, list[
     stored = constants(model)[producers(model)[conv.input[1]].input[0]]  # [out, 3, k, k]
     size, pads = stored.shape[2], attributes.get("pads", [0] * 4)
     plain = attributes.get("group", 1) == 1 and set(attributes.get("dilations", [1])) == {1}
+    plain = plain and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
     square = stored.shape[1:] == (3, size, size) and len(set(pads)) == 1
     if not (plain and square and list(attributes.get("strides", [])) == [2, 2]):
         return None

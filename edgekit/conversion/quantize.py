@@ -97,8 +97,8 @@ def quantize(
     measure: accuracy of an artifact; without it there is no gate
     progress: (phase, done, total)
     notes: what the user should know of the images
-    Raises BadInput for an empty or unreadable calibration set, BadConfig for a flavour that cannot take this input,
-    and AccuracyDrop when no try keeps the loss within ``max_drop``.
+    Raises BadInput for an empty or unreadable calibration set, BadConfig for a file that is not FP32 or
+    a flavour that cannot take its input, and AccuracyDrop when no try keeps the loss within ``max_drop``.
     """
     options = options or QuantizeOptions()
     tell = progress or (lambda phase, done, total: None)
@@ -119,6 +119,12 @@ def quantize(
 
 
 def _check_input(source: Artifact, options: QuantizeOptions) -> None:
+    precision = source.manifest.get("precision", "fp32")
+    if precision != "fp32":
+        raise BadConfig(
+            f"{source.path}: found a file in {precision.upper()}, needed one in FP32: INT8 is made of float weights. "
+            "Export or import the network as it was before it was lowered"
+        )
     layout = source.manifest["input"]["layout"]
     if options.flavour == "trt" and layout != "nchw_float":
         raise BadConfig(

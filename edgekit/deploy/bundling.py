@@ -18,7 +18,7 @@ from ..paths import unknown_name
 from ..progress import Progress, tell
 from ..runtime.artifact import MANIFEST, Artifact, check_place, new_file, read_artifact
 from ..runtime.detections import Detections
-from ..runtime.engines.build import check_nms
+from ..runtime.engines.build import check_nms, check_origin
 from ..runtime.engines.options import NMS
 from ..runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
 from ..runtime.onboard import archive
@@ -188,6 +188,7 @@ def plan_build(artifact: Artifact, profile: Board, options: BundleOptions) -> di
         )
     build: dict[str, Any] = {"runtime": runtime, "precision": precision}
     if runtime.startswith("tensorrt"):
+        check_origin(artifact)
         memory = getattr(profile, "memory", None)
         build |= {"nms": options.nms, "workspace_mb": options.workspace_mb or (memory.workspace_mb if memory else 1024)}
     elif precision != artifact.manifest.get("precision", "fp32"):

@@ -100,8 +100,59 @@ def test_shapes_must_agree():
 
 
 def test_comparisons_add_up():
-    one, two = Comparison(3, 0.1, 0.0, 0, 1), Comparison(4, 0.0, 0.2, 2, 0)
-    assert NOTHING + one + two == Comparison(7, 0.1, 0.2, 2, 1)
+    one, two = Comparison(3, 0.1, 0.0, 0, 1, 2, 0), Comparison(4, 0.0, 0.2, 2, 0, 3, 1)
+    assert NOTHING + one + two == Comparison(7, 0.1, 0.2, 2, 1, 5, 1)
+
+
+def anchors(objects=80, score=0.9, background=1e-4):
+    """8400 boxes, as YOLO gives them, of which some are objects."""
+    boxes = np.random.default_rng(0).uniform(0, 600, (1, 8400, 4))
+    scores = np.full((1, 8400, 8), background)
+    scores[0, :objects, 3] = score
+    return boxes, scores
+
+
+@pytest.mark.parametrize("objects", [2, 8, 80])
+def test_lost_objects_do_not_hide_among_thousands_of_background_anchors(objects):
+    boxes, scores = anchors(objects)
+    moved, none = boxes.copy(), np.full_like(scores, 1e-4)
+    moved[0, :objects] += 200
+    for expected, found in (
+        ((boxes, scores), (moved, scores)),
+        ((boxes, scores), (boxes, none)),
+        ((boxes, none), (boxes, scores)),
+    ):
+        for tolerances in ((), (2.0, 0.02)):
+            compared = compare_outputs(expected, found, *tolerances)
+            assert (compared.strong, compared.lost) == (objects, objects)
+            assert not compared.within(0.05)
+            assert f"({objects} of the {objects} strong ones)" in str(compared)
+
+
+def test_rounding_may_move_a_peak_among_few_objects():
+    boxes, scores = anchors(5)
+    assert compare_outputs((boxes, scores), (changed(boxes, (0, 1, 0), 9), scores)).alike
+    assert compare_outputs((boxes, scores), (changed(boxes, (0, slice(0, 2)), 9), scores)).alike
+    assert not compare_outputs((boxes, scores), (changed(boxes, (0, slice(0, 3)), 9), scores)).alike
+
+
+@pytest.mark.parametrize("score", [0.01, 0.5])
+def test_scores_that_all_lie_on_one_side_are_no_objects_lost(score):
+    """Of random weights all or none of the scores are high: one box in a hundred may move, as among few boxes."""
+    boxes, scores = anchors(0, background=score)
+    found = compare_outputs((boxes, scores), (changed(boxes, (0, slice(0, 80)), 9), scores))
+    assert (found.strong, found.lost, found.alike) == (8400, 80, True)
+
+
+def test_the_objects_of_a_weak_network_count_too():
+    boxes, scores = anchors(80, score=0.04)
+    assert not compare_outputs((boxes, scores), (changed(boxes, (0, slice(0, 80)), 9), scores)).alike
+
+
+def test_a_file_that_is_always_sure_is_another_network():
+    """All its boxes lie at its own border of the top-k, which is no excuse for those of the other one."""
+    sure = np.full_like(SCORES, 0.95)
+    assert not compare_outputs((BOXES, SCORES), (BOXES + 50, sure)).alike
 
 
 def test_a_changed_network_is_noticed(detect, pixels, photos, preprocess):

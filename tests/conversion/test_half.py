@@ -1,16 +1,18 @@
 """Typed FP16: which tensors change their type, where casts stand, and that the boxes stay."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, numpy_helper, shape_inference
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 
+from edgekit.conversion import precision
 from edgekit.conversion.graph import load_model, name_nodes
-from edgekit.conversion.half import rounding_model, write_half
+from edgekit.conversion.half import float_tensors, rounding_model, write_half
 from edgekit.conversion.overflow import LIMIT, nodes_to_pin, scan_overflow, tensor_peaks
 from edgekit.conversion.precision import half_artifact, nodes_of_layers, parity, pins_for_fp16
 from edgekit.runtime.artifact import new_artifact, read_artifact
@@ -140,6 +142,18 @@ def test_mistakes_are_told(tmp_path):
         half(chain(extra=extra, into="d", constants=scale), tmp_path)
 
 
+def test_types_that_cannot_be_inferred_are_told(tmp_path):
+    """Strict inference knows nothing behind another project's operator, or a shape that does not fit."""
+    model = chain()
+    model.graph.node[1].CopyFrom(helper.make_node("Reshape", ["a", "s"], ["r"], name="n_r"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 2, 5, 5]), "s"))
+    with pytest.raises(BadInput, match=r"float\.onnx: found a graph whose types ONNX cannot infer, needed.*stay with"):
+        half(model, tmp_path)
+    model.graph.node.append(helper.make_node("Swisher", ["a"], ["never"], name="n_s"))
+    with pytest.raises(BadInput, match=r"which holds plugins \(Swisher\)"):
+        float_tensors(model, "file")
+
+
 # -- the scan ---------------------------------------------------------------------------------------------------------
 def test_makers_and_readers_of_a_large_tensor_are_pinned():
     model = chain(extra=[("Mul", ["r", "k"], ["m"], {})], into="m", constants={"k": f32(2)})
@@ -191,6 +205,23 @@ def test_with_its_pins_fp16_sees_the_boxes_and_without_it_does_not(hot, floats, 
     write_half(source.file("model.onnx"), naked, ())
     with pytest.raises(AccuracyDrop, match=r"FP16 sees other boxes than FP32.*--pin"):
         parity(source, naked, photos[:1])
+
+
+def test_fp16_that_loses_the_objects_alone_is_refused(floats, photos, monkeypatch):
+    """Of 8400 anchors 80 find something: 1 % of all, where 5 % were allowed."""
+    lost = {"boxes": 8400, "worst_box": 200.0, "worst_score": 0.0, "unpaired": 80, "ties": 0, "strong": 80, "lost": 80}
+    monkeypatch.setattr(precision, "run_in_child", lambda *args: lost)
+    with pytest.raises(AccuracyDrop, match="80 of the 80 strong ones"):
+        parity(floats, Path(floats.file("model.onnx")), photos[:1])
+
+
+def test_typed_fp16_is_made_of_fp32_only(floats, photos, tmp_path):
+    for kind, numbers in (("onnx", "fp16"), ("onnx", "int8"), ("onnx-int8", "int8")):
+        values = {k: v for k, v in floats.manifest.items() if k not in ("kind", "payload")}
+        with new_artifact(tmp_path / "low", kind, values | {"precision": numbers, "flavour": "trt"}) as folder:
+            shutil.copy(floats.file("model.onnx"), folder)
+        with pytest.raises(BadConfig, match=f"found an {kind} artifact in {numbers.upper()}, needed"):
+            half_artifact(read_artifact(tmp_path / "low"), tmp_path / "half", photos[:1])
 
 
 def test_the_scan_wants_images_and_finite_values(hot, photos, preprocess, tmp_path):

@@ -1,5 +1,6 @@
 """The INT8 graphs themselves, on the small detector; accuracy and the gate are in test_quantize."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,7 @@ from edgekit.conversion.graph import (
 from edgekit.conversion.qdq import quantize_file, refused_by_tensorrt
 from edgekit.conversion.simplify import simplify_file
 from edgekit.models.zoo import build
+from edgekit.runtime.errors import ChildDied
 from edgekit.runtime.preprocess import Preprocess
 
 from .graphs import f32, graph, run
@@ -219,6 +221,43 @@ def test_reduced_range_gives_seven_bit_weights(pixels, ranges, tmp_path):
     assert max(int(np.abs(w.astype(int)).max()) for w in weights) <= 64
 
 
+def relus(links):
+    """links: (input, output) of each Relu, in the order of the file."""
+    nodes = [onnx.helper.make_node("Relu", [a], [b], name=b) for a, b in links]
+    made = onnx.helper.make_graph(nodes, "g", [], [])
+    return onnx.helper.make_model(made)
+
+
+def test_nodes_come_after_what_they_read_in_one_order():
+    for _ in range(2):
+        model = relus([("b", "c"), ("x", "a"), ("a", "b"), ("x", "d"), ("c", "e")])
+        qdq._sort(model)
+        assert [n.name for n in model.graph.node] == ["a", "d", "b", "c", "e"]
+    with pytest.raises(ChildDied, match="cycle"):
+        qdq._sort(relus([("a", "b"), ("b", "a")]))
+
+
+def test_a_deep_graph_is_sorted_in_time():
+    """3000 nodes in a row, the last one first, took minutes when each round looked at all that were left."""
+    model = relus([(f"t{i}", f"t{i + 1}") for i in reversed(range(3000))])
+    began = time.process_time()
+    qdq._sort(model)
+    assert time.process_time() - began < 2
+    assert [n.name for n in model.graph.node][:2] == ["t1", "t2"]
+
+
+def test_a_stem_with_automatic_padding_is_not_turned_into_blocks(tmp_path):
+    image = np.random.default_rng(1).integers(0, 256, (1, 8, 6, 3), dtype=np.uint8)
+    model = stem([114] * 3)
+    (conv,) = [n for n in model.graph.node if n.output[0] == "c"]
+    for entry in [a for a in conv.attribute if a.name == "pads"]:
+        conv.attribute.remove(entry)
+    conv.attribute.append(onnx.helper.make_attribute("auto_pad", "SAME_UPPER"))
+    made, values = quantized_stem(model, image, tmp_path, blocks=True)
+    assert "Split" not in {n.op_type for n in made.graph.node}
+    np.testing.assert_allclose(run(made, {"image": image})[0], values["y"], atol=10 * values["r"].max() / 255)
+
+
 def test_names_take_little_room(x86, pixels, tmp_path):
     weights = sum(t.ByteSize() for t in x86.graph.initializer)
     assert x86.ByteSize() < weights + 75_000
@@ -307,6 +346,31 @@ def test_unequal_means_move_into_the_bias(tmp_path):
     step = 5 * values["r"].max() / 255
     assert error[1:, 1:].max() <= 2 * step
     assert "Sub" not in {n.op_type for n in model.graph.node}
+
+
+def nearly_dead(bias, factor):
+    model = stem([123.675, 116.28, 103.53], pad=0, size=(16, 16))
+    for tensor in model.graph.initializer:
+        value = numpy_helper.to_array(tensor).copy()
+        if tensor.name == "w":
+            value[2] *= factor
+        elif tensor.name == "b":
+            value[2] = bias
+        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    return model
+
+
+@pytest.mark.parametrize(("bias", "factor"), [(1.5, 1e-9), (-1.5, 1e-9), (40.0, 1e-8), (1.5, 1e-7)])
+@pytest.mark.parametrize("blocks", [False, True])
+def test_the_bias_of_a_nearly_dead_channel_keeps_its_sign(bias, factor, blocks, tmp_path):
+    """Its weights' scale is so small that the bias fills int32: beside the input's scale 1, 1.5 became -1.39."""
+    image = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
+    model, values = quantized_stem(nearly_dead(bias, factor), image, tmp_path, blocks)
+    (sums,) = [n for n in model.graph.node if n.op_type == "Conv" and n.name == "n_c"]
+    stored = constants(model)[producers(model)[sums.input[2]].input[0]]
+    assert np.abs(stored.astype(np.int64)).max() <= 2**30
+    step = values["r"].max() / 255
+    np.testing.assert_allclose(run(model, {"image": image})[0], values["y"], atol=5 * step * 2)
 
 
 def test_odd_images_stay_as_they_are(tmp_path):

@@ -1,5 +1,6 @@
 """The gate, the fallback and the artifact; the graphs themselves are in test_qdq."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from edgekit.conversion import calibrate as calibration_room
 from edgekit.conversion import quantize as room
 from edgekit.conversion.compare import network_inputs, run_onnx
 from edgekit.conversion.quantize import QuantizeOptions, quantize
-from edgekit.runtime.artifact import read_artifact
+from edgekit.runtime.artifact import new_artifact, read_artifact
 from edgekit.runtime.errors import AccuracyDrop, BadConfig, BadInput
 
 LAST = ["head.heatmap.2", "head.size.2", "head.offset.2"]
@@ -203,3 +204,13 @@ def test_a_batch_is_calibrated_too_and_an_old_opset_refused(detector, facts, pho
     old = onnx_artifact(detector, facts, {}, tmp_path / "o", photos[:1], ExportOptions(opset=12, top_k=20))[0]
     with pytest.raises(BadConfig, match="found opset 12, needed 13"):
         quantize(old, photos[:1], PARENTS, tmp_path / "never")
+
+
+@pytest.mark.parametrize("numbers", ["int8", "fp16"])
+def test_int8_is_made_of_fp32_only(numbers, floats, photos, tmp_path):
+    """What another project quantized, or typed FP16, has no float weights to take scales from."""
+    values = {k: v for k, v in floats.manifest.items() if k not in ("kind", "payload")}
+    with new_artifact(tmp_path / "low", "onnx", values | {"precision": numbers}) as folder:
+        shutil.copy(floats.file("model.onnx"), folder)
+    with pytest.raises(BadConfig, match=f"found a file in {numbers.upper()}, needed one in FP32.*import the network"):
+        quantize(read_artifact(tmp_path / "low"), photos[:1], PARENTS, tmp_path / "int8")

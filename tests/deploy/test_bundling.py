@@ -97,6 +97,12 @@ def test_uint8_input_and_quantized_files_are_refused_for_the_tx2(model, tmp_path
         plan_build(int8, profile, BundleOptions())
 
 
+def test_a_file_that_was_imported_in_int8_is_not_for_tensorrt(model, tmp_path):
+    imported = changed(model, tmp_path / "int8", precision="int8")
+    with pytest.raises(BadConfig, match="imported in INT8"):
+        plan_build(imported, load_board("jetson-xavier-nx"), BundleOptions())
+
+
 @pytest.mark.parametrize(("nms", "says"), [("none", "this head needs none"), ("soft", "no soft NMS")])
 def test_nms_that_no_engine_does_is_refused_here_and_not_on_the_board(nms, says, model, tmp_path):
     other = changed(model, tmp_path / "other", postprocess={**network.POSTPROCESS, "nms": nms})

@@ -76,6 +76,13 @@ def test_int8_files_of_the_wrong_kind(flavour, precision, words, onnx_float, cop
         build_engine(quantized, tmp_path / "engine", {"precision": precision})
 
 
+def test_what_another_project_quantized_is_no_source(onnx_float, copy_of, tmp_path):
+    imported = copy_of(onnx_float, precision="int8")
+    for precision in ("fp32", "fp16", "int8"):
+        with pytest.raises(BadConfig, match=r"found a file that was imported in INT8.*edgekit quantize"):
+            build_engine(imported, tmp_path / "engine", {"precision": precision, "perf_only": True})
+
+
 def test_too_little_memory_is_told_before_any_work(onnx_float, tmp_path, monkeypatch):
     monkeypatch.setattr(building, "memory_free_mb", lambda: {"available": 300, "swap": 10})
     with pytest.raises(BoardLacks, match=r"needs about .* free are 300 MiB and 10 MiB of swap.*swapfile"):

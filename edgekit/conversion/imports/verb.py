@@ -19,6 +19,8 @@ from ...runtime.errors import BadConfig, BadInput
 from ...runtime.postprocess import Postprocess
 from ...runtime.preprocess import Preprocess
 from ..child import run_in_child
+from ..foreign import precision_of
+from ..graph import load_model
 from ..simplify import simplify
 from .layouts import LAYOUTS
 from .look import doubts
@@ -108,6 +110,7 @@ def import_onnx(
             tell("looking at its boxes", 2, STEPS)
             notes = [*found["notes"], *(note.replace(f"{scratch}/", "") for note in outcome.notes)]
             manifest["notes"] = notes + doubts(target, looked_at, preprocess, found["layout"], path)
+            manifest["precision"] = precision_of(load_model(target))
             manifest["complexity"] = complexity(target).summary()
     tell("done", STEPS, STEPS)
     return read_artifact(out)
@@ -218,7 +221,6 @@ def _manifest(
         "recipe": {"name": path.stem, "imported": about},
         "input": {"name": "image", "layout": found["layout"], "shape": found["shape"]},
         "postprocess": _postprocess(found["nms"], options).to_dict(),
-        "precision": "fp32",
         "float_modules": [],
         "parity": None,
         "tools": {name: version(name) for name in ("onnx", "onnxsim")},

@@ -100,6 +100,7 @@ def check_request(artifact, options):
             "{}: takes raw uint8 pixels, which TensorRT refuses to transpose; an engine takes nchw_float, and prepares "
             "the image on the GPU. Export for the board: edgekit export RECIPE --board BOARD".format(artifact.path)
         )
+    check_origin(artifact)
     quantized = artifact.kind == "onnx-int8"
     if quantized and manifest.get("flavour") != "trt":
         raise BadConfig(
@@ -120,6 +121,15 @@ def check_request(artifact, options):
         raise BadConfig("builder: expected one of {}, got {!r}".format(", ".join(sorted(BUILDERS)), options.builder))
     if options.nms != "host":
         nms.check_suppression(manifest.get("postprocess") or {})
+
+
+def check_origin(artifact):
+    """Raise BadConfig for a file that another project quantized: nobody knows whether TensorRT takes its INT8."""
+    if artifact.kind == "onnx" and artifact.manifest.get("precision") == "int8":
+        raise BadConfig(
+            "{}: found a file that was imported in INT8; an engine is built from a float file, or from what EdgeKit "
+            "quantized. Import the float file, then: edgekit quantize ARTIFACT --flavour trt".format(artifact.path)
+        )
 
 
 def check_nms(way, builder, postprocess):

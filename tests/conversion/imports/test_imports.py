@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.conversion.foreign import precision_of
+from edgekit.conversion.half import write_half
+from edgekit.conversion.imports import opset
 from edgekit.conversion.imports.convert import convert
 from edgekit.conversion.imports.inputs import class_names
 from edgekit.conversion.imports.layouts import LAYOUTS
@@ -394,6 +398,94 @@ def test_an_opset_that_cannot_be_lowered_is_kept_and_told(tmp_path):
     found = convert(str(tmp_path / "in.onnx"), str(tmp_path / "made.onnx"), "yolov8", NAMES, OPTIONS)
     assert found["notes"] == ["the file stays in opset 21: opset 13 has no GroupNormalization ()"]
     assert onnx.load(tmp_path / "made.onnx").opset_import[0].version == 21
+
+
+# -- the numbers that it computes in ----------------------------------------------------------------------------------
+def in_int8(model):
+    """The image through QuantizeLinear and DequantizeLinear."""
+    scale = [numpy_helper.from_array(np.float32(1 / 255), "scale"), numpy_helper.from_array(np.uint8(0), "zero")]
+    model.graph.initializer.extend(scale)
+    image = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["rounded" if name == image else name for name in node.input]
+    pair = [("QuantizeLinear", image, "steps"), ("DequantizeLinear", "steps", "rounded")]
+    for place, (kind, source, target) in enumerate(pair):
+        model.graph.node.insert(place, helper.make_node(kind, [source, "scale", "zero"], [target], name=target))
+    return model
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_artifact_says_what_numbers_the_file_computes_in(precision, files, tmp_path):
+    """All were called FP32: rows, words and the steps behind took a quantized file for the float one."""
+    model = onnx.load(files["e2e"])
+    onnx.save(in_int8(model) if precision == "int8" else model, tmp_path / "in.onnx")
+    if precision == "fp16":
+        write_half(files["e2e"], tmp_path / "in.onnx")
+    made = import_onnx(tmp_path / "in.onnx", layout="end2end", classes=NAMES, out=tmp_path / "onnx")
+    assert made.manifest["precision"] == precision
+
+
+@pytest.mark.parametrize("kind", ["QLinearConv", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"])
+def test_integer_operators_are_int8_whatever_the_weights(kind):
+    model = wrapped(TensorProto.FLOAT, [1, 3, 8, 16])
+    assert precision_of(model) == "fp32"
+    model.graph.node[0].op_type = kind
+    assert precision_of(model) == "int8"
+
+
+# -- opsets -----------------------------------------------------------------------------------------------------------
+def upsampled(operator, version, mode, scale=1.5):
+    """An image, resized the way of the opsets before 11."""
+    return helper.make_model(
+        helper.make_graph(
+            [helper.make_node(operator, ["x", "s"], ["y"], mode=mode)],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 6, 6])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, int(6 * scale), int(6 * scale)])],
+            [numpy_helper.from_array(np.float32([1, 1, scale, scale]), "s")],
+        ),
+        opset_imports=[helper.make_opsetid("", version)],
+        ir_version=7,
+    )
+
+
+def computed(model):
+    image = np.random.default_rng(1).uniform(0, 1, (1, 3, 6, 6)).astype(np.float32)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": image}
+    )[0]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize(("operator", "version"), [("Upsample", 9), ("Resize", 10)])
+def test_an_old_upsampling_stays_where_it_was(operator, version, mode):
+    """ONNX's converter shifts the linear ones by half a pixel: boxes of a detector moved by 55."""
+    model = upsampled(operator, version, mode)
+    raised, note = opset.to_opset_13(model)
+    assert (raised.opset_import[0].version, note) == (13, "")
+    np.testing.assert_allclose(computed(raised), computed(model), atol=1e-6)
+
+
+def test_a_raised_file_that_computes_something_else_is_not_taken(monkeypatch):
+    monkeypatch.setattr(opset, "_as_before_opset_11", lambda node: None)
+    model, note = opset.to_opset_13(upsampled("Resize", 10, "linear"))
+    assert note == "the file stays in opset 10: it computes something else in opset 13"
+    assert model.opset_import[0].version == 10
+
+
+def test_a_file_that_onnx_runtime_does_not_run_is_not_brought_down(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise NotImplementedError("no kernel for it\nat all")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    for version, target in ((6, 13), (10, 10), (17, 17)):
+        model = wrapped(TensorProto.FLOAT, [1, 3, 8, 16])
+        del model.graph.node[3:]
+        model.graph.node.append(helper.make_node("Reshape", ["mean", "s"], ["out"]))
+        model.opset_import[0].version = version
+        made, note = opset.to_opset_13(model)
+        assert made.opset_import[0].version == target
+        assert f"ONNX Runtime does not run it in opset {version} (no kernel for it)" in note
 
 
 # -- the look at real images ------------------------------------------------------------------------------------------
