@@ -282,6 +282,41 @@ def test_nms_on_the_host_and_in_the_engine_are_told_apart_and_compared():
     assert not any("against the host" in text for text in findings([graph]))
 
 
+SMALL = {"width": 320, "height": 320, "layout": "nhwc_uint8"}
+DHAKA = {"set": "dhaka", "set_digest": "d" * 64}
+UNLIKE = [
+    timed(80.0, precision="fp32", accuracy=accuracy(0.50)),
+    timed(20.0, precision="fp32", input=SMALL, accuracy={**accuracy(0.30), **DHAKA}),
+    timed(10.0, input=SMALL, accuracy={**accuracy(0.29), **DHAKA}),
+]
+
+
+def test_int8_is_compared_with_fp32_of_its_own_size_and_images():
+    told = "INT8 against FP32 in onnxruntime (320x320, evaluated on dhaka): 2.00 x as fast, mAP@0.5 −1.0 points, "
+    assert [text for text in findings(UNLIKE) if "against" in text] == [told + "file 1.00 x the size."]
+    other_images = [UNLIKE[1].model_copy(update={"accuracy": UNLIKE[0].accuracy}), UNLIKE[2]]
+    (text,) = (text for text in findings(other_images) if "against" in text)
+    assert "2.00 x as fast, file 1.00 x" in text  # and no lost points
+    assert not any("against" in text for text in findings([timed(80.0, model="b", precision="fp32"), ROWS[1]]))
+
+
+def test_nms_is_compared_with_the_host_of_its_own_size():
+    engine = {"runtime": "tensorrt8", "precision": "fp16"}
+    rows = [timed(20.0, **engine, input=SMALL), timed(16.0, **engine, session={"nms": "plugin"})]
+    assert not any("against the host" in text for text in findings(rows))
+
+
+def test_accuracy_on_other_images_is_not_ranked():
+    html = render_html(UNLIKE)
+    assert Page(html).faults == []
+    plots = html.split('class="chart plot"')[1:]
+    assert len(plots) == 2
+    assert "evaluated on dhaka" in html
+    assert [plot.split(">")[0].count(" ms per frame") for plot in plots] == [1, 2]
+    assert not re.findall(r'data-label="mAP@0.5" class="number best"', html)
+    assert re.findall(r'data-label="mAP@0.5" class="number best"', render_html(UNLIKE[1:]))
+
+
 def test_findings_about_noisy_rows_warn():
     noisy = timed(40.0, verdict={"status": "noisy", "reasons": ["p90 is 2 x p50"]})
     said = findings([ROWS[0], noisy])
