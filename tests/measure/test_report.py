@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from edgekit.measure import report
 from edgekit.measure.charts import Point, histogram, latency_bar, nice_axis, pareto, scatter, timeline
 from edgekit.measure.report import (
     Picture,
@@ -17,6 +18,7 @@ from edgekit.measure.report import (
     read_report,
     render_html,
     render_markdown,
+    report_is_whole,
     report_json,
     report_schema,
     terminal_verdicts,
@@ -183,6 +185,24 @@ def test_every_file_is_written_and_only_those(tmp_path):
     written = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert written == ["pictures/first.jpg", *(f"report.{s}" for s in ("csv", "html", "json", "md", "tex"))]
     assert files.pictures == (tmp_path / "pictures" / "first.jpg",)
+
+
+def test_an_interrupted_report_is_seen_to_be_one(tmp_path, monkeypatch):
+    write_report(ROWS[:1], tmp_path)
+    assert report_is_whole(tmp_path)
+    known = report.new_file
+
+    def interrupted(file):
+        if file.suffix == ".html":
+            raise KeyboardInterrupt
+        return known(file)
+
+    monkeypatch.setattr(report, "new_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(ROWS, tmp_path)
+    assert not report_is_whole(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "report.md"]  # and no page of the old row
+    report.check_report_place(tmp_path)  # it may be written again
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):
