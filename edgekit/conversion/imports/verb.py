@@ -108,7 +108,9 @@ def import_onnx(
             tell("looking at its boxes", 2, STEPS)
             notes = [*found["notes"], *(note.replace(f"{scratch}/", "") for note in outcome.notes)]
             manifest["notes"] = notes + doubts(target, looked_at, preprocess, found["layout"], path)
-            manifest["complexity"] = complexity(target).summary()
+            counted = complexity(target)
+            manifest["complexity"] = counted.summary()
+            manifest["notes"] += counted.notes
     tell("done", STEPS, STEPS)
     return read_artifact(out)
 
