@@ -164,10 +164,12 @@ def _qlinear_conv(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
 
 
 def _einsum(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
+    if len(node.input) == 1 or _has_no_rule(node):  # of one it is a transposition or a sum
+        return 0
     sizes: dict[str, int] = {}
     for letters, name in zip(_terms(node), node.input, strict=True):
         sizes.update(zip(letters, shapes[name], strict=True))
-    return prod(sizes.values()) if len(node.input) == 2 else 0  # of one: a transposition or a sum
+    return prod(sizes.values())
 
 
 def _terms(node: NodeProto) -> list[str]:

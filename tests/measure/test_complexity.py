@@ -158,7 +158,12 @@ def test_quantized_operators_count(save, operator, inputs, weight, output, macs,
 
 
 @pytest.mark.parametrize(
-    ("equation", "macs", "lacking"), [("nchw,wk->nchk", 4 * 10 * 8 * 5, ()), ("...w,wk->...k", None, ("1 Einsum",))]
+    ("equation", "macs", "lacking"),
+    [
+        ("nchw,wk->nchk", 4 * 10 * 8 * 5, ()),
+        ("...w,wk->...k", None, ("1 Einsum",)),
+        ("n...w,wk->n...k", None, ("1 Einsum",)),
+    ],
 )
 def test_einsum(save, equation, macs, lacking):
     nodes = [("Einsum", ["x", "w"], ["y"], {"equation": equation})]
