@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from . import spine
 from .board import Board, load_board
 from .progress import Progress, tell
 from .recipe import Recipe
+from .runtime import machine
 from .runtime.artifact import Artifact
 from .runtime.errors import BadConfig, BadInput, BoardLacks
 
@@ -159,6 +161,8 @@ def kept_rows(
     """The rows of a report of the same artifacts in the same runtimes, on the same board and evaluation images.
 
     seconds: what each row was measured for at least; None: as long as the board asks
+    Rows of another machine, of another state of this one or of another version of a runtime do not hold; those that
+    something disturbed do, for on a busy machine every run would measure again, and be disturbed again.
     A row of a simulator is of no board, and holds as long as its artifact does.
     """
     from .measure.report import read_report
@@ -174,7 +178,36 @@ def kept_rows(
     here = all(r.board in (board.name, TWIN) for r in rows)
     least = board.measure.min_seconds if seconds is None else seconds
     long_enough = all(r.process is None or (r.process.seconds or 0.0) >= least for r in rows)
-    return rows if here and long_enough and found == wanted else None
+    whole = here and long_enough and found == wanted
+    return rows if whole and _of_this_machine([r for r in rows if r.board != TWIN], board) else None
+
+
+def _of_this_machine(rows: Sequence[Row], board: Board) -> bool:
+    """Whether this machine as it is now, with what is installed, is the one that the rows were measured on."""
+    from .measure.matching import machine_differences, state_differences
+
+    facts = {"before": machine.facts()}
+    for row in rows:
+        process = row.process.model_copy(update={"threads": board.thread_count()})
+        now = row.model_copy(update={"machine": facts, "process": process})
+        if machine_differences(row, now) or state_differences(row, now) or not _installed(row):
+            return False
+    return True
+
+
+_PACKAGES = {"pytorch": ["torch"], "onnxruntime": ["onnxruntime", "onnxruntime-gpu"], "cuda": ["onnxruntime-gpu"]}
+
+
+def _installed(row: Row) -> bool:
+    """Whether the version that a row tells is the installed one; also where either is unknown. Nothing is imported."""
+    for package in _PACKAGES.get(row.runtime, [row.runtime.rstrip("0123456789")]):  # tensorrt8, tensorrt10
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            continue
+        told = row.runtime_version or found
+        return told == found or told.startswith(f"{found}-")  # OpenVINO tells its build after the number
+    return True
 
 
 def pictures(measured: Sequence[Measurement], coco: CocoSet) -> list[Picture]:

@@ -343,17 +343,19 @@ def run(
     out: Path | None = None,
     seconds: float | None = None,
     force: bool = False,
+    remeasure: bool = False,
     progress: Progress | None = None,
 ) -> list[Row]:
     """The whole spine: checkpoint, onnx, onnx-int8 and the report in the folder ``out`` (``runs/<recipe>``).
 
     A recipe that ships weights starts from them, one that does not is trained. Where the board has TensorRT and it is
     installed here, an engine is built of each ONNX file (``engine-fp16``, ``engine-int8``). A step is skipped when its
-    output is whole and its inputs and options did not change; ``force`` repeats every step but the training.
+    output is whole and its inputs and options did not change; ``force`` repeats every step but the training,
+    ``remeasure`` the measuring alone. Rows of another machine or another version of a runtime are measured again.
     seconds: of each row at least; None: the board's. Rows that were measured for less are measured again
     """
     from .data.evaluation import evaluation_set
-    from .measure.report import check_report_place, write_report
+    from .measure.report import check_report_place, read_pictures, report_is_whole, write_report
 
     found, profile = load_recipe(recipe, listed(overrides)), measuring.board_here(board)
     measuring.require_sets(found, profile)
@@ -369,12 +371,15 @@ def run(
         )
     artifacts += spine.engines(artifacts[1:], profile, out, force, progress)
     coco, targets = evaluation_set(checkpoint, None), measuring.targets(artifacts, profile, None)
-    kept = None if force else measuring.kept_rows(out / "report.json", targets, profile, coco, seconds)
+    kept = None if force or remeasure else measuring.kept_rows(out / "report.json", targets, profile, coco, seconds)
+    title = f"{found.name} on {profile.title}"
     if kept is not None:
+        if not report_is_whole(out):
+            write_report(kept, out, read_pictures(out), title)
         return kept
     measured = measuring.bench(targets, profile, coco, None, seconds, progress)
     rows = [m.row for m in measured]
-    write_report(rows, out, measuring.pictures(measured, coco), title=f"{found.name} on {profile.title}")
+    write_report(rows, out, measuring.pictures(measured, coco), title)
     return rows
 
 

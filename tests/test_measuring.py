@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from edgekit import measuring, spine
 from edgekit.board import load_board
 from edgekit.data.coco import CocoSet
 from edgekit.measure.row import Row
+from edgekit.runtime import machine
 from edgekit.runtime.artifact import Artifact
 from edgekit.runtime.errors import BadConfig
+
+from .measure.test_row import make_row
 
 BOARD = load_board("x86-1t")
 
@@ -88,13 +92,50 @@ def test_rows_of_a_short_run_are_no_rows_of_a_long_one(
     measured: float, asked: float | None, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx = artifact("onnx", "a")
-    fields = {"artifact": onnx.digest, "runtime": "onnxruntime", "board": BOARD.name}
-    row = Row.model_construct(
-        **fields,
-        accuracy=type("Accuracy", (), {"set_digest": "images"}),
-        process=type("Process", (), {"seconds": measured}),
-    )
+    row = row_of(onnx, process={"threads": 1, "core": 1, "warmup": 10, "seconds": measured})
+    assert is_kept(row, onnx, asked, monkeypatch) == kept
+
+
+def row_of(onnx: Artifact, **changes: Any) -> Row:
+    """What this machine would have measured."""
+    known = make_row()
+    assert known.accuracy is not None
+    fields = {
+        "accuracy": {**known.accuracy.model_dump(), "set_digest": "images"},
+        "process": {"threads": 1, "core": 1, "warmup": 10, "seconds": 60.0},
+        "machine": {"before": machine.facts()},
+        "runtime_version": version("onnxruntime"),
+    }
+    return make_row(artifact=onnx.digest, **{**fields, **changes})
+
+
+def is_kept(row: Row, onnx: Artifact, asked: float | None, monkeypatch: pytest.MonkeyPatch) -> bool:
     monkeypatch.setattr("edgekit.measure.report.read_report", lambda file: [row])
-    targets = measuring.targets([onnx], BOARD, "onnxruntime")
+    targets = measuring.targets([onnx], BOARD, row.runtime)
     found = measuring.kept_rows(Path("report.json"), targets, BOARD, Coco(), asked)  # type: ignore[arg-type]
-    assert found == ([row] if kept else None)
+    assert found in (None, [row])
+    return found is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, True),
+        ({"verdict": {"status": "noisy", "reasons": ["x"]}}, True),  # a busy machine would measure for ever
+        ({"machine": {}}, True),  # nothing is known of it
+        ({"machine": {"before": {"cpu": "another <CPU>"}}}, False),
+        ({"machine": {"before": {"memory_mb": 1}}}, False),
+        ({"process": {"threads": 7, "core": None, "warmup": 10, "seconds": 60.0}}, False),
+        ({"runtime_version": "1.0.0"}, False),
+        ({"runtime_version": None}, True),
+        ({"runtime": "openvino", "runtime_version": f"{version('openvino')}-22982-e213a147257"}, True),
+        ({"runtime": "openvino", "runtime_version": "2020.1-1"}, False),
+        ({"runtime": "pytorch", "runtime_version": version("torch")}, True),
+        ({"runtime": "tensorrt8", "runtime_version": "8.2.1"}, True),  # not installed by a package
+    ],
+)
+def test_only_rows_of_this_machine_and_its_libraries_are_kept(
+    changes: dict[str, Any], kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = artifact("onnx", "a")
+    assert is_kept(row_of(onnx, **changes), onnx, None, monkeypatch) == kept

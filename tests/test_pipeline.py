@@ -119,6 +119,13 @@ def test_a_second_run_skips_what_is_up_to_date(recipe: Path, walked: Path) -> No
     rows = edgekit.run(recipe, out=walked, seconds=0.1)
     assert len(rows) == 5
     assert {p: p.stat().st_mtime_ns for p in walked.rglob("*") if p.is_file()} == before
+    pages = [walked / "report.html", walked / "report.tex"]
+    pictures = pages[0].read_text().count("data:image")
+    for page in pages:
+        page.unlink()  # as where the writing was interrupted
+    assert edgekit.run(recipe, out=walked, seconds=0.1) == rows
+    assert all(page.is_file() for page in pages)
+    assert pages[0].read_text().count("data:image") == pictures > 0
 
 
 def test_a_damaged_payload_is_made_again(recipe: Path, walked: Path) -> None:

@@ -51,21 +51,26 @@ def complexity(
     width = max(map(len, texts)) + 2
     for name, text in texts.items():
         print(f"{name:{width}}{text}")
+    for note in found.notes:
+        print(f"note: {note}")
     chosen = sorted(found.layers, key=lambda layer: -layer.counted)[:layers]
     if chosen:
         show_table(map(_record, chosen), COLUMNS)
 
 
 def _totals(found: Any) -> dict[str, Any]:
-    names = ("macs", "gops", "parameters", "convention", "counted", "activation_bytes", "access_bytes", "cio")
+    counts = ("macs", "gops", "parameters", "convention", "counted", "activation_bytes", "access_bytes", "cio")
+    names = (*counts, "uncounted", "batch")
     return {name: getattr(found, name) for name in names}
 
 
 def _texts(found: Any) -> dict[str, str]:
+    unknown, whole = "not known", found.macs is not None
     return {
-        "MACs": f"{found.macs:,}",
-        "GOPS (2 x MACs / 1e9)": f"{found.gops:.4f}",
-        f"counted as {found.convention}": f"{found.counted:,} = {found.counted / 1e9:.4f} G",
+        **({} if found.batch == 1 else {"batch": f"{found.batch} images; everything below is of all of them"}),
+        "MACs": f"{found.macs:,}" if whole else unknown,
+        "GOPS (2 x MACs / 1e9)": f"{found.gops:.4f}" if whole else unknown,
+        f"counted as {found.convention}": f"{found.counted:,} = {found.counted / 1e9:.4f} G" if whole else unknown,
         "parameters in the graph": f"{found.parameters:,}",
         "activations written": f"{found.activation_bytes / 1e6:.2f} MB",
         "memory access": f"{found.access_bytes / 1e6:.2f} MB read and written, weights included",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from . import options
 from .output import print_json, show_notes
 from .progress import work
 from .rows import show_rows
+
+if TYPE_CHECKING:
+    from ..measure.row import Row
 
 EXAMPLE = """
 edgekit run mobile-centernet-w16-dhaka --board x86-1t --out runs/demo
@@ -24,6 +28,9 @@ def run(
     out: options.Out = None,
     seconds: options.Seconds = None,
     force: Annotated[bool, typer.Option("--force", help="Repeat every step, finished or not.")] = False,
+    remeasure: Annotated[
+        bool, typer.Option("--remeasure", help="Measure every row again; steps that are finished are kept.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """The whole spine: export, quantize, bench and report a recipe.
@@ -36,7 +43,14 @@ def run(
 
     with work(out, "finished steps are kept; the same command goes on from there") as progress:
         rows = pipeline.run(
-            recipe, board=board, overrides=overrides or [], out=out, seconds=seconds, force=force, progress=progress
+            recipe,
+            board=board,
+            overrides=overrides or [],
+            out=out,
+            seconds=seconds,
+            force=force,
+            remeasure=remeasure,
+            progress=progress,
         )
     if json:
         print_json(rows)
@@ -44,7 +58,21 @@ def run(
     show_rows(rows)
     out = out or Path(spine.RUNS, rows[0].recipe)
     show_notes(spine.artifacts_in(out))
+    _show_disturbed(rows)
     print("\n".join(str(file) for file in _results(out)))
+
+
+def _show_disturbed(rows: Sequence[Row]) -> None:
+    """Rows are kept as they are, so a person must be told how to mend them."""
+    from ..measure.matching import DISTURBED
+
+    count = sum(row.verdict.status in DISTURBED for row in rows)
+    if count:
+        what = "1 row was" if count == 1 else f"{count} rows were"
+        print(
+            f"note: {what} measured on a disturbed machine and will be kept so. When it is quiet, the same command "
+            "with --remeasure measures again and keeps what was exported"
+        )
 
 
 def _results(out: Path) -> list[Path]:

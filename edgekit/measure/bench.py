@@ -424,7 +424,7 @@ def _model_file(artifact: Artifact) -> ModelFile:
 
 def _complexity(artifact: Artifact) -> Complexity | None:
     counted = artifact.manifest.get("complexity")
-    if counted is None:
+    if counted is None or counted["macs"] is None:  # an operator that nobody counts: no figure is better than a part
         return None
     learnable = artifact.manifest.get("learnable_parameters")
     return Complexity(**{k: counted[k] for k in ("macs", "gops", "parameters")}, learnable=learnable)

@@ -32,6 +32,7 @@ FRAMES = 4  # in a turn, besides the one that is not counted
 LEAST_PAIRS = 30
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+BLOCK = 1_000_000  # pairs that are drawn at a time
 
 
 class Ratio(Record):
@@ -147,8 +148,16 @@ def _turn(worker: Worker) -> float:
 def ratio(pairs: Sequence[tuple[float, float]], seed: int = 0) -> Ratio:
     """median(B) / median(A) with its interval: pairs, not single turns, are drawn again with replacement."""
     values = np.asarray(pairs, np.float64)
-    pick = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
-    a, b = (np.median(values[:, side][pick], axis=1) for side in (0, 1))
-    low, high = np.percentile(b / a, (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)))
+    rng = np.random.default_rng(seed)
+    rows = max(1, BLOCK // len(values))  # block by block: all at once took gigabytes for the pairs of an hour
+    counts = [min(rows, RESAMPLES - done) for done in range(0, RESAMPLES, rows)]
+    drawn = np.concatenate([_drawn(values, rng.integers(0, len(values), (n, len(values)))) for n in counts])
+    low, high = np.percentile(drawn, (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)))
     value = float(np.median(values[:, 1]) / np.median(values[:, 0]))
     return Ratio(value=value, low=min(float(low), value), high=max(float(high), value))
+
+
+def _drawn(values: np.ndarray, pick: np.ndarray) -> np.ndarray:
+    """The ratio of every line of ``pick``, which draws pairs by number."""
+    a, b = (np.median(values[:, side][pick], axis=1, overwrite_input=True) for side in (0, 1))
+    return np.asarray(b / a)

@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto
 
 from ..runtime.errors import BadConfig, BadInput
 from .conventions import CONVENTIONS, graph_operations
-from .graph import MACS, Shape, load_graph, node_name, tensor_shapes, value_bytes
+from .graph import MACS, Shape, batch_of, load_graph, node_name, tensor_shapes, uncounted, value_bytes
 
 __all__ = ["MODEL_FILE", "Complexity", "Layer", "complexity", "model_file"]
 
@@ -30,6 +30,11 @@ LEARNT: Mapping[str, tuple[int, ...]] = {
     "ConvTranspose": (1, 2),
     "Gemm": (1, 2),
     "MatMul": (0, 1),
+    "QLinearConv": (3, 8),
+    "ConvInteger": (1,),
+    "QLinearMatMul": (0, 3),
+    "MatMulInteger": (0, 1),
+    "Einsum": (0, 1),
     "PRelu": (1,),
     "BatchNormalization": (1, 2),
     "InstanceNormalization": (1, 2),
@@ -64,35 +69,47 @@ class Complexity:
     """macs: multiply-accumulates of one run (all images of the batch); parameters: as the module says.
 
     convention, counted: the rule that was asked for, and the sum under it
+    uncounted: operators whose work nothing here tells; with any of them macs and counted are None, for a part of the
+        sum looks like all of it; batch: images of one run
     activation_bytes: of everything the graph's operators write; access_bytes: of everything they read and write
     cio: convolutional input/output in values (CSPNet, section 2, after HarDNet): the sum over the convolutions of
         channels x height x width of what goes in and of what comes out
     """
 
-    macs: int
+    macs: int | None
     parameters: int
     layers: tuple[Layer, ...]
     convention: str = "flops"
-    counted: int = 0
+    counted: int | None = 0
     activation_bytes: int = 0
     access_bytes: int = 0
     cio: int = 0
+    uncounted: tuple[str, ...] = ()
+    batch: int = 1
 
     @property
-    def gops(self) -> float:
+    def gops(self) -> float | None:
         """2 x MACs in units of 10^9."""
-        return 2 * self.macs / 1e9
+        return None if self.macs is None else 2 * self.macs / 1e9
 
-    def summary(self) -> dict[str, float]:
-        """What the manifest keeps."""
-        return {"macs": self.macs, "gops": round(self.gops, 6), "parameters": self.parameters}
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures must know."""
+        return [f"MACs and GOPS are not known: uncounted: {', '.join(self.uncounted)}"] if self.uncounted else []
+
+    def summary(self) -> dict[str, float | None]:
+        """What the manifest keeps: per frame, whatever the batch of the file."""
+        macs = None if self.macs is None else round(self.macs / self.batch)
+        gops = None if macs is None else round(2 * macs / 1e9, 6)
+        return {"macs": macs, "gops": gops, "parameters": self.parameters}
 
 
 def complexity(path: str | Path, convention: str = "flops") -> Complexity:
-    """Count an ONNX file, or that of an artifact's folder; symbolic input dimensions count as 1.
+    """Count an ONNX file, or that of an artifact's folder; an open batch counts as 1.
 
     convention: how ``counted`` is counted, one of ``conventions.CONVENTIONS``
-    Raises BadInput naming a file that is not ONNX or whose shapes cannot be inferred, BadConfig for the convention.
+    Raises BadInput naming a file that is not ONNX or whose shapes are open or cannot be inferred, BadConfig for the
+    convention.
     """
     if convention not in CONVENTIONS:
         raise BadConfig(f"convention: no {convention!r}; there are: {', '.join(CONVENTIONS)}")
@@ -116,15 +133,18 @@ def complexity(path: str | Path, convention: str = "flops") -> Complexity:
         macs, output = _macs(path, node, shapes)
         cio = traffic.cio(node) if node.op_type in MACS else 0
         layers.append(Layer(node_name(node), node.op_type, output, macs, parameters, cost, activation, access, cio))
+    lacking = tuple(uncounted(model))
     return Complexity(
-        sum(layer.macs for layer in layers),
+        None if lacking else sum(layer.macs for layer in layers),
         sum(layer.parameters for layer in layers),
         tuple(layers),
         convention,
-        sum(layer.counted for layer in layers),
+        None if lacking else sum(layer.counted for layer in layers),
         written,
         moved,
         sum(layer.cio for layer in layers),
+        lacking,
+        batch_of(model),
     )
 
 

@@ -220,6 +220,11 @@ NODES: Mapping[str, str] = {
     "ConvTranspose": "transposed",
     "Gemm": "product",
     "MatMul": "product",
+    "QLinearConv": "convolution",
+    "ConvInteger": "convolution",
+    "QLinearMatMul": "product",
+    "MatMulInteger": "product",
+    "Einsum": "product",
     "MaxPool": "max_pool",
     "AveragePool": "average_pool",
     "BatchNormalization": "normalisation",
@@ -228,8 +233,11 @@ NODES: Mapping[str, str] = {
 }
 
 
+_BIAS: Mapping[str, int] = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "QLinearConv": 8}  # which input it is
+
+
 def onnx_operations(path: str | Path) -> list[Operation]:
-    """The operations of one run of an ONNX file; symbolic input dimensions count as 1.
+    """The operations of one run of an ONNX file; an open batch counts as 1.
 
     Normalisation that was folded into a convolution at export is no longer there to be counted, and the decode's
     sigmoids are: ``elementwise`` of a file differs from that of the modules it came from. Raises BadInput naming a
@@ -252,7 +260,7 @@ def _node_operation(node: NodeProto, shapes: Mapping[str, Shape]) -> Operation:
         kind,
         prod(after),
         MACS[node.op_type](node, shapes) if node.op_type in MACS else 0,
-        kind in WEIGHTED and node.op_type != "MatMul" and len(node.input) > 2,
+        node.op_type in _BIAS and len(node.input) > _BIAS[node.op_type],
         prod(next((a.ints for a in node.attribute if a.name == "kernel_shape"), ())) if kind.endswith("pool") else 0,
         prod(after[2:]) / prod(before[2:]) if kind == "transposed" else 1,
         kind == "convolution" and next((a.i for a in node.attribute if a.name == "group"), 1) == before[1] > 1,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import TypeAlias
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, TensorShapeProto, shape_inference
 
 from ..runtime.errors import BadInput
 
@@ -31,18 +32,16 @@ _FLOAT_BYTES = 4
 
 
 def load_graph(path: str | Path) -> ModelProto:
-    """The file with inferred shapes; symbolic input dimensions become 1.
+    """The file with inferred shapes; an open batch, the first dimension of an input, becomes 1.
 
-    Raises BadInput naming a file that is missing, not ONNX, or whose shapes contradict each other.
+    Raises BadInput naming a file that is missing, not ONNX, whose shapes contradict each other, or whose inputs have
+    other open dimensions: what an image of one pixel costs is no answer.
     """
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
         if not model.HasField("graph"):
             raise ValueError("no graph in it; the file is empty or cut off")
-        for value in model.graph.input:
-            for dim in value.type.tensor_type.shape.dim:
-                if not dim.HasField("dim_value"):
-                    dim.dim_value = 1
+        _close_batch(path, model)
         return shape_inference.infer_shapes(model, data_prop=True)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such file") from error
@@ -51,6 +50,34 @@ def load_graph(path: str | Path) -> ModelProto:
             f"{path}: not a readable ONNX file ({type(error).__name__}: {error}). "
             "Copy or export it again: edgekit export RECIPE"
         ) from error
+
+
+def _close_batch(path: str | Path, model: ModelProto) -> None:
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        named = [n for n, dim in enumerate(dims) if not dim.HasField("dim_value") or dim.dim_value < 0]
+        if any(named):
+            open_ = ", ".join(_open_name(dims[n], n) for n in named)
+            shape = [("SIZE" if n else "1") if n in named else str(dim.dim_value) for n, dim in enumerate(dims)]
+            raise BadInput(
+                f"{path}: input {value.name!r} leaves its sizes open ({open_}), and the count depends on "
+                "them. Write them into the file: python -m "
+                f"onnxruntime.tools.make_dynamic_shape_fixed --input_name {value.name} --input_shape {','.join(shape)} "
+                f"{path} fixed.onnx"
+            )
+        if named:
+            dims[0].dim_value = 1
+
+
+def _open_name(dim: TensorShapeProto.Dimension, axis: int) -> str:
+    return f"axis {axis}" + (f" is {dim.dim_param!r}" if dim.dim_param else "")
+
+
+def batch_of(model: ModelProto) -> int:
+    """Images in a run: the first dimension of the first input that has the rank of images; 1 without one."""
+    constants = {t.name for t in model.graph.initializer}
+    shapes = [v.type.tensor_type.shape.dim for v in model.graph.input if v.name not in constants]
+    return next((max(1, int(dims[0].dim_value)) for dims in shapes if len(dims) == 4), 1)
 
 
 def tensor_shapes(model: ModelProto) -> dict[str, Shape]:
@@ -132,10 +159,68 @@ def _matmul(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
     return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
 
 
+def _qlinear_conv(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
+    return prod(shapes[node.output[0]]) * prod(shapes[node.input[3]][1:])  # after x, its scale and its zero point
+
+
+def _einsum(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
+    if len(node.input) == 1 or _has_no_rule(node):  # of one it is a transposition or a sum
+        return 0
+    sizes: dict[str, int] = {}
+    for letters, name in zip(_terms(node), node.input, strict=True):
+        sizes.update(zip(letters, shapes[name], strict=True))
+    return prod(sizes.values())
+
+
+def _terms(node: NodeProto) -> list[str]:
+    equation = next((a.s.decode() for a in node.attribute if a.name == "equation"), "")
+    return equation.replace(" ", "").split("->")[0].split(",")
+
+
 MACS: Mapping[str, Callable[[NodeProto, Mapping[str, Shape]], int]] = {
     "Conv": _conv,
     "DeformConv": _conv,  # reading between pixels is not counted, as in the papers
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "QLinearConv": _qlinear_conv,
+    "ConvInteger": _conv,
+    "QLinearMatMul": _matmul,
+    "MatMulInteger": _matmul,
+    "Einsum": _einsum,
 }
+# Operators that multiply much and have no rule above, most of them ONNX Runtime's fusions
+_NO_RULE = (
+    *("RNN", "LSTM", "GRU", "DynamicQuantizeLSTM"),
+    *("Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention"),
+    *("FusedConv", "NhwcConv", "NhwcFusedConv", "FusedMatMul", "FusedGemm"),
+    *("QGemm", "MatMulNBits", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
+)
+
+
+def uncounted(model: ModelProto) -> list[str]:
+    """Operators whose work no rule tells, as ``2 LSTM``: with one of them the sum of the others is no count.
+
+    So are products in the bodies of If, Loop, Scan and of the file's own functions, which run as the data wants it.
+    """
+    functions = {function.name: function.node for function in model.functions}
+    found: Counter[str] = Counter()
+    for node in model.graph.node:
+        if _has_no_rule(node):
+            found[node.op_type] += 1
+        inside = {n.op_type for n in _inside(node, functions) if n.op_type in MACS or _has_no_rule(n)}
+        if inside:
+            found[f"{node.op_type} with {', '.join(sorted(inside))} in it"] += 1
+    return [f"{count} {what}" for what, count in found.items()]
+
+
+def _has_no_rule(node: NodeProto) -> bool:
+    einsum = node.op_type == "Einsum" and (len(node.input) > 2 or any("." in term for term in _terms(node)))
+    return node.op_type in _NO_RULE or einsum
+
+
+def _inside(node: NodeProto, functions: Mapping[str, Iterable[NodeProto]]) -> Iterator[NodeProto]:
+    bodies = [graph.node for a in node.attribute for graph in ([a.g] if a.HasField("g") else a.graphs)]
+    for inner in (n for body in [*bodies, functions.get(node.op_type, ())] for n in body):
+        yield inner
+        yield from _inside(inner, functions)

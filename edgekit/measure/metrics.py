@@ -31,6 +31,16 @@ class Metric(NamedTuple):
     noise: float | None = None
     machine: int = 0
 
+    @property
+    def of_machine(self) -> bool:
+        """Whether the same file has another figure on another machine, or in another run."""
+        return self.noise is not None
+
+    @property
+    def timed(self) -> bool:
+        """Whether what disturbs a run disturbs the figure."""
+        return self.of_machine and self.name != "memory"
+
     def text(self, value: float) -> str:
         return f"{self.style.format(value)} {self.unit}".strip()
 

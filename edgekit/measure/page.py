@@ -19,6 +19,7 @@ from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, Column, LayerTime, Row
 from .words import (
     by_board,
     conditions,
+    evaluated_on,
     file_facts,
     findings,
     labels,
@@ -34,6 +35,7 @@ from .words import (
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 PICTURE_SIZE = (960, 960)  # pixels that a picture in the page has at most
 _TIMED = ("ms/frame p50", "p90", "fps")  # columns in which a row that was disturbed is not the best
+_EVALUATED = ("mAP@0.5", "mAP")  # columns in which only rows with the same images and classes are compared
 
 
 class Picture(NamedTuple):
@@ -106,7 +108,15 @@ class BoardView(NamedTuple):
     name: str
     rows: list[View]
     best: set[tuple[int, str]]
-    scatter: str | None
+    scatters: list[Scatter]
+
+
+class Scatter(NamedTuple):
+    """Accuracy over latency on one evaluation set. title: its name where the board has rows of several."""
+
+    title: str
+    rows: list[View]
+    svg: str
 
 
 class Strip(NamedTuple):
@@ -227,7 +237,7 @@ def _history_cell(series: Series) -> tuple[str, str, str, str]:
 
 def _boards(views: Sequence[View]) -> list[BoardView]:
     return [
-        BoardView(board, of_board, _best_cells(of_board), _scatter(of_board))
+        BoardView(board, of_board, _best_cells(of_board), _scatters(of_board))
         for board in dict.fromkeys(view.row.board for view in views)
         for of_board in [[view for view in views if view.row.board == board]]
     ]
@@ -237,29 +247,44 @@ def _style(row: Row) -> str:
     return f"p-{row.precision}"
 
 
-def _scatter(views: Sequence[View]) -> str | None:
-    points = [
-        charts.Point(
-            row.latency.p50,
-            100 * row.accuracy.map50,
-            view.number,
-            _style(row),
-            f"{view.number} {view.label}, {speed(row)}{map_text(row)}",
-        )
-        for view in views
-        for row in [view.row]
-        if row.latency and row.accuracy
-    ]
-    return charts.scatter(points) if points else None
+def _scatters(views: Sequence[View]) -> list[Scatter]:
+    """A drawing for each evaluation set: mAP of other images or classes is no better and no worse."""
+    digests = dict.fromkeys(evaluated_on(view.row) for view in views if view.row.latency and view.row.accuracy)
+    found = []
+    for digest in digests:
+        shown = [view for view in views if evaluated_on(view.row) in (digest, None)]
+        name = next(v.row.accuracy.set for v in shown if v.row.accuracy)
+        found.append(Scatter(f"evaluated on {name}" if len(digests) > 1 else "", shown, _scatter(shown)))
+    return found
+
+
+def _scatter(views: Sequence[View]) -> str:
+    return charts.scatter(
+        [
+            charts.Point(
+                row.latency.p50,
+                100 * row.accuracy.map50,
+                view.number,
+                _style(row),
+                f"{view.number} {view.label}, {speed(row)}{map_text(row)}",
+            )
+            for view in views
+            for row in [view.row]
+            if row.latency and row.accuracy
+        ]
+    )
 
 
 def _best_cells(views: Sequence[View]) -> set[tuple[int, str]]:
     """(row number, header) of the best value of each column in which rows differ as printed.
 
-    Of what was timed only runs that nothing disturbed can be the best.
+    Of what was timed only runs that nothing disturbed can be the best; of mAP none where the images were not the same.
     """
     best = set()
+    mixed = len({evaluated_on(view.row) for view in views if view.row.accuracy}) > 1
     for column in COLUMNS:
+        if mixed and column.header in _EVALUATED:
+            continue
         trusted = [v for v in views if column.header not in _TIMED or v.row.verdict.status not in DISTURBED]
         known = [(view.number, value) for view in trusted if (value := column.value(view.row)) is not None]
         shown = {number: column.style.format(value) for number, value in known}

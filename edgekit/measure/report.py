@@ -86,10 +86,18 @@ class ReportFiles(NamedTuple):
     pictures: tuple[Path, ...]
 
 
+RENDERED = ("md", "html", "csv", "tex")  # made of report.json, which holds everything
+
+
+def report_is_whole(folder: str | Path) -> bool:
+    """Whether every rendering lies beside report.json; ``write_report`` that was interrupted leaves some out."""
+    return all((Path(folder) / f"report.{suffix}").is_file() for suffix in ("json", *RENDERED))
+
+
 def check_report_place(folder: str | Path) -> Path:
     """``check_place`` of a folder for a report. Raises BadConfig for one whose report.md, say, is somebody else's."""
     place = Path(check_place(folder, "folder"))
-    foreign = [place / f"report.{suffix}" for suffix in ("md", "html", "csv", "tex")]
+    foreign = [place / f"report.{suffix}" for suffix in RENDERED]
     for file in foreign if not (place / "report.json").is_file() else ():
         if file.exists():
             raise BadConfig(
@@ -124,6 +132,10 @@ def write_report(
     }
     for file, picture in zip(files, pictures, strict=True):
         save_image(file, picture.image)
+    # Renderings without a report.json would be somebody else's (``check_report_place``), so it comes first. Old ones go
+    # before it: whatever stands beside it is of its rows, and what an interruption left out is seen to be missing
+    for suffix in RENDERED:
+        (place / f"report.{suffix}").unlink(missing_ok=True)
     for suffix, text in texts.items():
         with new_file(place / f"report.{suffix}") as handle:
             handle.write(text)

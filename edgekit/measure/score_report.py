@@ -32,7 +32,7 @@ def score_cells(ranking: Ranking) -> list[list[str]]:
 
 def _cells(line: Placed, raw: list[str]) -> list[str]:
     return [
-        "-" if line.place is None else str(line.place),
+        _place(line),
         line.name,
         line.board,
         *(_figure(name, line.values.get(name)) for name in raw),
@@ -40,6 +40,13 @@ def _cells(line: Placed, raw: list[str]) -> list[str]:
         line.evaluated_on,
         line.verdict if line.published else f"this report, {line.verdict}",
     ]
+
+
+def _place(line: Placed) -> str:
+    """With a star on what another board made; ``method`` says so in words."""
+    if line.place is None:
+        return "-"
+    return f"{line.place}*" if line.note and not line.published else str(line.place)
 
 
 def _figure(name: str, value: float | None) -> str:
@@ -58,8 +65,14 @@ def method(ranking: Ranking) -> list[str]:
         f"Each column is 0 at the worst and 1 at the best of the set {ranking.reference}: {ranges}.",
         f"The set: {ranking.source}.",
         *([f"Note: {' '.join(ranking.note.split())}"] if ranking.note else []),
-        *(f"{line.name}: {line.note}." for line in ranking.entries if line.note),
+        *(f"{line.name}: {line.note}." for line in ranking.entries if line.note and line.published),
+        *(f"* {note}." for note in _stars(ranking)),
     ]
+
+
+def _stars(ranking: Ranking) -> list[str]:
+    """Each of the notes on rows once."""
+    return list(dict.fromkeys(line.note for line in ranking.entries if line.note and not line.published and line.place))
 
 
 def render_score(ranking: Ranking) -> str:

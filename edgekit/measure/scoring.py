@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from ..config import Section, explain, read_mapping
 from ..paths import share, unknown_name
 from ..runtime.errors import BadConfig, BadInput
+from .matching import DISTURBED
 from .metrics import METRICS, find_metric
 from .row import NOT_MEASURED, Record, Row
 from .words import by_board, told_apart
@@ -34,12 +35,16 @@ class Entry(Section):
 
 
 class ReferenceSet(Section):
-    """A named set of results that others are placed among. board: where the entries ran, unless one says otherwise."""
+    """A named set of results that others are placed among.
+
+    board: where the entries ran, unless one says otherwise; profile: the name of EdgeKit's profile of that board
+    """
 
     name: str
     title: str
     source: str
     board: str
+    profile: str | None = None
     evaluated_on: str
     entries: Annotated[tuple[Entry, ...], Field(min_length=2)]
 
@@ -101,6 +106,7 @@ class Placed(Record):
 
     values: the raw figures; parts: each criterion's normalised value, before its weight
     published: it comes from the reference set; else it is a row of the report, with its verdict
+    note: what to know about the line; of a row that its figures of time are from another board than the set's
     """
 
     place: int | None
@@ -183,7 +189,7 @@ def rank(rows: Sequence[Row], rules: Rules, references: ReferenceSet) -> Ranking
     lines = [_published(entry, references) for entry in references.entries]
     for of_board in by_board(rows).values():
         names = told_apart([row.label for row in of_board], of_board)
-        lines += [_measured(name, row, rules) for name, row in zip(names, of_board, strict=True)]
+        lines += [_measured(name, row, rules, references) for name, row in zip(names, of_board, strict=True)]
     scored = [_scored(line, rules, weights, ranges) for line in lines]
     better = sorted((line.score for line in scored if line.score is not None), reverse=True)
     places = [None if line.score is None else 1 + better.index(line.score) for line in scored]  # equal ones share it
@@ -231,7 +237,7 @@ def _published(entry: Entry, references: ReferenceSet) -> Placed:
     )
 
 
-def _measured(name: str, row: Row, rules: Rules) -> Placed:
+def _measured(name: str, row: Row, rules: Rules, references: ReferenceSet) -> Placed:
     names = dict.fromkeys(find_metric(n).name for n in _metrics(rules))
     accuracy = row.accuracy
     return Placed(
@@ -244,6 +250,18 @@ def _measured(name: str, row: Row, rules: Rules) -> Placed:
         score=None,
         values={name: METRICS[name].value(row) for name in names},
         parts={},
+        note=_other_board(row.board, list(names), references),
+    )
+
+
+def _other_board(board: str, names: Sequence[str], references: ReferenceSet) -> str:
+    """What is compared across boards, or an empty string."""
+    titles = [METRICS[name].title for name in names if METRICS[name].of_machine]
+    if not titles or board in (references.board, references.profile):
+        return ""
+    return (
+        f"{', '.join(titles)} measured on {board}, and of the set on {references.board}: "
+        "the place is an orientation, not a result"
     )
 
 
@@ -270,6 +288,11 @@ def _part(value: float | None, ends: tuple[float, float], outside: str) -> float
 
 def _unscored(line: Placed, rules: Rules, parts: dict[str, float | None]) -> str:
     """Why there is no score, or an empty string."""
+    if line.verdict == "simulated":
+        return "simulated, so its figures are no board's: measure on the board"
+    timed = [metric.title for metric in map(find_metric, _metrics(rules)) if metric.timed]
+    if timed and line.verdict in DISTURBED:
+        return f"{line.verdict}, so {', '.join(timed)} cannot be placed: measure again"
     lacking = [METRICS[name].title for name, part in parts.items() if part is None]
     if lacking:
         return f"{NOT_MEASURED}: {', '.join(lacking)}"

@@ -32,7 +32,7 @@ def labels(rows: Sequence[Row]) -> list[str]:
 def told_apart(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Names of rows, made different by recipe, input size and place of NMS, and at last by a number for each run."""
     names = _told_apart(names, [row.recipe for row in rows])
-    names = _told_apart(names, [f"{row.input.width}x{row.input.height}" for row in rows])
+    names = _told_apart(names, [_size(row) for row in rows])
     names = _told_apart(names, [row.nms or NMS_ON_HOST for row in rows])
     return _numbered(names)
 
@@ -58,10 +58,9 @@ def findings(rows: Sequence[Row]) -> list[str]:
     """The report in a few sentences: the fastest row, what INT8 and NMS in the engine brought, which rows to trust."""
     timed = [row for row in rows if row.latency]
     said = _fastest(timed)
-    several = len({(row.model, row.recipe, row.board) for row in timed}) > 1
     pairs = list(_fp32_pairs(timed))
     if len(pairs) <= MOST_COMPARED:
-        said += [_against_fp32(row, base, several) for row, base in pairs]
+        said += [_against_fp32(row, base, timed) for row, base in pairs]
     else:
         said += _against_fp32_together(pairs)
     said += _against_host(timed)
@@ -158,28 +157,62 @@ def map_text(row: Row) -> str:
     return f", mAP@0.5 {100 * row.accuracy.map50:.1f} %" if row.accuracy else ""
 
 
+def evaluated_on(row: Row) -> str | None:
+    """Digest of the images and classes of a row's mAP, which says nothing beside one from others."""
+    return row.accuracy.set_digest if row.accuracy else None
+
+
+def _size(row: Row) -> str:
+    return f"{row.input.width}x{row.input.height}"
+
+
 def _but_precision(row: Row) -> tuple[str, ...]:
-    return row.recipe, row.board, row.runtime, row.nms
+    return row.model, row.recipe, row.board, row.runtime, row.nms, _size(row)
 
 
 def _fp32_pairs(timed: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """The first run of each row of a lower precision, with FP32 of the same recipe in the same runtime on its board."""
-    seen: set[tuple[str, ...]] = set()
+    """The first run of each row of a lower precision, with FP32 of the same network in the same runtime on its board.
+
+    Of several such the one with its mAP from the same images: the lost points are told only between these.
+    """
+    seen: set[tuple[str | None, ...]] = set()
     for row in timed:
-        kind = (row.model, *_but_precision(row), row.precision)
+        kind = (*_but_precision(row), row.precision, evaluated_on(row))
         same = [r for r in timed if r.precision == "fp32" and _but_precision(r) == _but_precision(row)]
         if row.precision != "fp32" and same and kind not in seen:
             seen.add(kind)
-            yield row, same[0]
+            yield row, next((r for r in same if evaluated_on(r) == evaluated_on(row)), same[0])
 
 
-def _against_fp32(row: Row, base: Row, several: bool) -> str:
+def _gain(row: Row, base: Row) -> float | None:
+    """How much more mAP@0.5 a row has than another; None where that is not known, or from other images or classes."""
+    if row.accuracy and base.accuracy and evaluated_on(row) == evaluated_on(base):
+        return row.accuracy.map50 - base.accuracy.map50
+    return None
+
+
+def _compared(row: Row, base: Row) -> list[str]:
+    gain = _gain(row, base)
+    accuracy = [] if gain is None else [f"mAP@0.5 {points(gain, '+')} points"]
+    return [f"{_p50(base) / _p50(row):.2f} x as fast", *accuracy]
+
+
+def _told(row: Row, timed: Sequence[Row]) -> str:
+    """In brackets what a sentence about a row needs beside its runtime, where ``timed`` holds others like it."""
+    parts = []
+    if len({(r.model, r.recipe, r.board) for r in timed}) > 1:
+        parts.append(f"{row.recipe} on {row.board}")
+    if len({_size(r) for r in timed}) > 1:
+        parts.append(_size(row))
+    if row.accuracy and len({evaluated_on(r) for r in timed if r.accuracy}) > 1:
+        parts.append(f"evaluated on {row.accuracy.set}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _against_fp32(row: Row, base: Row, timed: Sequence[Row]) -> str:
     """What a lower precision brought."""
-    parts = [f"{_p50(base) / _p50(row):.2f} x as fast"]
-    if row.accuracy and base.accuracy:
-        parts.append(f"mAP@0.5 {points(row.accuracy.map50 - base.accuracy.map50, '+')} points")
-    parts.append(f"file {row.model_file.bytes / base.model_file.bytes:.2f} x the size")
-    where = f"{row.runtime} ({row.recipe} on {row.board})" if several else row.runtime
+    parts = [*_compared(row, base), f"file {row.model_file.bytes / base.model_file.bytes:.2f} x the size"]
+    where = f"{row.runtime}{_told(row, timed)}"
     return f"{row.precision.upper()} against FP32 in {where}: {', '.join(parts)}{_caution(row, base)}."
 
 
@@ -191,7 +224,7 @@ def _against_fp32_together(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
     said = []
     for (precision, runtime, board), members in groups.items():
         parts = [_range([f"{_p50(base) / _p50(row):.2f}" for row, base in members]) + " x as fast"]
-        gains = [r.accuracy.map50 - b.accuracy.map50 for r, b in members if r.accuracy and b.accuracy]
+        gains = [gain for pair in members if (gain := _gain(*pair)) is not None]
         if gains:
             parts.append(f"mAP@0.5 {_range([points(gain, '+') for gain in sorted(gains)], in_order=True)} points")
         sizes = [f"{row.model_file.bytes / base.model_file.bytes:.2f}" for row, base in members]
@@ -207,17 +240,18 @@ def _against_fp32_together(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
 
 def _against_host(timed: Sequence[Row]) -> Iterator[str]:
     """What NMS in the engine brought against the same network with its NMS on the host, where both were timed."""
-    seen: dict[tuple[str, ...], Row] = {}
+    seen: dict[tuple[str | None, ...], Row] = {}
     for row in timed:
-        seen.setdefault((row.recipe, row.model, row.board, row.runtime, row.precision, row.nms), row)
+        seen.setdefault((*_but_nms(row), evaluated_on(row), row.nms), row)
     for (*same, nms), row in seen.items():
         base = seen.get((*same, ""))
-        if not nms or base is None:
-            continue
-        parts = [f"{_p50(base) / _p50(row):.2f} x as fast"]
-        if row.accuracy and base.accuracy:
-            parts.append(f"mAP@0.5 {points(row.accuracy.map50 - base.accuracy.map50, '+')} points")
-        yield f"{nms} against the host in {row.runtime} {row.precision}: {', '.join(parts)}{_caution(row, base)}."
+        if nms and base is not None:
+            where = f"{row.runtime} {row.precision}{_told(row, timed)}"
+            yield f"{nms} against the host in {where}: {', '.join(_compared(row, base))}{_caution(row, base)}."
+
+
+def _but_nms(row: Row) -> tuple[str, ...]:
+    return row.recipe, row.model, row.board, row.runtime, row.precision, _size(row)
 
 
 def _range(texts: Sequence[str], in_order: bool = False) -> str:

@@ -66,7 +66,9 @@ class Telemetry(object):
             counter.poll()
         self._read(now)
         tracks = [track(source) for source in self._sources if source.samples]
-        energy = [{"source": c.source, "joules": c.joules} for c in self._counters if c.joules is not None]
+        energy = [{"source": c.source, "joules": c.joules} for c in self._counters]
+        if any(c.joules is None for c in self._counters):
+            energy = []  # their sum is the machine's energy, and without one of them it is too little
         return {"tracks": tracks, "energy": energy, "seconds": now - self._started}
 
     def _read(self, now):
@@ -165,7 +167,11 @@ class RaplCounter(object):
 
 
 def rapl_counters(root=_POWERCAP):
-    """One counter for each processor package that this process may read."""
+    """One counter for each processor package that this process may read.
+
+    Beside the packages lies "psys", the whole platform: it holds the packages once more.
+    """
     folders = sorted(glob.glob(os.path.join(root, "intel-rapl:[0-9]*")))
-    packages = [f for f in folders if os.path.basename(f).count(":") == 1]
+    outer = [f for f in folders if os.path.basename(f).count(":") == 1]
+    packages = [f for f in outer if machine.read_line(os.path.join(f, "name")).startswith("package-")]
     return [RaplCounter(f) for f in packages if machine.read_line(os.path.join(f, "energy_uj")).isdigit()]

@@ -70,9 +70,9 @@ CASES = [
         {"out": Path("o"), "runtime": "onnxruntime", "score": 0.5},
     ),
     (
-        "run r k=v --board x86 --out o --seconds 3 --force",
+        "run r k=v --board x86 --out o --seconds 3 --force --remeasure",
         ("r",),
-        {"overrides": ["k=v"], "board": "x86", "out": Path("o"), "seconds": 3.0, "force": True},
+        {"overrides": ["k=v"], "board": "x86", "out": Path("o"), "seconds": 3.0, "force": True, "remeasure": True},
     ),
 ]
 

@@ -109,7 +109,9 @@ def test_run_tells_what_its_steps_noted_once(pipeline, artifact, tmp_path, capsy
             (Path(folder) / "model.onnx").touch()
     assert main(["run", "r", "--out", str(tmp_path)]) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
-    assert told == ["note: odd", "note: calibrated on 16 images"]
+    assert told[:-1] == ["note: odd", "note: calibrated on 16 images"]
+    assert "1 row was measured on a disturbed machine" in told[-1]  # and how it is mended
+    assert "--remeasure" in told[-1]
 
 
 def test_tables_hold_every_value_and_drop_empty_columns(pipeline, capsys):

@@ -12,6 +12,7 @@ def f32(value: Any) -> NDArray[np.float32]:
 
 
 TYPES = {"float": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
+TYPES |= {"int32": TensorProto.INT32, "bool": TensorProto.BOOL}
 
 
 def graph(nodes, inputs, outputs, constants=None, opset=13):

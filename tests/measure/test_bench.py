@@ -144,6 +144,8 @@ def test_a_checkpoint_takes_its_complexity_from_the_graph_that_ships(worker, art
     other = make_artifact(tmp_path / "o", complexity={"macs": 5, "gops": 1e-8, "parameters": 2})
     row = measure_target(Target(other, "onnxruntime", shipped=artifact), BOARD, eval_set, worker=worker.command).row
     assert row.complexity.macs == 5  # its own, whatever lies beside it
+    unknown = make_artifact(tmp_path / "u", complexity={"macs": None, "gops": None, "parameters": 2})
+    assert bench(worker, unknown, eval_set).row.complexity is None  # an operator that nobody counts
 
 
 def test_boxes_of_other_classes_have_no_accuracy(worker, eval_set, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -178,3 +179,23 @@ def test_a_side_chooses_its_runtime(artifact):
     assert (chosen.artifact.digest, chosen.runtime) == (artifact.digest, "openvino")
     assert measuring.compared(artifact.path, BOARD, None).runtime == "onnxruntime"
     assert measuring.compared(artifact.path, BOARD, "openvino").runtime == "openvino"
+
+
+@pytest.mark.parametrize("block", [1, 100, 1000, 10**6])
+def test_the_interval_is_the_same_whatever_is_drawn_at_a_time(block, monkeypatch):
+    pairs = np.random.default_rng(1).uniform(9, 12, (31, 2))
+    pick = np.random.default_rng(0).integers(0, 31, (module.RESAMPLES, 31))
+    a, b = (np.median(pairs[:, side][pick], axis=1) for side in (0, 1))
+    monkeypatch.setattr(module, "BLOCK", block)
+    found = ratio(pairs)
+    assert (found.low, found.high) == tuple(np.percentile(b / a, (2.5, 97.5)))
+
+
+def test_an_hour_of_turns_needs_little_memory(monkeypatch):
+    monkeypatch.setattr(module, "RESAMPLES", 100)
+    pairs = np.random.default_rng(1).uniform(9, 12, (60_000, 2))
+    tracemalloc.start()
+    ratio(pairs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6  # bytes; the 100 times 60,000 numbers alone are 48 MB

@@ -117,12 +117,93 @@ def test_float_weights_behind_a_pair_are_looked_through(save):
 
 def test_a_symbolic_batch_counts_as_one(save):
     path = save([("Conv", ["x", "w"], ["y"], {})], X, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
+    assert complexity(opened(path, 0)).macs == 80 * 24
+
+
+def opened(path, *axes):
+    """The same file with open dimensions in its input and nothing said of its output."""
     model = onnx.load(path)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
-    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    for axis in axes:
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"d{axis}"
     model.graph.output[0].type.tensor_type.ClearField("shape")
     onnx.save(model, path)
-    assert complexity(path).macs == 80 * 24
+    return path
+
+
+def test_an_open_size_is_no_image_of_one_pixel(save):
+    path = save([("Conv", ["x", "w"], ["y"], {})], X, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
+    told = r"'x' leaves its sizes open .*axis 2 is 'd2', axis 3 is 'd3'.*--input_shape 1,4,SIZE,SIZE"
+    with pytest.raises(BadInput, match=told):
+        complexity(opened(path, 0, 2, 3))
+
+
+U8 = {"x": ("uint8", [1, 4, 10, 8])}
+QUANTIZED = {"s": np.float32(0.1), "z": np.uint8(3), "wz": np.int8(0), "b": np.ones(6, np.int32)}
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "weight", "output", "macs", "parameters"),
+    [
+        ("QLinearConv", ["x", "s", "z", "w", "s", "wz", "s", "z", "b"], (6, 4, 1, 1), "uint8", 80 * 24, 30),
+        ("ConvInteger", ["x", "w", "z"], (6, 4, 1, 1), "int32", 80 * 24, 24),
+        ("QLinearMatMul", ["x", "s", "z", "w", "s", "wz", "s", "z"], (8, 5), "uint8", 40 * 8 * 5, 40),
+        ("MatMulInteger", ["x", "w", "z"], (8, 5), "int32", 40 * 8 * 5, 40),
+    ],
+)
+def test_quantized_operators_count(save, operator, inputs, weight, output, macs, parameters):
+    constants = {**{k: v for k, v in QUANTIZED.items() if k in inputs}, "w": np.ones(weight, np.int8)}
+    shape = [1, 6, 10, 8] if len(weight) == 4 else [1, 4, 10, 5]
+    found = complexity(save([(operator, inputs, ["y"], {})], U8, {"y": (output, shape)}, constants), "macs")
+    assert (found.macs, found.parameters, found.counted, found.uncounted) == (macs, parameters, macs, ())
+
+
+@pytest.mark.parametrize(
+    ("equation", "macs", "lacking"),
+    [
+        ("nchw,wk->nchk", 4 * 10 * 8 * 5, ()),
+        ("...w,wk->...k", None, ("1 Einsum",)),
+        ("n...w,wk->n...k", None, ("1 Einsum",)),
+    ],
+)
+def test_einsum(save, equation, macs, lacking):
+    nodes = [("Einsum", ["x", "w"], ["y"], {"equation": equation})]
+    found = complexity(save(nodes, X, {"y": ("float", [1, 4, 10, 5])}, {"w": ones(8, 5)}))
+    assert (found.macs, found.uncounted) == (macs, lacking)
+
+
+def test_what_nobody_counts_is_named_and_makes_no_small_figure(save):
+    nodes = [
+        ("Conv", ["x", "w"], ["c"], {}),
+        ("Reshape", ["c", "shape"], ["s"], {}),
+        ("LSTM", ["s", "lw", "lr"], ["y"], {"hidden_size": 2}),
+    ]
+    constants = {"w": ones(6, 4, 1, 1), "shape": np.array([6, 1, 80], np.int64)}
+    constants |= {"lw": ones(1, 8, 80), "lr": ones(1, 8, 2)}
+    found = complexity(save(nodes, X, {"y": ("float", [6, 1, 1, 2])}, constants))
+    assert (found.macs, found.gops, found.counted, found.uncounted) == (None, None, None, ("1 LSTM",))
+    assert found.notes == ["MACs and GOPS are not known: uncounted: 1 LSTM"]
+    assert found.summary() == {"macs": None, "gops": None, "parameters": 24}
+
+
+def test_products_in_a_body_are_not_counted_as_nothing(save):
+    def branch(operator):
+        out = onnx.helper.make_tensor_value_info("o", onnx.TensorProto.FLOAT, [1, 6, 10, 8])
+        nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["a"]), onnx.helper.make_node(operator, ["a"], ["o"])]
+        return onnx.helper.make_graph(nodes, operator, [], [out])
+
+    inputs = {**X, "c": ("bool", [])}
+    nodes = [("If", ["c"], ["y"], {"then_branch": branch("Relu"), "else_branch": branch("Neg")})]
+    found = complexity(save(nodes, inputs, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)}))
+    assert (found.macs, found.uncounted) == (None, ("1 If with Conv in it",))
+
+
+def test_a_manifest_tells_a_frame_of_a_batch(save):
+    x = {"x": ("float", [4, 4, 10, 8])}
+    found = complexity(
+        save([("Conv", ["x", "w"], ["y"], {})], x, {"y": ("float", [4, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
+    )
+    assert (found.macs, found.batch) == (4 * 1920, 4)
+    assert found.summary() == {"macs": 1920, "gops": round(2 * 1920 / 1e9, 6), "parameters": 24}
 
 
 @pytest.mark.parametrize("content", [None, b"not onnx"])

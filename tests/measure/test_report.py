@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from edgekit.measure import report
 from edgekit.measure.charts import Point, histogram, latency_bar, nice_axis, pareto, scatter, timeline
 from edgekit.measure.report import (
     Picture,
@@ -17,6 +18,7 @@ from edgekit.measure.report import (
     read_report,
     render_html,
     render_markdown,
+    report_is_whole,
     report_json,
     report_schema,
     terminal_verdicts,
@@ -185,6 +187,24 @@ def test_every_file_is_written_and_only_those(tmp_path):
     assert files.pictures == (tmp_path / "pictures" / "first.jpg",)
 
 
+def test_an_interrupted_report_is_seen_to_be_one(tmp_path, monkeypatch):
+    write_report(ROWS[:1], tmp_path)
+    assert report_is_whole(tmp_path)
+    known = report.new_file
+
+    def interrupted(file):
+        if file.suffix == ".html":
+            raise KeyboardInterrupt
+        return known(file)
+
+    monkeypatch.setattr(report, "new_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(ROWS, tmp_path)
+    assert not report_is_whole(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "report.md"]  # and no page of the old row
+    report.check_report_place(tmp_path)  # it may be written again
+
+
 def test_the_same_rows_give_the_same_bytes(tmp_path):
     first, second = write_report(ROWS, tmp_path / "a", [PICTURE]), write_report(ROWS, tmp_path / "b", [PICTURE])
     for name in ("json", "markdown", "html"):
@@ -280,6 +300,41 @@ def test_nms_on_the_host_and_in_the_engine_are_told_apart_and_compared():
     assert f"{way} against the host in tensorrt8 fp16: 1.25 x as fast, mAP@0.5 +0.0 points." in findings([graph, host])
     assert [dict(file_facts(r))["NMS"] for r in (host, graph)] == ["on the host", way.removeprefix("NMS ")]
     assert not any("against the host" in text for text in findings([graph]))
+
+
+SMALL = {"width": 320, "height": 320, "layout": "nhwc_uint8"}
+DHAKA = {"set": "dhaka", "set_digest": "d" * 64}
+UNLIKE = [
+    timed(80.0, precision="fp32", accuracy=accuracy(0.50)),
+    timed(20.0, precision="fp32", input=SMALL, accuracy={**accuracy(0.30), **DHAKA}),
+    timed(10.0, input=SMALL, accuracy={**accuracy(0.29), **DHAKA}),
+]
+
+
+def test_int8_is_compared_with_fp32_of_its_own_size_and_images():
+    told = "INT8 against FP32 in onnxruntime (320x320, evaluated on dhaka): 2.00 x as fast, mAP@0.5 −1.0 points, "
+    assert [text for text in findings(UNLIKE) if "against" in text] == [told + "file 1.00 x the size."]
+    other_images = [UNLIKE[1].model_copy(update={"accuracy": UNLIKE[0].accuracy}), UNLIKE[2]]
+    (text,) = (text for text in findings(other_images) if "against" in text)
+    assert "2.00 x as fast, file 1.00 x" in text  # and no lost points
+    assert not any("against" in text for text in findings([timed(80.0, model="b", precision="fp32"), ROWS[1]]))
+
+
+def test_nms_is_compared_with_the_host_of_its_own_size():
+    engine = {"runtime": "tensorrt8", "precision": "fp16"}
+    rows = [timed(20.0, **engine, input=SMALL), timed(16.0, **engine, session={"nms": "plugin"})]
+    assert not any("against the host" in text for text in findings(rows))
+
+
+def test_accuracy_on_other_images_is_not_ranked():
+    html = render_html(UNLIKE)
+    assert Page(html).faults == []
+    plots = html.split('class="chart plot"')[1:]
+    assert len(plots) == 2
+    assert "evaluated on dhaka" in html
+    assert [plot.split(">")[0].count(" ms per frame") for plot in plots] == [1, 2]
+    assert not re.findall(r'data-label="mAP@0.5" class="number best"', html)
+    assert re.findall(r'data-label="mAP@0.5" class="number best"', render_html(UNLIKE[1:]))
 
 
 def test_findings_about_noisy_rows_warn():

@@ -120,6 +120,32 @@ def test_what_was_not_measured_has_no_score():
     assert ranking.entries[-1].place is None
 
 
+def test_a_simulator_and_a_disturbed_run_take_no_place():
+    rows = [
+        row(0.60, 0.01, board="twin", verdict={"status": "simulated"}),
+        row(0.60, 0.01, runtime="b", verdict={"status": "noisy"}),
+        row(0.60, 0.01, runtime="c", verdict={"status": "throttled"}),
+    ]
+    ranking = rank(rows, rules(), TWO)
+    assert [line.name for line in ranking.entries if line.place] == ["accurate", "fast"]
+    reasons = [line.reason for line in ranking.entries[2:]]
+    assert ["simulated" in reasons[0], "noisy, so ms/frame p50" in reasons[1], "throttled" in reasons[2]] == [True] * 3
+    untimed = rules(criteria=[{"metric": "mAP50", "weight": 1, "better": "high"}])
+    assert [line.place for line in rank(rows, untimed, TWO).entries] == [1, 1, 1, 4, None]
+
+
+def test_a_place_by_the_times_of_another_board_has_a_star():
+    tx2 = TWO.model_copy(update={"profile": "jetson-tx2"})
+    rows = [row(0.50, 125.0), row(0.50, 130.0, board="jetson-tx2"), row(0.50, 130.0, board="toy board")]
+    ranking = rank(rows, rules(), tx2)
+    places = {line[2]: line[0] for line in score_cells(ranking) if "this report" in line[-1]}
+    assert [board for board, place in places.items() if place.endswith("*")] == ["x86-1t"]
+    assert "* ms/frame p50 measured on x86-1t, and of the set on toy board: the place is" in render_score(ranking)
+    untimed = rules(criteria=[{"metric": "mAP50", "weight": 1, "better": "high"}])
+    assert "*" not in render_score(rank(rows, untimed, tx2))
+    assert load_references("icme2020-table1").profile == "jetson-tx2"
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.1, 5000)), min_size=1, max_size=5))
 def test_properties_of_a_ranking(pairs):

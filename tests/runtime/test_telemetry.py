@@ -53,6 +53,7 @@ def powercap(tmp_path):
     write(tmp_path / "intel-rapl:0", name="package-0", energy_uj="1000000", max_energy_range_uj="5000000")
     write(tmp_path / "intel-rapl:0:0", name="core", energy_uj="1", max_energy_range_uj="5")
     write(tmp_path / "intel-rapl:1", name="package-1", max_energy_range_uj="5000000")  # energy_uj: root only
+    write(tmp_path / "intel-rapl:2", name="psys", energy_uj="9000000", max_energy_range_uj="50000000")
     return tmp_path
 
 
@@ -80,6 +81,17 @@ def test_a_counter_that_goes_away_is_unknown(powercap):
     clock = Clock()
     found = Telemetry(None, [], [counter], 0.5, clock)
     found.start()
+    assert found.stop()["energy"] == []
+
+
+def test_without_one_of_its_packages_a_machine_has_no_energy(tmp_path):
+    for n in range(2):
+        write(tmp_path / f"intel-rapl:{n}", name=f"package-{n}", energy_uj="1", max_energy_range_uj="9")
+    found = Telemetry(None, [], rapl_counters(str(tmp_path)), 0.5, Clock())
+    found.start()
+    assert len(found.stop()["energy"]) == 2
+    found.start()
+    (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
     assert found.stop()["energy"] == []
 
 

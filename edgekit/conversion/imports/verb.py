@@ -111,7 +111,9 @@ def import_onnx(
             notes = [*found["notes"], *(note.replace(f"{scratch}/", "") for note in outcome.notes)]
             manifest["notes"] = notes + doubts(target, looked_at, preprocess, found["layout"], path)
             manifest["precision"] = precision_of(load_model(target))
-            manifest["complexity"] = complexity(target).summary()
+            counted = complexity(target)
+            manifest["complexity"] = counted.summary()
+            manifest["notes"] += counted.notes
     tell("done", STEPS, STEPS)
     return read_artifact(out)
 

@@ -19,6 +19,7 @@ from edgekit.conversion.imports.layouts import LAYOUTS
 from edgekit.conversion.imports.look import judge
 from edgekit.conversion.imports.verb import ImportOptions, given_names, import_onnx
 from edgekit.data.calibration import recipe_images
+from edgekit.measure.complexity import Complexity
 from edgekit.paths import share
 from edgekit.runtime.artifact import read_artifact
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput
@@ -69,6 +70,15 @@ def test_an_imported_file_is_an_artifact_like_our_own(files, tmp_path):
     assert len(found) > 0
     again = import_onnx(files["v8"], layout="yolov8", classes=NAMES, images=photos, out=tmp_path / "again")
     assert again.digest == made.digest
+
+
+@pytest.mark.slow
+def test_an_imported_file_that_nobody_counts_says_so(files, tmp_path, monkeypatch):
+    unknown = Complexity(None, 3, (), uncounted=("1 LSTM",))
+    monkeypatch.setattr("edgekit.conversion.imports.verb.complexity", lambda path: unknown)
+    made = import_onnx(files["v8"], layout="yolov8", classes=NAMES, out=tmp_path / "onnx")
+    assert made.manifest["complexity"] == {"macs": None, "gops": None, "parameters": 3}
+    assert "MACs and GOPS are not known: uncounted: 1 LSTM" in made.manifest["notes"]
 
 
 @pytest.mark.slow
