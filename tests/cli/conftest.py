@@ -84,6 +84,7 @@ CAMERA = {
     "sinks": [],
     "counts": [],
     "ended": "source",
+    "missing": 0,
 }
 
 
