@@ -42,7 +42,7 @@ def start_backbone(model: Detector, file: Path) -> str:
     added = {key for key in own if key.startswith(tuple(getattr(backbone, "added", ())))} - found.keys()
     wrong = misfits(found, {key: value.shape for key, value in own.items() if key not in added})
     if wrong:
-        raise BadInput(f"{file}: does not fit the network's {name} ({len(wrong)} tensors): {'; '.join(wrong[:3])}")
+        raise BadInput(f"{file}: does not fit the network's backbone ({len(wrong)} tensors): {'; '.join(wrong[:3])}")
     backbone.load_state_dict(own | found)
     rest = len(model.state_dict()) - len(found)
     parts = [f"{file}: the backbone's {len(found)} tensors loaded", f"{rest} of the network begin anew"]

@@ -102,7 +102,7 @@ def test_new_layers_of_vgg_need_not_be_in_the_file(tmp_path: Path) -> None:
     assert "anew in the backbone: extras.0.0.bias" in note
     del state["fc.0.weight"]
     save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(BadInput, match=r"backbone sources \(1 tensors\): fc\.0\.weight: missing"):
+    with pytest.raises(BadInput, match=r"backbone \(1 tensors\): fc\.0\.weight: missing"):
         start_backbone(model, tmp_path / "w.safetensors")
 
 
