@@ -120,7 +120,7 @@ class DataSection(AnnotatedSection):
     @model_validator(mode="after")
     def _one_or_several(self) -> DataSection:
         own = sorted(self.model_fields_set - {"root", "sources"})
-        if self.sources and any(getattr(self, name) != type(self).model_fields[name].default for name in own):
+        if self.sources and _changed(self, *own):
             raise ValueError(f"{', '.join(own)} beside sources: each source has its own; data has the root of all")
         return self
 
@@ -152,9 +152,8 @@ class AugmentSection(Section):
     def _of_one_policy(self) -> AugmentSection:
         of_centernet = {"flip_vertical", "min_visible", "scale", "shift", "colour", "crop"}
         others = {"centernet": {"max_expand"}, "ssd": of_centernet}[self.policy]
-        defaults = AugmentSection.model_fields
-        if strange := sorted(name for name in others if getattr(self, name) != defaults[name].default):
-            raise ValueError(f"policy {self.policy} has no {', '.join(strange)}")
+        if strange := _changed(self, *sorted(others)):
+            raise ValueError(f"policy {self.policy} has no {strange}")
         return self
 
 
@@ -211,9 +210,8 @@ class LossSection(Section):
         boxes = {"size", "offset", "l1_mean"}
         of_heatmap = {*boxes, "alpha", "beta", "radius", "regions"}
         for chosen, others in (("regions", boxes), ("aligned", of_heatmap)):
-            unread = sorted(name for name in others if getattr(self, name) != type(self).model_fields[name].default)
-            if getattr(self, chosen) is not None and unread:
-                raise ValueError(f"{', '.join(unread)} beside {chosen}, which does not read it")
+            if getattr(self, chosen) is not None and (unread := _changed(self, *sorted(others))):
+                raise ValueError(f"{unread} beside {chosen}, which does not read it")
         return self
 
 

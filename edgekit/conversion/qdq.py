@@ -327,9 +327,8 @@ def _move_mean(model: ModelProto, conv: NodeProto, shift: np.ndarray) -> None:
     least = np.abs(moved) / LARGEST_BIAS
     if np.any(scale < least):
         scale = np.maximum(scale, least).astype(np.float32).astype(np.float64)
-        stored = np.rint(w / scale.reshape(-1, 1, 1, 1)).astype(
-            np.int8
-        )  # the coarser the scale, the smaller the number
+        # the coarser the scale, the smaller the number: none leaves int8
+        stored = np.rint(w / scale.reshape(-1, 1, 1, 1)).astype(np.int8)
         weight.input[0] = _constant(model, f"{weight.input[0]}_pixels", stored)
         weight.input[1] = _constant(model, f"{weight.input[1]}_pixels", scale.astype(np.float32))
         w = stored * scale.reshape(-1, 1, 1, 1)

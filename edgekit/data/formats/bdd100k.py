@@ -39,9 +39,8 @@ def _frames(annotations: Path) -> list[tuple[str, Any]]:
     for file in files:
         content = load_json(file)[0]
         if isinstance(content, dict) and isinstance(content.get("frames"), list):
-            several = (
-                "name" not in content
-            )  # Scalabel's {"frames": [...], "config": ...}; a file of one image has a name
+            # Scalabel's {"frames": [...], "config": ...}; a file of one image has a name
+            several = "name" not in content
             content = content["frames"] if several else [content]
         if not isinstance(content, list):
             raise BadInput(f"{file}: expected a list of frames, found {type(content).__name__}")

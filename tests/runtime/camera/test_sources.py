@@ -264,25 +264,14 @@ JPEGS = [cv2.imencode(".jpg", scene(i))[1].tobytes() for i in range(4)]
 
 
 @pytest.fixture
-def camera():
-    """Serves a body under a content type; ``serve(parts, ...)`` gives its address."""
+def listen():
+    """Starts a server on loopback that answers every GET by ``answer(handler)``; gives its address."""
     servers = []
 
-    def serve(parts, boundary="--frame", length=True, kind="multipart/x-mixed-replace; boundary=frame", user=None):
+    def start(answer):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                if user and self.headers.get("Authorization") != user:
-                    self.send_response(401)
-                    self.send_header("WWW-Authenticate", 'Basic realm="camera"')
-                    self.end_headers()
-                    return
-                self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.end_headers()
-                for part in parts:
-                    head = f"{boundary}\r\nContent-Type: image/jpeg\r\n"
-                    head += f"Content-Length: {len(part)}\r\n" if length else ""
-                    self.wfile.write(head.encode() + b"\r\n" + part + b"\r\n")
+                answer(self)
 
             def log_message(self, *args):
                 pass
@@ -291,10 +280,34 @@ def camera():
         threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{servers[-1].server_address[1]}/"
 
-    yield serve
+    yield start
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def camera(listen):
+    """Serves a body under a content type; ``serve(parts, ...)`` gives its address."""
+
+    def serve(parts, boundary="--frame", length=True, kind="multipart/x-mixed-replace; boundary=frame", user=None):
+        def answer(handler):
+            if user and handler.headers.get("Authorization") != user:
+                handler.send_response(401)
+                handler.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                handler.end_headers()
+                return
+            handler.send_response(200)
+            handler.send_header("Content-Type", kind)
+            handler.end_headers()
+            for part in parts:
+                head = f"{boundary}\r\nContent-Type: image/jpeg\r\n"
+                head += f"Content-Length: {len(part)}\r\n" if length else ""
+                handler.wfile.write(head.encode() + b"\r\n" + part + b"\r\n")
+
+        return listen(answer)
+
+    return serve
 
 
 @pytest.mark.parametrize("length", [True, False])
@@ -453,31 +466,21 @@ def test_a_whole_file_may_leave_pictures_out_that_it_counts(video, ffmpeg, tmp_p
 
 
 @pytest.fixture
-def served():
+def served(listen):
     """Serves a file; gives its address."""
-    servers = []
 
     def serve(path):
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                data = path.read_bytes()
-                self.send_response(200)
-                self.send_header("Content-Type", "video/mp4")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+        def answer(handler):
+            data = path.read_bytes()
+            handler.send_response(200)
+            handler.send_header("Content-Type", "video/mp4")
+            handler.send_header("Content-Length", str(len(data)))
+            handler.end_headers()
+            handler.wfile.write(data)
 
-            def log_message(self, *args):
-                pass
+        return listen(answer) + path.name
 
-        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_address[1]}/{path.name}"
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return serve
 
 
 def test_a_file_over_http_is_played_once_at_its_own_pace(video, served):
