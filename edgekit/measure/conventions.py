@@ -217,6 +217,7 @@ class Unused:
 # -- ONNX files -------------------------------------------------------------------------------------------------------
 NODES: Mapping[str, str] = {
     "Conv": "convolution",
+    "DeformConv": "convolution",
     "ConvTranspose": "transposed",
     "Gemm": "product",
     "MatMul": "product",
@@ -233,7 +234,8 @@ NODES: Mapping[str, str] = {
 }
 
 
-_BIAS: Mapping[str, int] = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "QLinearConv": 8}  # which input it is
+# which input is the bias
+_BIAS: Mapping[str, int] = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "DeformConv": 3, "QLinearConv": 8}
 
 
 def onnx_operations(path: str | Path) -> list[Operation]:

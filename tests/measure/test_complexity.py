@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgekit.measure import conventions
 from edgekit.measure.complexity import complexity
 from edgekit.models.zoo import build
 from edgekit.runtime.errors import BadConfig, BadInput
@@ -315,3 +316,4 @@ def test_a_deformable_convolution_counts_as_a_convolution(save):
     nodes = [("DeformConv", ["x", "w", "offset"], ["y"], {"kernel_shape": [3, 3], "pads": [1] * 4})]
     path = save(nodes, inputs, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 3, 3)}, opset=19)
     assert complexity(path).macs == 10 * 8 * 6 * 4 * 9
+    assert conventions.total(conventions.onnx_operations(path), "flops") == 2 * 10 * 8 * 6 * 4 * 9
