@@ -1,6 +1,5 @@
 """``python -m edgekit`` is the ``edgekit`` command."""
 
-from .cli import main
-from .runtime.camera.signals import leave
+from .cli import command
 
-leave(main())
+command()

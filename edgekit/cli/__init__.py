@@ -9,9 +9,16 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 _TERMINATED = 128 + signal.SIGTERM
+
+
+def command() -> None:
+    """The ``edgekit`` program: ``main`` on the process's arguments, and the end of the process."""
+    from ..runtime.camera.signals import leave
+
+    leave(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -146,3 +146,16 @@ def test_a_full_disk_leaves_the_previous_artifact_whole(tmp_path, pipeline, caps
     assert main(["export", "r", "--out", str(out)]) == 2
     assert "no space left on the disk" in capsys.readouterr().err
     assert read_artifact(out).digest == before
+
+
+def test_the_program_keeps_its_exit_code_when_ctrl_c_comes_while_python_shuts_down(monkeypatch):
+    from edgekit import cli
+
+    monkeypatch.setattr(cli, "main", lambda: 3)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.command()
+        assert (ended.value.code, signal.getsignal(signal.SIGINT)) == (3, signal.SIG_IGN)
+    finally:
+        signal.signal(signal.SIGINT, before)
