@@ -315,7 +315,7 @@ class ScheduleSection(Section):
 
 
 class TrainSection(Section):
-    """The paper's schedule is the default: Adam 1e-3, /10 at epochs 45 and 55, 60 epochs.
+    """Mobile CenterNet's schedule (section 4) is the default: Adam 1e-3, /10 at epochs 45 and 55, 60 epochs.
 
     batch_size: images per process. precision: "auto" is mixed fp16 on a GPU and fp32 on a CPU.
     compile: torch.compile; the first step of each input size then takes minutes

@@ -33,7 +33,7 @@ VERBS = {
     "predict": "Draw boxes on images and write them as COCO JSON.",
     "label": "Label images with a trained detector: pseudo-labels to train another on.",
     "data": "Check, describe or convert annotated images: COCO, Pascal VOC, ivslab, BDD100K, YOLO.",
-    "bundle": "Write one signed file with everything that a board needs for a model.",
+    "bundle": "Write one file with everything that a board needs for a model; --sign signs it.",
     "flash": "Put a model onto boards over SSH: build, verify, measure, bring the rows home.",
     "zoo": "List the recipes with their figures; every figure that the papers print, beside ours.",
     "card": "Write a page about a recipe: structure, figures, what its paper claims, what was measured.",

@@ -23,9 +23,7 @@ def build(
     precision: Annotated[
         str | None, typer.Option(help="fp32, fp16 or int8; without it, the fastest that the board and the file allow.")
     ] = None,
-    nms: Annotated[
-        str, typer.Option(help="host; or graph: inside the engine (plugin: EfficientNMS_TRT, layer: INMSLayer).")
-    ] = "host",
+    nms: Annotated[str, typer.Option(help=options.NMS_HELP)] = "host",
     pin: Annotated[
         list[str] | None,
         typer.Option(help="A layer to keep in FP32, as head.size; may be given again.", show_default=False),

@@ -50,7 +50,7 @@ def bundle(
     calibration: Annotated[
         str | None, typer.Option(help="Images for INT8, where the board has it; without it, the recipe's.")
     ] = None,
-    nms: Annotated[str, typer.Option(help="host, or graph: inside the engine.")] = "host",
+    nms: Annotated[str, typer.Option(help=options.NMS_HELP)] = "host",
     workspace: Annotated[
         int | None, typer.Option(min=1, help="The builder's workspace in MiB; without it, the board's.")
     ] = None,

@@ -48,7 +48,7 @@ def flash(
     golden: Annotated[
         str | None, typer.Option(help="Its images that prove the boxes: a folder or a set; else the first of its set.")
     ] = None,
-    nms: Annotated[str, typer.Option(help="Its NMS: host, or graph: inside the engine.")] = "host",
+    nms: Annotated[str, typer.Option(help=options.NMS_HELP)] = "host",
     release: Annotated[str | None, typer.Option(help="JetPack or L4T release of its boards, if not the last.")] = None,
     measure: Annotated[bool, typer.Option("--bench/--no-bench", help="Measure after verifying.")] = True,
     seconds: options.Seconds = None,

@@ -14,6 +14,7 @@ Recipe = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; progress stays on stderr.")]
+NMS_HELP = "host; or graph: inside the engine (plugin: EfficientNMS_TRT, layer: INMSLayer)."
 Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="Where to write. What stands there is replaced only when the new one is whole."),
@@ -22,7 +23,9 @@ Board = Annotated[str, typer.Option("--board", "-b", help="A board's name; list 
 Runtime = Annotated[
     str | None,
     typer.Option(
-        "--runtime", help="onnxruntime, openvino, pytorch or cuda; without it, what the artifact and the board prefer."
+        "--runtime",
+        help="onnxruntime, openvino, pytorch, cuda, or the TensorRT that built an engine; without it, what the "
+        "artifact and the board prefer.",
     ),
 ]
 Overrides = Annotated[

@@ -18,9 +18,7 @@ edgekit quantize runs/demo/onnx --flavour x86 --max-drop 1.0 --out runs/demo/onn
 
 def quantize(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An onnx artifact's folder.")],
-    calibration: Annotated[
-        str | None, typer.Option(help="A named calibration set, or a folder that holds one.")
-    ] = None,
+    calibration: Annotated[str | None, typer.Option(help="A named calibration set, or a folder of images.")] = None,
     flavour: Annotated[
         str | None, typer.Option(help="x86 (uint8 activations) or trt (symmetric int8, for TensorRT).")
     ] = None,
@@ -28,7 +26,9 @@ def quantize(
     max_drop: Annotated[
         float | None, typer.Option(min=0, help="Points of mAP@0.5 that may be lost.", show_default=False)
     ] = None,
-    evaluation: Annotated[str | None, typer.Option(help="The set on which the loss is measured.")] = None,
+    evaluation: Annotated[
+        str | None, typer.Option(help="The set on which the loss is measured: a named one, or a COCO file.")
+    ] = None,
     out: options.Out = None,
     json: options.Json = False,
 ) -> None:
