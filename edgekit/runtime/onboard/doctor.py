@@ -214,7 +214,7 @@ def _disk(facts, home):
 
 def _sensors(facts, home):
     with Sampler() as sampler:
-        pass
+        sampler.sample()
     seen = sampler.result()
     rails, zones = sorted(set(seen["power_mw"]) - {"total"}), sorted(seen["temperatures_c"])
     if rails:

@@ -1,5 +1,6 @@
 """What comes with a bundle is not believed: an engine that this board did not build, and paths on this board."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -36,6 +37,30 @@ def version(tmp_path, monkeypatch):
 
 def quiet(*told):
     """Nobody watches."""
+
+
+def test_the_boards_sensors_are_read_while_frames_run_and_not_in_a_slice_of_the_reference(tmp_path, monkeypatch):
+    """What the GPU draws meanwhile is not the frames'; nor does anybody watch the slices go by."""
+    monkeypatch.setenv("EDGEKIT_SYSROOT", str(tmp_path))
+    rail = tmp_path / "sys/bus/i2c/drivers/ina3221x/0-0041/iio:device1"
+    rail.mkdir(parents=True)
+    (rail / "rail_name_0").write_text("VDD_IN")
+    monkeypatch.setattr(steps, "_SENSOR_SECONDS", 0.01)
+    said = []
+    sensors = steps._TimedSensors(("VDD_IN",), lambda *told: said.append(told))
+    idle = ["warm-up", "timed, reference", "timed", "timed, reference", "timed", "timed, reference", "accuracy"]
+    for number, phase in enumerate(idle):
+        (rail / "in_power0_input").write_text("10000" if phase == "timed" else "3000")
+        sensors(phase, number, 9)
+        time.sleep(0.05)
+    sensors.stop()
+    found = sensors.result()
+    total = found["power_mw"]["total"]
+    assert total["samples"] >= 2
+    assert (total["min"], total["max"], total["last"]) == (10000, 10000, 10000)
+    assert found["energy_j"]["total"] == pytest.approx(10 * found["seconds"])
+    assert 0.1 <= found["seconds"] < 0.25
+    assert [phase for phase, _, _ in said] == ["bench: warm-up", "bench: timed", "bench: timed", "bench: accuracy"]
 
 
 def test_it_is_neither_verified_nor_measured_nor_shown_to_a_camera(version, monkeypatch):
