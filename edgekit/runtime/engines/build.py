@@ -284,20 +284,18 @@ class Calibration(object):
 
     def __init__(self, artifact, options, cuda, tensorrt, progress):
         self.notes, self.key = [], None
-        self._feed, self._kept = None, b""
-        self._artifact, self._options, self._cuda, self._progress = artifact, options, cuda, progress
+        self._options, self._kept = options, b""
         floating = options.precision == "int8" and artifact.kind == "onnx"
         self.wanted = floating and bool(options.calibration_images or options.calibration_cache)
         if self.wanted:
             onnx, preprocess = artifact.file("model.onnx"), artifact.preprocess
             self.key = caches.calibration_key(onnx, preprocess, options.calibration_images, tensorrt)
+            layout = artifact.manifest["input"]["layout"]
+            self._feed = ImageFeed(cuda, preprocess, layout, options.calibration_images, progress)
 
     def calibrator(self, trt):
         """The calibrator for TensorRT's configuration."""
         place = caches.calibration_cache_file(self._options, self.key)
-        layout = self._artifact.manifest["input"]["layout"]
-        images = self._options.calibration_images
-        self._feed = ImageFeed(self._cuda, self._artifact.preprocess, layout, images, self._progress)
         self._kept = caches.read_calibration(place, self.key)
 
         def keep(ranges):
