@@ -194,7 +194,7 @@ def _different(version, report):
             report["allowed"]["score"],
             report["worst_iou"],
             report["worst_score"],
-            "; ".join(report["faults"]) or "no boxes at all",
+            "; ".join(report["faults"]) or "no box is sure enough to be judged",
         )
     )
 
@@ -209,12 +209,14 @@ def bench(version, store, progress, wishes=None, force=False):
     """Measure in a process of its own. Returns what the workstation makes a row from.
 
     wishes: seconds, count, warmup (None: the profile's), power_mode, jetson_clocks
-    Asked for the same again, the answer is the earlier one, unless ``force``, or a power mode or clocks were refused.
+    Asked for the same again on a board with the same power mode and clocks, the answer is the earlier one, unless
+    ``force``, or a power mode or clocks were refused.
     The answer: the worker's result, with "board" (``identity``), "power", "sensors", "engine" (its manifest), "bundle".
     """
     wishes = dict(wishes or {})
     artifact = runnable(version)
-    asked = {"artifact": artifact.digest, "job": _job(version, wishes), "wishes": wishes}
+    power.restore_left_over(store.home)  # the state below is the board's own, not one of a bench that was killed
+    asked = {"artifact": artifact.digest, "job": _job(version, wishes), "wishes": wishes, "state": power.read_state()}
     kept = read_json(version.path(BENCH))
     if kept and kept.get("asked") == asked and not kept["power"]["refused"] and not force:
         return dict(kept, skipped=True)
