@@ -216,7 +216,7 @@ def same_boxes(artifact: Artifact, path: str, runtime: str, images: list[Path], 
     """Against ONNX Runtime on the CPU, behind the post-processing, as ``verify`` on a board compares."""
     expected, found = detections(artifact.path, "onnxruntime", images), detections(path, runtime, images)
     lowest = float(artifact.manifest["postprocess"]["score_threshold"])
-    told = compare(expected, found, choose_threshold(expected, lowest), precision)
+    told = compare(expected, found, choose_threshold(expected, lowest, precision)[0], precision)
     assert told["same"], f"other boxes than ONNX Runtime on the CPU: {told}"
     return (
         f"{told['boxes']} boxes of {told['images']} images as on the CPU, worst IoU {told['worst_iou']:.4f}, "

@@ -23,7 +23,7 @@ from ..runtime.engines.options import NMS
 from ..runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
 from ..runtime.onboard import archive
 from ..runtime.onboard import trust as signers
-from ..runtime.onboard.golden import choose_threshold
+from ..runtime.onboard.golden import choose_threshold, judged_from
 from .boardzip import NAME, board_zip
 from .signing import sign_index
 
@@ -257,7 +257,7 @@ def _fill(
     for name in (*artifact.manifest["payload"], MANIFEST):
         shutil.copyfile(Path(artifact.path) / name, folder / "artifact" / name)
     images = _golden_sources(artifact, options, coco)
-    _write_golden(folder / "golden", artifact, images, progress)
+    _write_golden(folder / "golden", artifact, images, build["precision"], progress)
     build = {**build, **_pins(artifact, build, images, progress)}
     evaluation = _copy_evaluation(folder / "evaluation", coco, options) if coco else None
     if "int8" in profile.precisions:
@@ -314,8 +314,8 @@ def _golden_sources(artifact: Artifact, options: BundleOptions, coco: CocoSet | 
     return found
 
 
-def _write_golden(folder: Path, artifact: Artifact, images: Sequence[Path], progress: Progress) -> None:
-    """Golden images as PNG, and what ONNX Runtime sees in them.
+def _write_golden(folder: Path, artifact: Artifact, images: Sequence[Path], precision: str, progress: Progress) -> None:
+    """Golden images as PNG, and what ONNX Runtime sees in them. precision: in which a board will compare its boxes.
 
     PNG, because two releases of OpenCV need not decode a JPEG to the same bit, and only the network is in question.
     """
@@ -341,7 +341,15 @@ def _write_golden(folder: Path, artifact: Artifact, images: Sequence[Path], prog
             f"{artifact.path}: the network sees nothing in the golden images, so boxes prove nothing. "
             "Give images with objects on them: --golden FOLDER"
         )
-    content = {"threshold": choose_threshold(seen, lowest), "session": described, "images": records}
+    threshold, judged = choose_threshold(seen, lowest, precision)
+    if not judged:
+        best = max(float(one.scores.max()) for one in seen if len(one))
+        raise BadInput(
+            f"{artifact.path}: the surest box in the golden images has a score of {best:.2f}, and boxes of "
+            f"{precision.upper()} are compared from {judged_from(threshold, precision):.2f} on, so they prove nothing. "
+            "Give images with clear objects on them: --golden FOLDER"
+        )
+    content = {"threshold": threshold, "session": described, "images": records}
     (folder / "golden.json").write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
 
 

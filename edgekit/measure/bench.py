@@ -20,6 +20,7 @@ from ..progress import Progress
 from ..runtime.artifact import Artifact, read_artifact
 from ..runtime.detections import Detections
 from ..runtime.errors import ArtifactError, BadInput, ChildDied, EdgeKitError
+from ..runtime.telemetry import CPU_CLOCK
 from .drift import follows_the_machine
 from .process import WORKER, run_worker
 from .row import (
@@ -346,10 +347,12 @@ def _row(
     process, sustained, reference = _process(job, result, other_load), _sustained(result), _machine_reference(result)
     telemetry = result.get("telemetry", {})
     tracks = tuple(Track.model_validate(track) for track in telemetry.get("tracks", ()))
+    on_cpu = follows_the_machine(target.runtime)
     known, why = (accuracy, "") if isinstance(accuracy, Accuracy) else (None, accuracy)
     simulated = simulators(result)
-    beside = reference if follows_the_machine(target.runtime) else None
-    verdict = judge(samples, process, board.noisy_ratio, known is not None, sustained, tracks, simulated, why, beside)
+    judged = tuple(track for track in tracks if on_cpu or track.name != CPU_CLOCK)
+    beside = reference if on_cpu else None
+    verdict = judge(samples, process, board.noisy_ratio, known is not None, sustained, judged, simulated, why, beside)
     return Row(
         **_identity(target, board.model_copy(update={"name": TWIN}) if simulated else board),
         runtime_version=result["session"].get("version"),
@@ -467,10 +470,7 @@ def _machine_reference(result: Mapping[str, Any]) -> MachineReference | None:
 
 
 def _energy(telemetry: Mapping[str, Any], frames: int, timed: float | None) -> Energy | None:
-    """The mean power of the machine's energy counters, over the timed seconds; None where no counter may be read.
-
-    The counters also ran beside the frames, for the slices of the machine's reference: at about the same power.
-    """
+    """The mean power while frames ran, over the timed seconds; None where no counter may be read."""
     counters, seconds = telemetry.get("energy") or (), telemetry.get("seconds")
     if not counters or not seconds or timed is None:
         return None

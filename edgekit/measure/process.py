@@ -28,7 +28,7 @@ def run_worker(
 ) -> tuple[dict[str, Any], float | None]:
     """Run ``command JOB RESULT`` and return (result, cores that others kept busy meanwhile).
 
-    The phases of its progress are load, warm-up, timed, offline and accuracy.
+    The phases of its progress are load, warm-up, timed (see ``runtime.reference``), offline and accuracy.
     Raises the EdgeKitError that the worker reported, or ChildDied naming the artifact, the runtime and the signal.
     An exception here (Ctrl-C included) kills the worker and everything it started.
     """

@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from .reference import REFERENCE, TIMED
 from .timing import SPANS, thirds
 
 
@@ -80,16 +81,22 @@ def single_stream(runner, images, job, progress, telemetry, reference=NO_REFEREN
     """MLPerf's SingleStream: the next image is sent when the last one's detections are there.
 
     reference: takes its slices before, between and after the frames. After each, one frame is not counted: it brings
-    the network back into the caches. The account holds neither.
+    the network back into the caches. Account and telemetry hold neither, and ``progress`` tells where they lie: the
+    phase is REFERENCE from before a slice until the frames run, and from the last frame on.
     Returns (latency_ms, account, detections of each timed image, telemetry). account: see ``Account.to_dict``, and
     sustained {first_ms, last_ms}: medians of the first and the last third.
     """
     latency, account, seen, count = Latencies(), Account(), [None] * len(images), 0
-    telemetry.start()
+
+    def tell(phase, elapsed):
+        progress(phase, count, max(count, _expected(job, count, elapsed)))
+
     while _goes_on(count, account.wall, job):
+        tell(REFERENCE, account.wall)
         if reference.slice(count, account.wall):
             runner(images[count % len(images)])
-        with account:
+        tell(TIMED, account.wall)
+        with telemetry, account:
             elapsed = account.wall
             while _goes_on(count, elapsed, job) and not reference.due(count, elapsed):
                 seen[count % len(images)], timing = runner(images[count % len(images)])
@@ -97,9 +104,10 @@ def single_stream(runner, images, job, progress, telemetry, reference=NO_REFEREN
                 count += 1
                 telemetry.poll()
                 elapsed = account.elapsed()
-                progress("timed", count, max(count, _expected(job, count, elapsed)))
+                tell(TIMED, elapsed)
+    tell(REFERENCE, account.wall)
     reference.slice(count, account.wall)
-    return latency.to_dict(), _told(account, latency, count, images), seen, telemetry.stop()
+    return latency.to_dict(), _told(account, latency, count, images), seen, telemetry.told()
 
 
 def _goes_on(count, elapsed, job):
@@ -125,21 +133,19 @@ def take_turns(runner, images, commands, answer, telemetry, reference=NO_REFEREN
     alone.
     """
     latency, account, seen, count = Latencies(), Account(), [None] * len(images), 0
-    telemetry.start()
     for line in iter(commands.readline, ""):
         frames = json.loads(line)["frames"]
         if reference.due(count, account.wall):
             reference.slice(count, account.wall)
         runner(images[count % len(images)])
-        with account:
+        with telemetry, account:
             for _ in range(frames):
                 seen[count % len(images)], timing = runner(images[count % len(images)])
                 latency.add(timing)
                 count += 1
         answer(latency.ms["total"][-frames:])
-        telemetry.poll()
     reference.slice(count, account.wall)
-    return latency.to_dict(), _told(account, latency, count, images), seen, telemetry.stop()
+    return latency.to_dict(), _told(account, latency, count, images), seen, telemetry.told()
 
 
 def offline(runners, images, job, progress):

@@ -25,6 +25,8 @@ PARTS = 10  # of the timed part; a slice lies before each and one after the last
 SHARE = 0.001  # of the timed part, for each slice
 SHORTEST, LONGEST = 0.03, 0.3  # seconds of a slice
 LEAST_TIMES = 3  # in a slice
+# Phases of the worker's progress: frames run; and they do not, for the time of a slice or because it was the last one
+TIMED, REFERENCE = "timed", "timed, reference"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # the folder, or the zip archive, that holds the package
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

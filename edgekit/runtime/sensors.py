@@ -208,16 +208,20 @@ class Course(object):
         self.values.append(value)
 
     def summary(self):
-        """{"mean", "min", "max", "first", "last", "samples"}; the mean is weighted by time where there are two."""
+        """{"mean", "min", "max", "first", "last", "samples"}; the mean is weighted by time where there are two.
+
+        first, last: see ``outer_thirds``
+        """
         count = len(self.values)
         span = self.times[-1] - self.times[0]
         mean = self.integral() / span if span > 0 else sum(self.values) / count
+        first, last = outer_thirds(self.values)
         return {
             "mean": mean,
             "min": min(self.values),
             "max": max(self.values),
-            "first": self.values[0],
-            "last": self.values[-1],
+            "first": first,
+            "last": last,
             "samples": count,
         }
 
@@ -227,9 +231,17 @@ class Course(object):
         return sum((t[i] - t[i - 1]) * (v[i] + v[i - 1]) / 2.0 for i in range(1, len(t)))
 
 
+def outer_thirds(values):
+    """(mean of the first third, mean of the last) of at least one sample; one of two samples, and the one there is."""
+    third = max(1, len(values) // 3)
+    return sum(values[:third]) / third, sum(values[-third:]) / third
+
+
 class Sampler(object):
     """Read a board's sensors in a thread while a block runs: ``with Sampler(0.1) as sampler: ...; sampler.result()``.
 
+    ``pause`` and ``resume`` leave parts of the block out: its time stands still meanwhile, and nothing is read. There
+    is a sample after every ``period`` of that time and none at its ends, where a board is on its way from idle to busy.
     period: seconds between two samples; total: rails that make the whole module, as the board's profile names them
     A sensor that fails once is left out of that sample; what could never be read is not in the result.
     """
@@ -241,33 +253,42 @@ class Sampler(object):
         self._root = root or system_root()
         self._total = tuple(total)
         self._clock = clock
-        self._rails = []  # type: list[Rail]
+        self._rails = find_rails(self._root)
         self._courses = {}  # type: dict[tuple[str, str], Course]
-        self._started = 0.0
+        self._watched, self._resumed = 0.0, None  # seconds up to the last pause; the clock's time of the last resume
+        self._due = self.period  # of the time that is watched, for the next sample
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = None  # type: threading.Thread | None
 
     def __enter__(self):
-        self._rails = find_rails(self._root)
-        self._courses = {}
-        self._started = self._clock()
-        self._stop.clear()
-        self.sample()
-        self._thread = threading.Thread(target=self._run, name="edgekit-sensors", daemon=True)
-        self._thread.start()
+        self.resume()
         return self
 
     def __exit__(self, *exc_info):
-        self._stop.set()
+        self.pause()
+
+    def resume(self):
+        """Begin to sample, or go on after ``pause``."""
+        if self._thread is None:
+            self._stop.clear()
+            self._resumed = self._clock()
+            self._thread = threading.Thread(target=self._run, name="edgekit-sensors", daemon=True)
+            self._thread.start()
+
+    def pause(self):
+        """Sample no more. What is being read at this moment does not count."""
         if self._thread is not None:
+            with self._lock:
+                self._stop.set()
+            now = self._now()
             self._thread.join()
-            self._thread = None
-        self.sample()
+            self._thread, self._watched, self._resumed = None, now, None
 
     def _run(self):
-        while not self._stop.wait(self.period):
+        while not self._stop.wait(max(0.0, self._due - self._now())):
             self.sample()
+            self._due = self._now() + self.period
 
     def sample(self):
         """Read everything once, now."""
@@ -285,10 +306,13 @@ class Sampler(object):
         self._keep("clocks", {name: (now, value) for name, value in told.items()})
 
     def _now(self):
-        return self._clock() - self._started
+        """Seconds that were watched so far."""
+        return self._watched if self._resumed is None else self._watched + self._clock() - self._resumed
 
     def _keep(self, group, readings):
         with self._lock:
+            if self._stop.is_set():
+                return
             for name, (moment, value) in readings.items():
                 if value is not None:
                     self._courses.setdefault((group, name), Course()).add(moment, value)
@@ -298,17 +322,18 @@ class Sampler(object):
 
         {"period_s", "seconds", "total_rails", "power_mw", "temperatures_c", "cpu_mhz", "clocks": {name: {"mean", "min",
         "max", "first", "last", "samples"}}, "energy_j": {rail or "total": joules}, "not_measured": [what has no value]}
+        seconds: without the pauses; energy_j: mean power over them, where there are two samples; first, last: see
+        ``outer_thirds``
         """
         with self._lock:
-            courses = dict(self._courses)
+            courses, seconds = dict(self._courses), self._now()
             names = [rail.name for rail in self._rails]
             groups = ("power_mw", "temperatures_c", "cpu_mhz", "clocks", "energy_j")
             answer = {group: {} for group in groups}  # type: dict
             for (group, name), course in courses.items():
-                answer[group][name] = course.summary()
-                if group == "power_mw" and len(course.times) > 1:
-                    answer["energy_j"][name] = course.integral() / 1000.0
-            seconds = max([course.times[-1] for course in courses.values()] or [0.0])
+                told = answer[group][name] = course.summary()
+                if group == "power_mw" and told["samples"] > 1:
+                    answer["energy_j"][name] = told["mean"] / 1000.0 * seconds
         answer["period_s"] = self.period
         answer["seconds"] = seconds
         answer["total_rails"] = total_rails(names, self._total)

@@ -9,9 +9,10 @@ import os
 import time
 
 from . import machine
-from .sensors import zone_celsius, zone_name
+from .sensors import outer_thirds, zone_celsius, zone_name
 
 PERIOD = 0.5  # seconds between two readings
+CPU_CLOCK = "cpu clock"  # name of the track of one core's clock
 _POWERCAP = "/sys/class/powercap"
 _HWMON = "/sys/class/hwmon"
 _ZONES = "/sys/class/thermal"
@@ -31,9 +32,11 @@ class Source(object):
 
 
 class Telemetry(object):
-    """Reads its sources at most every ``period`` seconds.
+    """Reads its sources at most every ``period`` seconds, and counters of energy, while frames run.
 
-    ``start()`` begins, ``poll()`` reads when it is time, ``stop()`` reads once more and gives {"tracks", "energy"}.
+    ``with telemetry:`` may be entered again and again, as a ``loops.Account``: the parts add up, and what lies between
+    them (a slice of the machine's reference) is in no sample, no joule and no second. It reads as it is entered, when
+    that is due; ``poll()`` reads between two frames when it is due; nothing is read after the last frame of a part.
     sources: of tracks; counters: of energy; both default to what this machine has for ``cores``
     """
 
@@ -42,56 +45,50 @@ class Telemetry(object):
         self._counters = rapl_counters() if counters is None else counters
         self._period = period
         self._clock = clock
-        self._started = self._next = 0.0
+        self._seconds = self._entered = self._next = 0.0
 
-    def start(self):
-        for source in self._sources:
-            source.samples = []
-        self._started = self._clock()
+    def __enter__(self):
+        self._entered = self._clock()
         for counter in self._counters:
             counter.start()
-        self._read(self._started)
+        self.poll()
+        return self
 
     def poll(self):
-        now = self._clock()
+        now = self._seconds + self._clock() - self._entered
         if now >= self._next:
+            self._next = now + self._period
             for counter in self._counters:
                 counter.poll()
-            self._read(now)
+            for source in self._sources:
+                value = source.read()
+                if value != machine.UNKNOWN:
+                    source.samples.append((now, float(value)))
 
-    def stop(self):
-        """{"tracks": [track], "energy": [{"source", "joules"}], "seconds"}; see ``track``."""
-        now = self._clock()
+    def __exit__(self, *exc_info):
         for counter in self._counters:
             counter.poll()
-        self._read(now)
+        self._seconds += self._clock() - self._entered
+
+    def told(self):
+        """{"tracks": [track], "energy": [{"source", "joules"}], "seconds" of all parts}; see ``track``."""
         tracks = [track(source) for source in self._sources if source.samples]
         energy = [{"source": c.source, "joules": c.joules} for c in self._counters]
         if any(c.joules is None for c in self._counters):
             energy = []  # their sum is the machine's energy, and without one of them it is too little
-        return {"tracks": tracks, "energy": energy, "seconds": now - self._started}
-
-    def _read(self, now):
-        self._next = now + self._period
-        for source in self._sources:
-            value = source.read()
-            if value != machine.UNKNOWN:
-                source.samples.append((now - self._started, float(value)))
+        return {"tracks": tracks, "energy": energy, "seconds": self._seconds}
 
 
 def track(source):
-    """A sensor's course as JSON: name, unit, source, seconds, values, min, max, and first and last.
-
-    first, last: mean of the first and of the last third of the samples; one of two samples, and the one there is
-    """
+    """A sensor's course as JSON: name, unit, source, seconds, values, min, max; first, last: see ``outer_thirds``."""
     seconds, values = [s for s, _ in source.samples], [v for _, v in source.samples]
-    third = max(1, len(values) // 3)
+    first, last = outer_thirds(values)
     return {
         "name": source.name,
         "unit": source.unit,
         "source": source.source,
-        "first": sum(values[:third]) / third,
-        "last": sum(values[-third:]) / third,
+        "first": first,
+        "last": last,
         "min": min(values),
         "max": max(values),
         "seconds": [round(s, 3) for s in seconds],
@@ -107,7 +104,7 @@ def machine_sources(cores=None):
     sources = []
     path = machine.frequency_file(cores[0] if cores != machine.UNKNOWN else 0)
     if path is not None:
-        sources.append(Source("cpu clock", "MHz", path, lambda: _scaled(path, 1e-3)))
+        sources.append(Source(CPU_CLOCK, "MHz", path, lambda: _scaled(path, 1e-3)))
     return sources + temperature_sources()
 
 
@@ -146,17 +143,17 @@ class RaplCounter(object):
         wrap = machine.read_line(os.path.join(folder, "max_energy_range_uj"))
         self._wrap = int(wrap) if wrap.isdigit() else None
         self._last = None
-        self.joules = None  # None: cannot be read, which on most machines only root may
+        self.joules = 0.0  # type: float | None  # None: cannot be read, which on most machines only root may
 
     def start(self):
+        """Count from now on; what was counted before stays."""
         self._last = self._count()
-        self.joules = None if self._last is None else 0.0
 
     def poll(self):
         """Add what was used since the last reading. Must be called more often than the counter runs over."""
         now = self._count()
-        if now is None or self._last is None or (now < self._last and self._wrap is None):
-            self.joules = self._last = None
+        if None in (now, self._last, self.joules) or (now < self._last and self._wrap is None):
+            self.joules = None
             return
         used = now - self._last + (self._wrap if now < self._last else 0)
         self.joules, self._last = self.joules + used * 1e-6, now

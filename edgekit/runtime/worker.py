@@ -101,7 +101,7 @@ def measure(job, cores, progress):
     session (see ``Session.describe``); layout; preprocess and postprocess (their fields); cores; load_seconds (library,
     file and compilation); decode_ms [timed images]; first_ms (the cold run, by span and total); warmup_ms [warm-up];
     latency_ms {preprocess, inference, postprocess, total: [timed runs, in order], and the copies where the session
-    tells them}; timed (see ``loops.single_stream``); telemetry (see ``Telemetry.stop``); reference (see
+    tells them}; timed (see ``loops.single_stream``); telemetry (see ``Telemetry.told``); reference (see
     ``Reference.told``); detections [one per image: image, width, height, boxes, scores, class_ids]; peak_rss_bytes
     {loaded, timed, end}; device_memory_bytes where the session tells it; machine_before and machine_after (see
     ``machine.facts``).

@@ -15,7 +15,7 @@ from edgekit.deploy.bundling import BundleOptions, bundle, plan_build
 from edgekit.runtime.artifact import new_artifact, read_artifact
 from edgekit.runtime.camera.strings import read_board
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
-from edgekit.runtime.onboard import archive
+from edgekit.runtime.onboard import archive, golden
 from tests.twin import network
 
 
@@ -136,6 +136,14 @@ def test_a_network_that_sees_nothing_proves_nothing(pictures, options, tmp_path)
     blind = changed(blind, tmp_path / "blinder", postprocess=manifest_post)
     with pytest.raises(BadInput, match="sees nothing in the golden images"):
         bundle(blind.path, board="jetson-tx2", options=options, out=tmp_path / "b.tar.gz")
+    assert not (tmp_path / "b.tar.gz").exists()
+
+
+def test_boxes_too_unsure_to_be_compared_are_told_when_the_bundle_is_made(model, options, tmp_path, monkeypatch):
+    """On the board nothing of the engine would be judged, and it would be refused there."""
+    monkeypatch.setitem(golden.TOLERANCE, "fp16", (0.9, 0.97, 0.02))
+    with pytest.raises(BadInput, match=r"has a score of 1\.00, and boxes of FP16 are compared from 1\.02 on"):
+        bundle(model.path, board="jetson-tx2", options=options, out=tmp_path / "b.tar.gz")
     assert not (tmp_path / "b.tar.gz").exists()
 
 

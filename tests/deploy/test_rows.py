@@ -115,6 +115,18 @@ def test_a_clock_that_fell_is_throttling(told, place):
     assert row({**told, "sensors": sensors}, place).verdict.status == "throttled"
 
 
+@pytest.mark.parametrize(("runtime", "status"), [("tensorrt8", "valid"), ("onnxruntime", "throttled")])
+def test_the_clock_of_a_cpu_is_judged_where_it_computes(runtime, status, told, place):
+    """Beside a GPU that works a CPU's governor does as it likes."""
+    track = {"name": "cpu clock", "unit": "MHz", "source": "cpu0", "first": 2000, "last": 350, "min": 350, "max": 2000}
+    told = {**told, "telemetry": {"tracks": [track], "energy": [], "seconds": 1.0}}
+    index = archive.read_folder(place).index
+    index = {**index, "build": {**index["build"], "runtime": runtime}}
+    found = row_from_board(told, load_board("jetson-tx2"), index, place)
+    assert found.verdict.status == status
+    assert "cpu clock" in {track.name for track in found.tracks}
+
+
 @pytest.mark.parametrize(
     "sign",
     [

@@ -220,12 +220,60 @@ def test_int8_of_a_float_file_has_a_calibrator_or_made_up_ranges(with_images, ca
         tensorrt.Builder, "create_builder_config", lambda self: configs.append(create(self)) or configs[-1]
     )
     found, options, _ = calibration()
-    calibrator = found.calibrator if with_images else None
-    job = building.Job(onnx_float.file("model.onnx"), options, onnx_float.manifest, b"", calibrator, lambda step: None)
+    wanted = found if with_images else None
+    job = building.Job(onnx_float.file("model.onnx"), options, onnx_float.manifest, b"", wanted, lambda step: None)
     _, _, about = Tensorrt8(tensorrt).build(job)
     assert about["flags"] == ["FP16", "OBEY_PRECISION_CONSTRAINTS", "INT8"]
     assert (configs[0].int8_calibrator is not None) == with_images
     assert bool(ranges) != with_images
+
+
+@pytest.fixture
+def build_int8(calibration, onnx_float):
+    """Builds with the calibration over two pictures, as ``build_here`` does; gives how many were asked for."""
+    import tensorrt
+
+    from edgekit.runtime.engines.tensorrt8 import Tensorrt8
+
+    def build():
+        found, options, seen = calibration()
+        before = len(seen)
+        job = building.Job(onnx_float.file("model.onnx"), options, onnx_float.manifest, b"", found, lambda step: None)
+        Tensorrt8(tensorrt).build(job)
+        return len(seen) - before
+
+    return build
+
+
+def kept_ranges():
+    return sorted(Path(os.environ["EDGEKIT_CACHE"]).glob("calibration/*"))
+
+
+def test_a_damaged_image_ends_the_build_and_leaves_no_ranges(build_int8, tmp_path, images):
+    """TensorRT would go on with the images before it, and their ranges be kept for all of them."""
+    cv2.imwrite(str(tmp_path / "whole.jpg"), images[0])
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "1.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadInput, match=r"1\.png: truncated JPEG"):
+        build_int8()
+    assert kept_ranges() == []
+    cv2.imwrite(str(tmp_path / "1.png"), images[1])
+    assert build_int8() == 2
+    assert len(kept_ranges()) == 1
+    assert build_int8() == 0  # the kept ranges: no image is asked for, and none is missed
+
+
+def test_tensorrt_that_takes_fewer_images_than_given_is_an_error(build_int8, monkeypatch):
+    import tensorrt
+
+    def impatient(calibrator, names):
+        calibrator.get_batch(names)
+        calibrator.write_calibration_cache(b"ranges of one")
+
+    monkeypatch.setattr(tensorrt, "_calibrate", impatient)
+    with pytest.raises(ChildDied, match="TensorRT took 1 of 2 images, so its ranges are not kept"):
+        build_int8()
+    assert kept_ranges() == []
 
 
 @pytest.mark.parametrize(("precision", "flags"), [("fp32", []), ("fp16", ["FP16", "OBEY_PRECISION_CONSTRAINTS"])])

@@ -60,18 +60,22 @@ class Slices:
 
 
 class Silence:
-    """A telemetry that counts how often it was asked."""
+    """A telemetry that counts how often it was asked, and for how long it was open."""
 
-    polls = 0
+    def __init__(self, clock):
+        self.clock, self.polls, self.seconds = clock, 0, 0.0
 
-    def start(self):
-        self.polls = 0
+    def __enter__(self):
+        self.seconds -= self.clock.now
 
     def poll(self):
         self.polls += 1
 
-    def stop(self):
-        return {"polls": self.polls}
+    def __exit__(self, *exc_info):
+        self.seconds += self.clock.now
+
+    def told(self):
+        return {"polls": self.polls, "seconds": self.seconds}
 
 
 @pytest.fixture
@@ -94,7 +98,7 @@ def test_both_minima_are_reached(clock, min_count, min_seconds, count):
     runner = ScriptedRunner(clock, [0.125])  # 8 frames are one second; the ninth begins when it is up
     count = 8 if count == 10 else count
     job = {"min_count": min_count, "min_seconds": min_seconds}
-    latency, account, seen, told = single_stream(runner, ["a", "b", "c"], job, said, Silence())
+    latency, account, seen, told = single_stream(runner, ["a", "b", "c"], job, said, Silence(clock))
     assert latency["total"] == [125.0] * count
     assert latency["inference"] == [62.5] * count
     assert list(latency) == ["preprocess", "inference", "postprocess", "total"]
@@ -102,31 +106,46 @@ def test_both_minima_are_reached(clock, min_count, min_seconds, count):
     assert account["wall_seconds"] == pytest.approx(0.125 * count)
     assert account["cpu_over_wall"] == pytest.approx(0.5)
     assert seen == ["boxes of a", "boxes of b", "boxes of c"]
-    assert told == {"polls": count}
+    assert told == {"polls": count, "seconds": pytest.approx(0.125 * count)}
 
 
 def test_the_last_third_stands_apart_from_the_first(clock):
     runner = ScriptedRunner(clock, [0.1] * 30 + [0.2] * 15)  # 3 s fast, 3 s slow; thirds of 2 s
     job = {"min_count": 45, "min_seconds": 0}
-    _, account, _, _ = single_stream(runner, ["a"], job, said, Silence())
+    _, account, _, _ = single_stream(runner, ["a"], job, said, Silence(clock))
     assert account["sustained"] == pytest.approx({"first_ms": 100.0, "last_ms": 200.0})
 
 
 def test_one_slow_frame_stays_in(clock):
     job = {"min_count": 3, "min_seconds": 0}
-    latency, _, _, _ = single_stream(ScriptedRunner(clock, [0.01, 5.0, 0.01]), ["a"], job, said, Silence())
+    latency, _, _, _ = single_stream(ScriptedRunner(clock, [0.01, 5.0, 0.01]), ["a"], job, said, Silence(clock))
     assert latency["total"] == pytest.approx([10, 5000, 10])
 
 
 def test_the_machines_reference_lies_outside_everything_that_is_timed(clock):
     runner = ScriptedRunner(clock, [0.5] + [0.25] * 2 + [0.5] + [0.25] * 2 + [0.5] + [0.25] * 2)
     slices = Slices(clock, every=2)
-    latency, account, seen, _ = single_stream(
-        runner, ["a"], {"min_count": 6, "min_seconds": 0}, said, Silence(), slices
+    phases = []
+
+    def hear(phase, done, total):
+        phases.append((phase, clock.now - 100.0))
+
+    latency, account, seen, told = single_stream(
+        runner, ["a"], {"min_count": 6, "min_seconds": 0}, hear, Silence(clock), slices
     )
     assert latency["total"] == [250.0] * 6  # the frame after each slice, of 500 ms, is not among them
     assert slices.taken == [(0, 0.0), (2, 0.5), (4, 1.0), (6, 1.5)]  # before, twice between, and after
-    assert (account["count"], account["wall_seconds"]) == (6, 1.5)
+    assert (account["count"], account["wall_seconds"], told["seconds"]) == (6, 1.5, 1.5)
+    heard = [told for before, told in zip([("", 0.0), *phases], phases, strict=False) if told[0] != before[0]]
+    assert heard == [
+        ("timed, reference", 0.0),  # before a slice of a second and a frame of half a second
+        ("timed", 1.5),
+        ("timed, reference", 2.0),
+        ("timed", 3.5),
+        ("timed, reference", 4.0),
+        ("timed", 5.5),
+        ("timed, reference", 6.0),  # the last frame is over
+    ]
     assert len(runner.seen) == 9
     assert seen == ["boxes of a"]
 
@@ -134,7 +153,7 @@ def test_the_machines_reference_lies_outside_everything_that_is_timed(clock):
 def test_the_seconds_of_a_run_are_those_of_its_frames(clock):
     job = {"min_count": 1, "min_seconds": 1.0}
     _, account, _, _ = single_stream(
-        ScriptedRunner(clock, [0.125]), ["a"], job, said, Silence(), Slices(clock, every=1)
+        ScriptedRunner(clock, [0.125]), ["a"], job, said, Silence(clock), Slices(clock, every=1)
     )
     assert (account["count"], account["wall_seconds"]) == (8, 1.0)  # not the nine seconds of slices
 
@@ -143,17 +162,17 @@ def test_turns_hold_the_reference_in_their_frame_that_is_not_counted(clock):
     slices, answers = Slices(clock, every=2), []
     commands = io.StringIO('{"frames": 1}\n' * 3)
     runner = ScriptedRunner(clock, [9.0, 0.1, 9.0, 0.2, 9.0, 0.3])
-    latency, account, _, _ = take_turns(runner, ["a"], commands, answers.append, Silence(), slices)
+    latency, account, _, told = take_turns(runner, ["a"], commands, answers.append, Silence(clock), slices)
     assert latency["total"] == pytest.approx([100, 200, 300])
     assert [count for count, _ in slices.taken] == [0, 2, 3]
-    assert account["wall_seconds"] == pytest.approx(0.6)
+    assert [account["wall_seconds"], told["seconds"]] == pytest.approx([0.6, 0.6])
 
 
 def test_turns_run_when_told_and_leave_the_first_frame_out(clock):
     runner = ScriptedRunner(clock, [9.0, 0.1, 0.2, 9.0, 0.3])
     commands = io.StringIO('{"frames": 2}\n{"frames": 1}\n')
     answers = []
-    latency, account, seen, _ = take_turns(runner, ["a", "b"], commands, answers.append, Silence())
+    latency, account, seen, _ = take_turns(runner, ["a", "b"], commands, answers.append, Silence(clock))
     assert answers == [pytest.approx([100, 200]), pytest.approx([300])]
     assert latency["total"] == pytest.approx([100, 200, 300])
     assert account["wall_seconds"] == pytest.approx(0.6)  # neither the waiting nor the frames that do not count
@@ -162,14 +181,14 @@ def test_turns_run_when_told_and_leave_the_first_frame_out(clock):
 
 
 def test_no_turn_at_all(clock):
-    latency, account, seen, _ = take_turns(ScriptedRunner(clock, [1.0]), ["a"], io.StringIO(""), said, Silence())
+    latency, account, seen, _ = take_turns(ScriptedRunner(clock, [1.0]), ["a"], io.StringIO(""), said, Silence(clock))
     assert (latency, account["count"], account["cpu_over_wall"], seen) == ({}, 0, None, [None])
     assert account["sustained"] == {"first_ms": None, "last_ms": None}
 
 
 def test_a_broken_command_is_no_silent_end(clock):
     with pytest.raises(json.JSONDecodeError):
-        take_turns(ScriptedRunner(clock, [1.0]), ["a"], io.StringIO("nonsense\n"), said, Silence())
+        take_turns(ScriptedRunner(clock, [1.0]), ["a"], io.StringIO("nonsense\n"), said, Silence(clock))
 
 
 def test_an_account_adds_up_what_it_was_open_for(clock):

@@ -163,9 +163,15 @@ def test_a_course_is_integrated_by_trapezoids():
     }
 
 
+def test_first_and_last_are_the_means_of_the_outer_thirds():
+    course = Course()
+    for moment, value in enumerate([10.0, 20.0, 30.0, 40.0, 50.0, 60.0]):
+        course.add(moment, value)
+    assert (course.summary()["first"], course.summary()["last"]) == (15.0, 55.0)
+
+
 def test_a_single_sample_has_a_mean_and_no_energy(tmp_path):
     sampler = Sampler(10, tree(tmp_path, TX2))
-    sampler._rails = find_rails(str(tmp_path))
     sampler.sample()
     found = sampler.result()
     assert found["power_mw"]["VDD_IN"]["mean"] == 6056
@@ -177,24 +183,60 @@ def test_energy_is_power_over_time(tmp_path):
     root = tree(tmp_path, {IIO.format(1, 1) + "rail_name_0": "VDD_IN", IIO.format(1, 1) + "in_power0_input": "2000"})
     now = [0.0]
     with Sampler(1000, root, clock=lambda: now[0]) as sampler:
+        sampler.sample()
         now[0] = 1.0
         sampler.sample()
         (tmp_path / IIO.format(1, 1) / "in_power0_input").write_text("4000")
         now[0] = 2.0
+        sampler.sample()
     found = sampler.result()
     assert found["energy_j"] == {"VDD_IN": pytest.approx(2 + 3), "total": pytest.approx(5)}
     assert found["power_mw"]["total"]["mean"] == pytest.approx(2500)
     assert (found["seconds"], found["total_rails"]) == (2.0, ["VDD_IN"])
 
 
+def test_a_pause_is_in_no_sample_no_joule_and_no_second(tmp_path):
+    """4 W before and after ten seconds with 1 W, which are not looked at, nor is what lies at their ends."""
+    root = tree(tmp_path, {IIO.format(1, 1) + "rail_name_0": "VDD_IN", IIO.format(1, 1) + "in_power0_input": "1000"})
+    power, now = tmp_path / IIO.format(1, 1) / "in_power0_input", [0.0]
+    sampler = Sampler(1000, root, clock=lambda: now[0])
+    for _ in range(2):
+        sampler.resume()
+        sampler.resume()  # once is enough
+        now[0] += 1.0
+        power.write_text("4000")
+        sampler.sample()
+        power.write_text("1000")
+        sampler.pause()
+        sampler.pause()
+        now[0] += 10.0
+        sampler.sample()
+    found = sampler.result()
+    assert found["power_mw"]["total"] == dict(dict.fromkeys(("mean", "min", "max", "first", "last"), 4000), samples=2)
+    assert (found["seconds"], found["energy_j"]["total"]) == (2.0, pytest.approx(8.0))
+
+
+def test_the_period_is_one_of_the_time_that_is_watched(tmp_path):
+    """Parts that are shorter than a period have their samples too, and none is owed to a pause."""
+    sampler = Sampler(0.05, tree(tmp_path, TX2))
+    for _ in range(10):
+        sampler.resume()
+        time.sleep(0.02)
+        sampler.pause()
+        time.sleep(0.02)
+    found = sampler.result()
+    assert 0.2 <= found["seconds"] < 0.4
+    assert 1 <= found["power_mw"]["VDD_IN"]["samples"] <= found["seconds"] / 0.05
+
+
 def test_the_total_needs_all_of_its_rails(tmp_path):
     files = dict(ORIN)
     with Sampler(1000, tree(tmp_path, files), total=("VDD_GPU_SOC", "VDD_CPU_CV")) as sampler:
-        pass
+        sampler.sample()
     assert sampler.result()["power_mw"]["total"]["mean"] == pytest.approx(1500)
     (tmp_path / HWMON / "curr2_input").write_text("broken")
     with Sampler(1000, str(tmp_path), total=("VDD_GPU_SOC", "VDD_CPU_CV")) as sampler:
-        pass
+        sampler.sample()
     found = sampler.result()
     assert "total" not in found["power_mw"]
     assert set(found["power_mw"]) == {"VDD_GPU_SOC", "VIN_SYS_5V0"}
@@ -204,7 +246,7 @@ def test_the_thread_samples_by_itself_and_ends_with_the_block(tmp_path):
     with Sampler(0.01, tree(tmp_path, TX2)) as sampler:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            seen = sampler.result()["power_mw"]["VDD_IN"]["samples"]
+            seen = sampler.result()["power_mw"].get("VDD_IN", {"samples": 0})["samples"]
             if seen >= 4:
                 break
             time.sleep(0.01)
@@ -216,16 +258,17 @@ def test_the_thread_samples_by_itself_and_ends_with_the_block(tmp_path):
 
 def test_a_sensor_that_goes_away_keeps_what_it_told(tmp_path):
     with Sampler(1000, tree(tmp_path, TX2)) as sampler:
+        sampler.sample()
         (tmp_path / IIO.format(1, 1) / "in_power0_input").unlink()
         sampler.sample()
     found = sampler.result()
     assert found["power_mw"]["VDD_IN"]["samples"] == 1
-    assert found["power_mw"]["VDD_SYS_GPU"]["samples"] == 3
+    assert found["power_mw"]["VDD_SYS_GPU"]["samples"] == 2
 
 
 def test_what_is_not_measured_is_named(tmp_path):
-    with Sampler(1000, str(tmp_path)) as sampler:
-        pass
+    with Sampler(1000, str(tmp_path), clock=lambda: 7.0) as sampler:
+        sampler.sample()
     found = sampler.result()
     assert found["not_measured"] == ["power_mw", "temperatures_c", "cpu_mhz", "gpu_mhz", "gpu_load", "emc_mhz"]
     assert (found["power_mw"], found["energy_j"], found["seconds"]) == ({}, {}, 0.0)

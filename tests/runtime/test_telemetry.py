@@ -17,29 +17,51 @@ def play(values, times, period=0.5):
     """Poll at ``times`` a sensor that gives ``values`` one after the other."""
     clock, left = Clock(), list(values)
     found = Telemetry(None, [Source("clock", "MHz", "script", lambda: left.pop(0))], [], period, clock)
-    found.start()
-    for clock.now in times:
-        found.poll()
-    return found.stop()
+    with found:
+        for clock.now in times:
+            found.poll()
+    return found.told()
 
 
-def test_it_reads_once_a_period_and_at_both_ends():
-    told = play([100, 200, 300, 400], [0.1, 0.49, 0.5, 0.6, 0.99, 1.0])
+def test_it_reads_at_the_beginning_and_once_a_period():
+    told = play([100, 200, 300], [0.1, 0.49, 0.5, 0.6, 0.99, 1.0, 1.2])
     (track,) = told["tracks"]
-    assert track["values"] == [100, 200, 300, 400]
-    assert track["seconds"] == [0.0, 0.5, 1.0, 1.0]
+    assert track["values"] == [100, 200, 300]
+    assert track["seconds"] == [0.0, 0.5, 1.0]
     assert (track["name"], track["unit"], track["source"]) == ("clock", "MHz", "script")
-    assert told["seconds"] == 1.0
+    assert told["seconds"] == 1.2
+
+
+def test_what_lies_between_two_parts_is_in_no_sample_no_joule_and_no_second(powercap):
+    """The machine's reference runs there: another power, another clock."""
+    clock, counter, mhz = Clock(), RaplCounter(str(powercap / "intel-rapl:0")), [1000]
+    found = Telemetry(None, [Source("clock", "MHz", "script", lambda: mhz[0])], [counter], 0.5, clock)
+    for joules, until in ((1.0, 0.4), (100.0, 50.0), (2.0, 50.3)):
+        used = int((powercap / "intel-rapl:0" / "energy_uj").read_text()) + int(joules * 1e6)
+        if joules == 100.0:  # nobody looks
+            mhz[0], clock.now = 20, until
+            (powercap / "intel-rapl:0" / "energy_uj").write_text(str(used % 5_000_000))
+            continue
+        mhz[0] = 1000
+        with found:
+            clock.now = until
+            (powercap / "intel-rapl:0" / "energy_uj").write_text(str(used % 5_000_000))
+            found.poll()
+    told = found.told()
+    assert told["seconds"] == pytest.approx(0.7)
+    assert told["energy"] == [{"source": "RAPL package-0", "joules": pytest.approx(3.0)}]
+    assert told["tracks"][0]["values"] == [1000, 1000]
+    assert told["tracks"][0]["seconds"] == pytest.approx([0.0, 0.7])
 
 
 def test_first_and_last_are_the_means_of_the_outer_thirds():
-    (track,) = play([10, 20, 30, 40, 50, 60], [1, 2, 3, 4])["tracks"]
+    (track,) = play([10, 20, 30, 40, 50, 60], [1, 2, 3, 4, 5])["tracks"]
     assert (track["first"], track["last"], track["min"], track["max"]) == (15, 55, 10, 60)
 
 
 def test_what_cannot_be_read_is_left_out_and_never_zero():
     assert play(["unknown"] * 3, [1])["tracks"] == []
-    assert play(["unknown", 5, "unknown"], [1])["tracks"][0]["values"] == [5]
+    assert play(["unknown", 5, "unknown"], [1, 2])["tracks"][0]["values"] == [5]
 
 
 def write(folder, **files):
@@ -80,19 +102,21 @@ def test_a_counter_that_goes_away_is_unknown(powercap):
     assert counter.joules is None
     clock = Clock()
     found = Telemetry(None, [], [counter], 0.5, clock)
-    found.start()
-    assert found.stop()["energy"] == []
+    with found:
+        pass
+    assert found.told()["energy"] == []
 
 
 def test_without_one_of_its_packages_a_machine_has_no_energy(tmp_path):
     for n in range(2):
         write(tmp_path / f"intel-rapl:{n}", name=f"package-{n}", energy_uj="1", max_energy_range_uj="9")
     found = Telemetry(None, [], rapl_counters(str(tmp_path)), 0.5, Clock())
-    found.start()
-    assert len(found.stop()["energy"]) == 2
-    found.start()
-    (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
-    assert found.stop()["energy"] == []
+    with found:
+        pass
+    assert len(found.told()["energy"]) == 2
+    with found:
+        (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
+    assert found.told()["energy"] == []
 
 
 def test_the_processors_own_sensor_comes_before_the_zones(tmp_path):
@@ -113,9 +137,9 @@ def test_the_processors_own_sensor_comes_before_the_zones(tmp_path):
 
 def test_this_machine_is_read_without_an_error():
     found = Telemetry(period=0.0)
-    found.start()
-    found.poll()
-    told = found.stop()
+    with found:
+        found.poll()
+    told = found.told()
     assert told["seconds"] >= 0
     for track in told["tracks"]:
         assert track["min"] <= track["first"] <= track["max"]

@@ -38,7 +38,7 @@ def test_the_whole_way(twin, bundles, flash_onto, tmp_path):
     assert result.row.accuracy.map50 > 0.9
     assert result.row.accuracy.images == 4
     assert result.row.energy.source == "INA3221 VDD_IN"
-    assert result.row.energy.watts == pytest.approx(4.312, rel=0.02)  # first and last sample are not the very ends
+    assert result.row.energy.watts == pytest.approx(4.312)
     assert result.row.machine["power"]["before"] == {"name": "MAXN", "id": 0}
     assert (twin.edgekit / "versions" / version / "engine" / "model.plan").read_bytes()[:4] == b"ptrt"
     assert not list((twin.edgekit / "incoming").iterdir())

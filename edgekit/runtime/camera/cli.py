@@ -4,6 +4,7 @@
 """
 
 import argparse
+import contextlib
 import json
 import sys
 
@@ -116,9 +117,10 @@ def main(argv=None):
 
 
 def say(line):
-    """A line for people, on stderr."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    """A line for people, on stderr. Without a terminal any more, the run still ends as it should."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":

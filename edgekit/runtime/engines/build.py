@@ -42,17 +42,17 @@ class Job(object):
     """What a builder needs to know.
 
     onnx: path; options: BuildOptions; postprocess: of the ONNX artifact; quantized: the file has Q/DQ nodes
-    timing: bytes of the timing cache; calibrator: ``calibrator(trt)`` makes one, or None; step: called with a name
+    timing: bytes of the timing cache; calibration: a ``Calibration``, or None; step: called with a name
     """
 
-    def __init__(self, onnx, options, manifest, timing, calibrator, step):
+    def __init__(self, onnx, options, manifest, timing, calibration, step):
         self.onnx = onnx
         self.options = options
         self.postprocess = manifest.get("postprocess") or {}
         self.precision = manifest.get("precision", "fp32")
         self.quantized = "flavour" in manifest
         self.timing = timing
-        self.calibrator = calibrator
+        self.calibration = calibration
         self.step = step
 
 
@@ -251,7 +251,7 @@ def build_here(source, target, options, progress):
             options,
             artifact.manifest,
             caches.read_cache(place),
-            calibration.calibrator if calibration.wanted else None,
+            calibration if calibration.wanted else None,
             steps,
         )
         plan, timing, about = builder.build(job)
@@ -284,23 +284,29 @@ class Calibration(object):
 
     def __init__(self, artifact, options, cuda, tensorrt, progress):
         self.notes, self.key = [], None
-        self._artifact, self._options, self._cuda, self._progress = artifact, options, cuda, progress
+        self._options, self._kept = options, b""
         floating = options.precision == "int8" and artifact.kind == "onnx"
         self.wanted = floating and bool(options.calibration_images or options.calibration_cache)
         if self.wanted:
             onnx, preprocess = artifact.file("model.onnx"), artifact.preprocess
             self.key = caches.calibration_key(onnx, preprocess, options.calibration_images, tensorrt)
+            layout = artifact.manifest["input"]["layout"]
+            self._feed = ImageFeed(cuda, preprocess, layout, options.calibration_images, progress)
 
     def calibrator(self, trt):
+        """The calibrator for TensorRT's configuration."""
         place = caches.calibration_cache_file(self._options, self.key)
-        layout = self._artifact.manifest["input"]["layout"]
-        images = self._options.calibration_images
-        feed = ImageFeed(self._cuda, self._artifact.preprocess, layout, images, self._progress)
+        self._kept = caches.read_calibration(place, self.key)
 
         def keep(ranges):
             self.notes.extend(caches.write_calibration(place, self.key, ranges))
 
-        return make_calibrator(trt, feed, caches.read_calibration(place, self.key), keep)
+        return make_calibrator(trt, self._feed, self._kept, keep)
+
+    def check(self):
+        """To be called when TensorRT has built: raises what ended the calibration before its last image."""
+        if self._feed.asked or not self._kept:
+            self._feed.check()
 
 
 def load_tensorrt():

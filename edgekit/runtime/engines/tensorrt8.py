@@ -25,7 +25,8 @@ class Tensorrt8(object):
     def build(self, job):
         """-> (plan, timing cache, {"flags", "tf32", "pins", "inputs", "outputs", "nms"}).
 
-        Raises BadInput when the parser refuses the file, BadConfig for an option, ChildDied when no engine comes out.
+        Raises BadInput when the parser refuses the file or a calibration image is damaged, BadConfig for an option,
+        ChildDied when no engine comes out.
         """
         trt = self.trt
         trt.init_libnvinfer_plugins(self.logger, "")
@@ -47,6 +48,8 @@ class Tensorrt8(object):
             config.set_timing_cache(timing, False)
         inputs, outputs = graph.ends(network)
         plan = builder.build_serialized_network(network, config)
+        if job.calibration is not None:
+            job.calibration.check()
         if plan is None:
             why = self.messages.told()
             raise ChildDied("{}: TensorRT {} built no engine: {}".format(job.onnx, trt.__version__, why))
@@ -89,8 +92,8 @@ class Tensorrt8(object):
 
     def _find_ranges(self, network, config, job):
         """A calibrator over real images; without any, made-up ranges whose engine may only be timed."""
-        if job.calibrator is not None:
-            config.int8_calibrator = job.calibrator(self.trt)
+        if job.calibration is not None:
+            config.int8_calibrator = job.calibration.calibrator(self.trt)
             return
         for i in range(network.num_inputs):
             tensor = network.get_input(i)

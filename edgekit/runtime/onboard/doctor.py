@@ -9,8 +9,10 @@ import shutil
 import signal
 import sys
 
+from ..errors import BoardBusy
 from ..sensors import Sampler, gpu_folder, read_integer
 from . import identity, power
+from .store import Store
 
 OK, WARNING, FAILED, NOT_MEASURED = "ok", "warning", "failed", power.NOT_MEASURED
 LEAST_DISK = 1 << 30
@@ -167,9 +169,14 @@ def _cuda(facts, home):
 
 
 def _power(facts, home):
-    left = power.restore_left_over(home)
-    if left:
-        yield _check("power left over", WARNING, "restored after a bench that was killed: " + ", ".join(left))
+    try:
+        with Store(home).working("doctor", wait=0.0):  # the journal of a bench that runs is not one that was left
+            left = power.restore_left_over(home)
+    except BoardBusy as busy:
+        yield _check("at work", WARNING, "power mode and clocks may be what a bench has set: {}".format(busy))
+    else:
+        if left:
+            yield _check("power left over", WARNING, "restored after a bench that was killed: " + ", ".join(left))
     mode = power.read_mode()
     if mode["name"] == NOT_MEASURED:
         yield _check("power mode", NOT_MEASURED, "nvpmodel does not tell it", "sudo nvpmodel -q")
@@ -214,7 +221,7 @@ def _disk(facts, home):
 
 def _sensors(facts, home):
     with Sampler() as sampler:
-        pass
+        sampler.sample()
     seen = sampler.result()
     rails, zones = sorted(set(seen["power_mw"]) - {"total"}), sorted(seen["temperatures_c"])
     if rails:

@@ -13,25 +13,28 @@ TOLERANCE = {"fp32": (0.98, 0.01, 0.0), "fp16": (0.90, 0.05, 0.02), "int8": (0.6
 
 
 def compare(expected, found, threshold, precision):
-    """Compare lists of Detections, image by image. Only scores from ``threshold`` on count.
+    """Compare lists of Detections, image by image. Judged are boxes with a score of ``threshold`` + the allowed
+    difference of scores, or more: the partner of a lower one may lie below the threshold, and is not there to be found.
 
-    Returns a JSON object: same, precision, threshold, images, boxes (expected), unpaired, worst_iou, worst_score,
-    allowed {iou, score, share}, faults (a sentence for each image with unpaired boxes, at most ten).
+    Returns a JSON object: same, precision, threshold, images, boxes (expected, of those that are judged), paired of
+    them, unpaired, worst_iou, worst_score, allowed {iou, score, share}, faults (a sentence for each image with unpaired
+    boxes, at most ten).
     """
     least, gap, share = TOLERANCE[precision]
-    total = {"boxes": 0, "unpaired": 0, "worst_iou": 1.0, "worst_score": 0.0}
+    total = {"boxes": 0, "paired": 0, "unpaired": 0, "worst_iou": 1.0, "worst_score": 0.0}
     faults = []
     if len(expected) != len(found):
         raise ValueError("expected {} images, got {}".format(len(expected), len(found)))
     for index, a in enumerate(expected):
-        one = _compare_image(a, found[index], threshold, least, gap)
+        one = _compare_image(a, found[index], judged_from(threshold, precision), least, gap)
         total["boxes"] += one["boxes"]
+        total["paired"] += one["boxes"] - one["missing"]
         total["unpaired"] += one["missing"] + one["extra"]
         total["worst_iou"] = min(total["worst_iou"], one["iou"])
         total["worst_score"] = max(total["worst_score"], one["score"])
         if one["missing"] or one["extra"]:
             faults.append("image {}: {} missing, {} not expected".format(index, one["missing"], one["extra"]))
-    same = total["boxes"] > 0 and total["unpaired"] <= share * total["boxes"]
+    same = total["paired"] > 0 and total["unpaired"] <= share * total["boxes"]
     allowed = {"iou": least, "score": gap, "share": share}
     return dict(
         total,
@@ -44,13 +47,17 @@ def compare(expected, found, threshold, precision):
     )
 
 
-def _compare_image(a, b, threshold, least, gap):
+def judged_from(threshold, precision):
+    """The score from which on a box is judged in this precision."""
+    return threshold + TOLERANCE[precision][1]
+
+
+def _compare_image(a, b, judged, least, gap):
     partner, iou, score = _pair(a, b, least, gap)
-    # a box near the threshold may lie on either side of it
-    missing = int(np.sum((partner < 0) & (a.scores >= threshold + gap)))
+    missing = int(np.sum((partner < 0) & (a.scores >= judged)))
     free = np.setdiff1d(np.arange(len(b.scores)), partner[partner >= 0])
-    extra = int(np.sum(b.scores[free] >= threshold + gap))
-    counted = int(np.sum(a.scores >= threshold))
+    extra = int(np.sum(b.scores[free] >= judged))
+    counted = int(np.sum(a.scores >= judged))
     return {"boxes": counted, "missing": missing, "extra": extra, "iou": iou, "score": score}
 
 
@@ -85,10 +92,14 @@ def iou_matrix(a, b):
     return np.where(union > 0, inner / np.where(union > 0, union, 1), 0.0)
 
 
-def choose_threshold(detections, lowest, wanted=8):
-    """The score from which boxes are compared: 0.3, or less where a network is so unsure that few boxes reach it."""
+def choose_threshold(detections, lowest, precision, wanted=8):
+    """The threshold for ``compare``: 0.3, or less where a network is so unsure that few of its boxes would be judged.
+
+    Returns (threshold, how many boxes are judged with it in this precision). lowest: no box has a lower score.
+    """
     scores = np.concatenate([d.scores for d in detections]) if detections else np.zeros(0)
     for threshold in (0.3, 0.2, 0.1, 0.05, lowest):
-        if np.sum(scores >= threshold) >= wanted:
-            return float(threshold)
-    return float(lowest)
+        judged = int(np.sum(scores >= judged_from(threshold, precision)))
+        if judged >= wanted:
+            break
+    return float(threshold), judged

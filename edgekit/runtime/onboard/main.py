@@ -15,7 +15,7 @@ import sys
 from .. import errors
 from ..errors import EdgeKitError
 from . import archive, identity, trust
-from .store import Store
+from .store import Store, in_use
 
 BUG, MISTAKE, INTERRUPTED = 1, 2, 130
 HEARTBEAT = 45.0  # seconds without a word from the workstation after which a flash is taken for dead
@@ -178,7 +178,9 @@ def camera(arguments, say):
                 _PROGRAM, error
             )
         ) from error
-    return camera_main(_camera_arguments(arguments.rest))
+    rest = _camera_arguments(arguments.rest)
+    with in_use(rest[0] if rest else ""):
+        return camera_main(rest)
 
 
 def _camera_arguments(rest):
@@ -313,9 +315,10 @@ def main(argv):
 def _call(arguments):
     say = Talk(arguments.json)
     signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a lost connection does not end a build or leave the clocks up
+    _mind_hangup(arguments.verb)
     try:
-        answer = dict(VERBS, **PLUMBING)[arguments.verb](arguments, say)
+        with in_use(sys.argv[0]):
+            answer = dict(VERBS, **PLUMBING)[arguments.verb](arguments, say)
     except EdgeKitError as error:
         say.error(error)
         return MISTAKE
@@ -333,6 +336,14 @@ def _call(arguments):
         return 0
     say.result(answer)
     return 0
+
+
+def _mind_hangup(verb):
+    """A lost connection does not end a build or leave the clocks up; a camera ends with its terminal, but for nohup."""
+    if verb != "camera":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _stop)
 
 
 def _system(error):

@@ -10,6 +10,7 @@ import re
 import subprocess
 
 from ..errors import BadConfig
+from ..sensors import gpu_folder, read_integer
 from ..tegra import parse_nvpmodel_conf
 from . import identity
 from .store import read_json, write_json
@@ -28,6 +29,13 @@ def read_mode():
     if code != 0:
         code, text = _run(["sudo", "-n", "nvpmodel", "-q"])
     return parse_mode(text) if code == 0 else {"name": NOT_MEASURED, "id": NOT_MEASURED}
+
+
+def read_state():
+    """What a bench begins with, and its figures depend on: {"mode": see ``read_mode``, "gpu_hz": [least, most]}."""
+    folder = gpu_folder(identity.sysroot())
+    limits = [folder and read_integer(os.path.join(folder, name)) for name in ("min_freq", "max_freq")]
+    return {"mode": read_mode(), "gpu_hz": [NOT_MEASURED if value is None else value for value in limits]}
 
 
 def parse_mode(text):

@@ -14,6 +14,7 @@ import time
 
 from .. import machine
 from ..errors import ArtifactError, BadConfig, BoardLacks, ChildDied, EdgeKitError
+from ..reference import REFERENCE, TIMED
 from ..sensors import Sampler
 from . import identity, power
 from .store import SHORT, VERIFY, read_json, write_json
@@ -193,7 +194,7 @@ def _different(version, report):
             report["allowed"]["score"],
             report["worst_iou"],
             report["worst_score"],
-            "; ".join(report["faults"]) or "no boxes at all",
+            "; ".join(report["faults"]) or "no box is sure enough to be judged",
         )
     )
 
@@ -208,12 +209,14 @@ def bench(version, store, progress, wishes=None, force=False):
     """Measure in a process of its own. Returns what the workstation makes a row from.
 
     wishes: seconds, count, warmup (None: the profile's), power_mode, jetson_clocks
-    Asked for the same again, the answer is the earlier one, unless ``force``, or a power mode or clocks were refused.
+    Asked for the same again on a board with the same power mode and clocks, the answer is the earlier one, unless
+    ``force``, or a power mode or clocks were refused.
     The answer: the worker's result, with "board" (``identity``), "power", "sensors", "engine" (its manifest), "bundle".
     """
     wishes = dict(wishes or {})
     artifact = runnable(version)
-    asked = {"artifact": artifact.digest, "job": _job(version, wishes), "wishes": wishes}
+    power.restore_left_over(store.home)  # the state below is the board's own, not one of a bench that was killed
+    asked = {"artifact": artifact.digest, "job": _job(version, wishes), "wishes": wishes, "state": power.read_state()}
     kept = read_json(version.path(BENCH))
     if kept and kept.get("asked") == asked and not kept["power"]["refused"] and not force:
         return dict(kept, skipped=True)
@@ -282,28 +285,29 @@ def _run_worker(job, progress, total_rails=()):
 
 
 class _TimedSensors(object):
-    """Samples the board's sensors from the worker's first word on its timed part to the last; passes progress on."""
+    """Samples the board's sensors while the worker says that its frames run; passes its progress on.
+
+    In a slice of the machine's reference the GPU has nothing to do: its power and clock are not those of the frames.
+    """
 
     def __init__(self, total_rails, progress):
         self._sampler = Sampler(_SENSOR_SECONDS, total=total_rails)
-        self._progress, self._running, self._ran = progress, False, False
+        self._progress = progress
 
     def __call__(self, phase, done, total):
-        if phase == "timed" and not self._ran:
-            self._running = self._ran = True
-            self._sampler.__enter__()
-        elif phase != "timed":
+        if phase == TIMED:
+            self._sampler.resume()
+        else:
             self.stop()
-        self._progress("bench: " + phase, done, total)
+        if phase != REFERENCE:
+            self._progress("bench: " + phase, done, total)
 
     def stop(self):
-        if self._running:
-            self._running = False
-            self._sampler.__exit__(None, None, None)
+        self._sampler.pause()
 
     def result(self):
-        """What ``Sampler.result`` tells, or "not measured"."""
-        return self._sampler.result() if self._ran else power.NOT_MEASURED
+        """See ``Sampler.result``."""
+        return self._sampler.result()
 
 
 def _listen(stream, heard):

@@ -16,7 +16,6 @@ import hmac
 import json
 import os
 import shutil
-import sys
 import time
 
 from ..errors import ArtifactError, BadConfig, BoardBusy
@@ -29,11 +28,16 @@ _FOLDERS = ("tools", "incoming", "versions")
 _WAIT_STEP = 0.5
 
 
+def home_folder():
+    """Where this user's store is, or would be."""
+    return os.path.realpath(os.environ.get(HOME) or os.path.expanduser("~/.edgekit"))
+
+
 class Store(object):
     """The folder of this user on this board; made on first use, readable and writable by this user only."""
 
     def __init__(self, home=None):
-        self.home = os.path.realpath(home or os.environ.get(HOME) or os.path.expanduser("~/.edgekit"))
+        self.home = os.path.realpath(home) if home else home_folder()
         for name in _FOLDERS:
             os.makedirs(os.path.join(self.home, name), mode=0o700, exist_ok=True)
         os.chmod(self.home, 0o700)  # an engine is native code: nobody else may put one here
@@ -153,20 +157,21 @@ class Store(object):
                 os.rename(aside, folder)
 
     def prune(self, keep):
-        """Remove versions that are neither current, previous nor ``keep``; half received files; programs not running.
+        """Remove versions that are neither current, previous nor ``keep``; half received files; other programs.
 
-        Returns the names of the versions. The work lock must be held: nobody else runs a program of ours.
+        What is ``in_use`` stays. Returns the names of the versions. The work lock must be held.
         """
         linked = [self._linked("current"), self._linked("previous"), self.version_path(keep)]
         needed = {os.path.basename(path) for path in linked if path}
-        removed = [name for name in self.versions() if name not in needed]
+        versions, tools = os.path.join(self.home, "versions"), os.path.join(self.home, "tools")
+        removed = [name for name in self.versions() if name not in needed and _unused(os.path.join(versions, name))]
         for name in removed:
-            shutil.rmtree(os.path.join(self.home, "versions", name), ignore_errors=True)
+            shutil.rmtree(os.path.join(versions, name), ignore_errors=True)
         for name in os.listdir(os.path.join(self.home, "incoming")):
             os.unlink(os.path.join(self.home, "incoming", name))
-        for name in os.listdir(os.path.join(self.home, "tools")):
-            if name != os.path.basename(sys.argv[0]):
-                os.unlink(os.path.join(self.home, "tools", name))
+        for path in [os.path.join(tools, name) for name in os.listdir(tools)]:
+            if _unused(path):
+                os.unlink(path)
         return removed
 
     def state(self):
@@ -243,6 +248,40 @@ class Store(object):
                 yield
             finally:
                 handle.truncate(0)
+
+
+# -- what runs --------------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def in_use(path):
+    """While the block runs, ``prune`` leaves alone the version or the program of the store that ``path`` lies in.
+
+    A program reads its modules when they are needed, and a camera runs for days. Anywhere else nothing is done.
+    """
+    entry = _entry(path)
+    if entry is None:
+        yield
+        return
+    handle = os.open(entry, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _entry(path):
+    """The folder of the version, or the file of the program, that a path of the store lies in; None for another."""
+    inside = os.path.relpath(os.path.realpath(path), home_folder()).split(os.sep)
+    entry = os.path.join(home_folder(), *inside[:2])
+    return entry if inside[0] in ("versions", "tools") and len(inside) > 1 and os.path.exists(entry) else None
+
+
+def _unused(path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return _try_lock(handle)
+    finally:
+        os.close(handle)
 
 
 def _try_lock(handle):

@@ -284,6 +284,26 @@ def test_under_nohup_the_terminals_end_is_not_the_runs(artifact, clip, tmp_path)
     assert child.wait(60) == 0
 
 
+BOARD = "import sys; from edgekit.runtime.onboard.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize("first", [[], ["nohup"]], ids=["terminal", "nohup"])
+def test_the_boards_camera_ends_with_its_terminal(artifact, clip, tmp_path, first):
+    """``ssh -t board ... camera`` and the connection is lost: nobody reads what it says, and nobody could stop it."""
+    path = tmp_path / "l.jsonl"
+    command = [*first, sys.executable, "-c", BOARD, "camera", str(artifact), "--source", str(clip), "--loop"]
+    child = subprocess.Popen([*command, "--jsonl", str(path)], cwd=ROOT, stderr=subprocess.PIPE)
+    count_frames(path, 5)
+    child.stderr.close()
+    child.send_signal(signal.SIGHUP)
+    if first:
+        count_frames(path, count_frames(path, 0) + 5)
+        child.send_signal(signal.SIGTERM)
+    assert child.wait(60) == 0
+    found = records(path)
+    assert (found[0]["type"], found[-1]["type"]) == ("start", "end")
+
+
 # -- sources that go away ---------------------------------------------------------------------------------------------
 @pytest.fixture
 def stream(request, clip, ffmpeg, free_port):

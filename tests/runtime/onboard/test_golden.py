@@ -71,11 +71,40 @@ def test_lists_of_different_length_are_a_mistake():
 
 
 @pytest.mark.parametrize(
-    ("scores", "threshold"),
-    [([0.9] * 8, 0.3), ([0.9] * 7 + [0.25], 0.2), ([0.06] * 8, 0.05), ([0.02], 0.01), ([], 0.01)],
+    ("scores", "precision", "threshold", "judged"),
+    [
+        ([0.9] * 8, "fp32", 0.3, 8),
+        ([0.9] * 7 + [0.25], "fp32", 0.2, 8),
+        ([0.065] * 8, "fp32", 0.05, 8),
+        ([0.32] * 8, "fp32", 0.3, 8),
+        ([0.32] * 8, "fp16", 0.2, 8),  # from 0.35 on it would judge none
+        ([0.54] * 8, "int8", 0.2, 8),
+        ([0.065] * 8, "fp16", 0.01, 8),
+        ([0.9] * 3, "fp16", 0.01, 3),
+        ([0.05], "fp16", 0.01, 0),
+        ([], "fp32", 0.01, 0),
+    ],
 )
-def test_the_threshold_falls_until_boxes_count(scores, threshold):
-    assert choose_threshold([boxes(len(scores), scores)], 0.01) == threshold
+def test_the_threshold_falls_until_boxes_are_judged(scores, precision, threshold, judged):
+    assert choose_threshold([boxes(len(scores), scores)], 0.01, precision) == (threshold, judged)
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "precision"), [(0.54, 0.3, "int8"), (0.098, 0.05, "fp16"), (0.305, 0.3, "fp32")]
+)
+def test_an_engine_that_detects_nothing_is_never_the_same(score, threshold, precision):
+    """Boxes so near the threshold that none is judged prove nothing, however many they are."""
+    unsure = boxes(10, scores=[score] * 10)
+    for found in (Detections.empty(), unsure):
+        report = compare([unsure], [found], threshold, precision)
+        assert (report["same"], report["boxes"], report["paired"]) == (False, 0, 0)
+
+
+def test_the_share_is_of_the_boxes_that_are_judged():
+    """One of four is missing; beside a hundred unsure ones that would be one in a hundred."""
+    unsure = boxes(100, scores=[0.32] * 100)
+    report = compare([boxes(4), unsure], [boxes(3), unsure], 0.3, "fp16")
+    assert (report["same"], report["boxes"], report["paired"], report["unpaired"]) == (False, 4, 3, 1)
 
 
 def test_iou():

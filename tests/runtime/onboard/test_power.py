@@ -1,13 +1,14 @@
 """nvpmodel and jetson_clocks: set and restored when permitted, else only reported. The commands are simulated."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from edgekit.runtime.errors import BadConfig
-from edgekit.runtime.onboard import identity, power
-from edgekit.runtime.onboard.store import write_json
+from edgekit.runtime.onboard import doctor, identity, power
+from edgekit.runtime.onboard.store import Store, write_json
 from tests.twin.sysroot import GPU, make_sysroot
 
 BIN = Path(__file__).parents[2] / "twin" / "bin"
@@ -191,6 +192,30 @@ def test_what_a_killed_run_left_is_restored_by_the_next(board):
     assert power.restore_left_over(board.home) == ["power mode 0"]
     assert board.mode == "0"
     assert power.restore_left_over(board.home) == []
+
+
+def told(board):
+    return {check["name"]: check["found"] for check in doctor._power({}, board.home)}
+
+
+def test_doctor_leaves_a_bench_that_runs_its_clocks(board):
+    board.permit()
+    with Store(board.home).working("bench"), power.power_set(board.home, MODES, "3", clocks=True) as report:
+        found = told(board)
+        assert (board.mode, board.least_clock) == ("3", 1300500000)
+        assert os.path.exists(os.path.join(board.home, power.JOURNAL))
+    assert re.search(r"may be what a bench has set: this board is at work: bench \(process \d+\)", found["at work"])
+    assert found["power mode"] == "MAXP_CORE_ARM (3)"
+    assert report["restored"] == ["clocks", "power mode 0"]
+
+
+def test_doctor_restores_what_a_bench_that_was_killed_left(board):
+    board.permit()
+    (board.root / "var" / "nvpmodel").write_text("3\n")
+    write_json(os.path.join(board.home, power.JOURNAL), {"mode": 0, "clocks": None})
+    found = told(board)
+    assert found["power left over"] == "restored after a bench that was killed: power mode 0"
+    assert (found["power mode"], board.mode, "at work" in found) == ("MAXN (0)", "0", False)
 
 
 def test_a_restore_that_fails_is_not_forgotten(board):

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from edgekit.runtime.errors import ArtifactError, BadConfig, BoardBusy
-from edgekit.runtime.onboard import archive
-from edgekit.runtime.onboard.store import Store, read_json, write_json
+from edgekit.runtime.onboard import archive, main
+from edgekit.runtime.onboard.store import Store, in_use, read_json, write_json
 
 NAMES = [c * 16 for c in "abcd"]
 
@@ -112,6 +112,46 @@ def test_old_versions_and_parts_go(store, version):
     assert sorted(store.prune(NAMES[2])) == [NAMES[0], NAMES[3]]
     assert sorted(store.versions()) == NAMES[1:3]
     assert os.listdir(os.path.join(store.home, "incoming")) == []
+
+
+def test_what_runs_is_left_by_prune_until_it_ends(store, version, monkeypatch):
+    """A camera that was started before two flashes: its version is neither current nor previous any more."""
+    monkeypatch.setenv("EDGEKIT_HOME", store.home)
+    for name in NAMES:
+        version(name)
+        store.activate(name)
+    tools = [os.path.join(store.home, "tools", name) for name in ("old.pyz", "new.pyz")]
+    for path in tools:
+        open(path, "w").close()
+    with in_use(os.path.join(store.version_path(NAMES[0]), "engine")), in_use(tools[0]), in_use(tools[0]):
+        assert store.prune(NAMES[3]) == [NAMES[1]]
+        assert os.listdir(os.path.dirname(tools[0])) == ["old.pyz"]
+    assert store.prune(NAMES[3]) == [NAMES[0]]
+    assert os.listdir(os.path.dirname(tools[0])) == []
+    for path in ("", "/", store.home, os.path.join(store.home, "versions"), store.version_path(NAMES[0])):
+        with in_use(path):  # nothing that could go
+            assert store.prune(NAMES[3]) == []
+
+
+def test_a_camera_and_the_program_itself_are_in_use(store, version, monkeypatch):
+    monkeypatch.setenv("EDGEKIT_HOME", store.home)
+    program = os.path.join(store.home, "tools", "a.pyz")
+    open(program, "w").close()
+    monkeypatch.setattr(main.sys, "argv", [program])
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    removed = []
+
+    def camera(arguments):
+        removed.extend(store.prune(NAMES[1]))
+        return 0
+
+    monkeypatch.setattr("edgekit.runtime.camera.cli.main", camera)
+    for name in NAMES[:2]:
+        version(name)
+    assert main.main(["camera", os.path.join(store.version_path(NAMES[0]), "artifact"), "--source", "0"]) == 0
+    assert removed == []
+    assert sorted(store.versions()) == NAMES[:2]
+    assert os.path.exists(program)
 
 
 def test_a_damaged_version_comes_back_when_nothing_takes_its_place(store, version):
