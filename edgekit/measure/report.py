@@ -23,7 +23,8 @@ from ..runtime.errors import BadConfig, BadInput
 from .charts_layers import worst_layers
 from .draw import save_image
 from .exports import render_csv, render_latex
-from .history import Step, history_cells, tracks, with_past
+from .history import Step, earlier, history_cells, tracks, with_past
+from .matching import measurement
 from .page import Picture, render_html
 from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, LayerTime, Record, Row, table_cells, table_values
 from .words import Machine, by_board, conditions, facts, findings, labels, machines, span_names, subtitle, verdict_text
@@ -121,7 +122,7 @@ def write_report(
     place = Path(folder)
     if not rows:
         raise BadInput(f"{place}: no measured row to report. Measure something first: edgekit bench")
-    pictures = _named_once(pictures)
+    pictures, history = _named_once(pictures), earlier(history, rows)
     files = tuple(place / _picture_file(picture) for picture in pictures)
     texts = {
         "json": report_json(rows, pictures),
@@ -191,8 +192,8 @@ def read_runs(files: Sequence[str | Path]) -> list[Row]:
     rows = []
     for number, file in enumerate(files):
         for row in read_report(file):
-            same = row.model_dump_json(exclude={"samples", "tracks", "layers"})
-            if (first := seen.setdefault(same, number)) != number:
+            same = measurement(row)
+            if same is not None and (first := seen.setdefault(same, number)) != number:
                 raise BadInput(
                     f"{file}: the measurement of {row.label} is in {files[first]} too. Repeated runs are independent "
                     "measurements; give each file once, and no copies"
