@@ -18,7 +18,7 @@ from .runtime.artifact import Artifact
 from .runtime.errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 
 if TYPE_CHECKING:
-    from .data.coco import CocoSet
+    from .data.coco import CocoSet, Sample
     from .measure.bench import BenchOptions, Measurement, Target
     from .measure.report import Picture
     from .measure.row import Row
@@ -257,8 +257,13 @@ def _installed(row: Row) -> bool:
     return True
 
 
+def pictured(coco: CocoSet) -> list[Sample]:
+    """The images that a report shows: those with the most boxes."""
+    return sorted(coco.samples, key=lambda s: -len(s.boxes))[:PICTURES]
+
+
 def pictures(measured: Sequence[Measurement], coco: CocoSet) -> list[Picture]:
-    """The images with the most boxes, as the last measured row sees them."""
+    """The pictured images, as the last measured row sees them."""
     from .measure.draw import draw_detections
     from .measure.report import Picture
     from .runtime.images import read_image
@@ -266,12 +271,11 @@ def pictures(measured: Sequence[Measurement], coco: CocoSet) -> list[Picture]:
     seen = next((m for m in reversed(measured) if m.detections), None)
     if seen is None:
         return []
-    samples = sorted(coco.samples, key=lambda s: -len(s.boxes))[:PICTURES]
     return [
         Picture(
             sample.path.stem,
             f"{sample.path.name}, {seen.row.runtime} {seen.row.precision}, boxes from score {PICTURE_SCORE:g} on",
             draw_detections(read_image(sample.path), seen.detections[sample.image_id], coco.classes, PICTURE_SCORE),
         )
-        for sample in samples
+        for sample in pictured(coco)
     ]

@@ -349,7 +349,7 @@ def run(
     seconds: of each row at least; None: the board's. Rows that were measured for less are measured again
     """
     from .data.evaluation import evaluation_set
-    from .measure.report import check_report_place, read_pictures, report_is_whole, write_report
+    from .measure.report import check_report_place, picture_file, read_pictures, report_is_whole, write_report
 
     found, profile = load_recipe(recipe, listed(overrides)), measuring.board_here(board)
     measuring.require_sets(found, profile)
@@ -371,6 +371,7 @@ def run(
         if not report_is_whole(out):
             write_report(kept, out, read_pictures(out), title)
         return kept
+    check_report_place(out, [out / picture_file(sample.path.stem) for sample in measuring.pictured(coco)])
     sets = {artifact.digest: coco for artifact in artifacts}
     measured = measuring.bench(targets, sets, profile, None, seconds, progress)
     rows = [m.row for m in measured]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -120,7 +121,9 @@ def measurement(row: Row) -> str | None:
     """What only one and the same measurement has, in whatever files it stands; None where nothing was measured."""
     if row.verdict.status == NOT_MEASURED:
         return None
-    return row.model_dump_json(exclude={"samples", "tracks", "layers"})  # a baseline has none of these
+    return json.dumps(
+        row.model_dump(mode="json", exclude={"samples", "tracks", "layers"})
+    )  # a baseline has none of these
 
 
 def require_one_file(runs: Runs, source: str | Path) -> None:

@@ -87,6 +87,40 @@ def test_what_a_gate_reads_it_does_not_write_over(reports, capsys):
     assert main(["baseline", "save", str(reports / "same.json"), "--out", str(reports / "same.json")]) == 2
 
 
+def test_a_report_that_is_read_as_a_folder_is_not_written_over(reports, capsys):
+    folder = reports / "run"
+    folder.mkdir()
+    report = folder / "report.json"
+    report.write_text((reports / "same.json").read_text())
+    before = report.read_bytes()
+    for command in (
+        ["gate", str(reports / "base.json"), str(folder), "--max", "size=+1%", "--markdown", str(report)],
+        ["gate", str(reports / "base.json"), str(folder), "--max", "size=+1%", "--junit", str(report)],
+        ["gate", str(folder), str(reports / "base.json"), "--max", "size=+1%", "--junit", str(report)],
+        ["score", str(report), "--rules", "icme2020", "--markdown", str(report)],
+        ["score", str(folder), "--rules", "icme2020", "--markdown", str(report)],
+        ["baseline", "save", str(folder), "--out", str(report)],
+    ):
+        assert main(command) == 2
+        assert "is read by this command" in capsys.readouterr().err
+        assert report.read_bytes() == before
+
+
+def test_a_score_does_not_write_over_its_rules(reports, capsys):
+    rules = reports / "mine.yaml"
+    rules.write_text("mine")
+    assert main(["score", str(reports / "same.json"), "--rules", str(rules), "--markdown", str(rules)]) == 2
+    assert "is read by this command" in capsys.readouterr().err
+    assert rules.read_text() == "mine"
+
+
+def test_two_results_need_two_files(reports, capsys):
+    files = ["--markdown", str(reports / "gate.xml"), "--junit", str(reports / "." / "gate.xml")]
+    assert call(reports, "same.json", "--max", "size=+1%", *files) == 2
+    assert "--markdown and --junit name the same file" in capsys.readouterr().err
+    assert not (reports / "gate.xml").exists()
+
+
 def test_one_run_given_twice_is_no_second_witness(reports, capsys):
     copy = reports / "copy.json"
     copy.write_text((reports / "same.json").read_text())
