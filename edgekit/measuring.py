@@ -129,9 +129,10 @@ def _by_images(targets: Sequence[Target], sets: Mapping[str, CocoSet], board: Bo
     groups: dict[str, tuple[CocoSet, list[int]]] = {coco.digest(): (coco, []) for coco in sets.values()}
     for number, target in enumerate(targets):
         groups[sets[target.artifact.digest].digest()][1].append(number)
-    if not all(numbers for _, numbers in groups.values()):
+    for coco in (coco for coco, numbers in groups.values() if not numbers):
         raise BoardLacks(
-            f"no runtime of board {board.name!r} ({', '.join(board.runtimes)}) that is installed runs these files. "
+            f"no runtime of board {board.name!r} ({', '.join(board.runtimes)}) that is installed runs the files that "
+            f"were to be measured on {coco.annotations}. "
             f"TensorRT runs engines: edgekit build ARTIFACT --board {board.name}. What is installed: edgekit doctor"
         )
     return list(groups.values())

@@ -6,12 +6,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import edgekit
 from edgekit import measuring, spine
 from edgekit.board import Board, load_board
-from edgekit.data.coco import CocoSet
+from edgekit.data.coco import CocoSet, Sample
 from edgekit.measure.bench import BenchOptions, Measurement, Target
 from edgekit.measure.report import read_report
 from edgekit.measure.row import LayerTime, Peaks, Row
@@ -118,7 +119,7 @@ def test_files_that_no_runtime_loads_are_told_before_the_others_are_measured(
     networks: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgekit.measuring._runtimes", lambda found, *_: [] if "RBC" in found.classes else ["x"])
-    with pytest.raises(BoardLacks, match="no runtime of board 'x86-1t'"):
+    with pytest.raises(BoardLacks, match=r"no runtime of board 'x86-1t'.*measured on cells-eval"):
         edgekit.bench(list(networks.artifacts))
     assert networks.asked == []
 
@@ -138,6 +139,24 @@ def test_what_a_run_will_miss_is_told_before_its_training(
     with pytest.raises(BadConfig, match=words):
         edgekit.run(recipe, overrides=overrides, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_replaces_no_picture_of_somebody_else_and_says_so_before_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx, labels = artifact("onnx", "a"), np.zeros(1, np.int64)
+    sample = Sample(tmp_path / "street.jpg", 1, 64, 48, np.zeros((1, 4), np.float32), labels, np.zeros(1, bool))
+    images = CocoSet(tmp_path / "val.json", tmp_path, (sample,), ("car",), (1,), (), "0" * 64)
+    for step in ("checkpoint", "export", "quantize"):
+        monkeypatch.setattr(spine, step, lambda *_: onnx)
+    monkeypatch.setattr("edgekit.data.evaluation.evaluation_set", lambda *_: images)
+    monkeypatch.setattr(measuring, "bench", lambda *_: pytest.fail("it was measured"))
+    theirs = tmp_path / "out" / "pictures" / "street.jpg"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("holiday")
+    with pytest.raises(BadConfig, match=r"street\.jpg: is there without a report\.json"):
+        edgekit.run("mobile-centernet-w16-dhaka", out=tmp_path / "out")
+    assert theirs.read_text() == "holiday"
 
 
 class Coco:
