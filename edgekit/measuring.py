@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,11 +15,11 @@ from .progress import Progress, tell
 from .recipe import Recipe
 from .runtime import machine
 from .runtime.artifact import Artifact
-from .runtime.errors import BadConfig, BadInput, BoardLacks
+from .runtime.errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 
 if TYPE_CHECKING:
-    from .data.coco import CocoSet
-    from .measure.bench import Measurement, Target
+    from .data.coco import CocoSet, Sample
+    from .measure.bench import BenchOptions, Measurement, Target
     from .measure.report import Picture
     from .measure.row import Row
 
@@ -77,24 +78,25 @@ def compared(source: str, board: Board, runtime: str | None) -> Target:
 
 def bench(
     targets: Sequence[Target],
+    sets: Mapping[str, CocoSet],
     board: Board,
-    coco: CocoSet,
     data: str | None,
     seconds: float | None,
     progress: Progress | None,
     full: bool = False,
     **more: bool,
 ) -> list[Measurement]:
-    """Measure every target. data: the name of ``coco`` in the rows; more: ``offline``, ``layers``"""
+    """Measure every target; the results are in the order of the targets.
+
+    sets: the images of every artifact that was given, by its digest. Targets of the same images are measured together
+    data: the name of the images in the rows, None: that in the recipe of each; more: ``offline``, ``layers``
+    Raises BoardLacks before anything is measured where no file of a set has a target. Where nothing on one set could
+    be measured its rows say why, and the others go on; where nothing at all could be, the first error is raised.
+    """
     from .measure.bench import BenchOptions, bench_targets
 
-    if not targets:
-        raise BoardLacks(
-            f"no runtime of board {board.name!r} ({', '.join(board.runtimes)}) that is installed runs these files. "
-            f"TensorRT runs engines: edgekit build ARTIFACT --board {board.name}. What is installed: edgekit doctor"
-        )
-    name = data or targets[0].artifact.manifest["recipe"].get("evaluation")
-    wishes: dict[str, Any] = {"set_name": name, **more, **({} if seconds is None else {"min_seconds": seconds})}
+    groups = _by_images(targets, sets, board)
+    wishes: dict[str, Any] = {**more, **({} if seconds is None else {"min_seconds": seconds})}
     options = BenchOptions.full(**wishes) if full else BenchOptions(**wishes)
     plan = _plan(len(targets), options.min_seconds or board.measure.min_seconds, options.offline)
     started = iter(range(len(targets)))
@@ -105,9 +107,55 @@ def bench(
         progress(plan, next(started), len(targets))
         return lambda phase, done, total: progress(f"{_label(target)}: {phase}", done, total)
 
-    measured = bench_targets(targets, board, coco, options, watch)
+    measured: dict[int, Measurement] = {}
+    failed: list[EdgeKitError] = []
+    for coco, numbers in groups:
+        those = [targets[number] for number in numbers]
+        named = replace(options, set_name=data or those[0].artifact.manifest["recipe"].get("evaluation"))
+        try:
+            found = bench_targets(those, board, coco, named, watch)
+        except EdgeKitError as error:
+            failed.append(error)
+            found = _unmeasured(those, board, named, error)
+        measured.update(zip(numbers, found, strict=True))
     tell(progress, plan, len(targets), len(targets))
-    return measured
+    if len(failed) == len(groups):
+        raise failed[0]
+    return _under_common_peaks([measured[number] for number in range(len(targets))])
+
+
+def _by_images(targets: Sequence[Target], sets: Mapping[str, CocoSet], board: Board) -> list[tuple[CocoSet, list[int]]]:
+    """Each set of images, and the numbers of the targets that are measured on it."""
+    groups: dict[str, tuple[CocoSet, list[int]]] = {coco.digest(): (coco, []) for coco in sets.values()}
+    for number, target in enumerate(targets):
+        groups[sets[target.artifact.digest].digest()][1].append(number)
+    for coco in (coco for coco, numbers in groups.values() if not numbers):
+        raise BoardLacks(
+            f"no runtime of board {board.name!r} ({', '.join(board.runtimes)}) that is installed runs the files that "
+            f"were to be measured on {coco.annotations}. "
+            f"TensorRT runs engines: edgekit build ARTIFACT --board {board.name}. What is installed: edgekit doctor"
+        )
+    return list(groups.values())
+
+
+def _unmeasured(
+    targets: Sequence[Target], board: Board, options: BenchOptions, error: EdgeKitError
+) -> list[Measurement]:
+    """What stands for a set of images on which nothing could be measured. error: that of the first target"""
+    from .measure.bench import Measurement, unmeasured_row
+
+    reason = str(error) if len(targets) == 1 else f"nothing on these images could be measured; the first error: {error}"
+    return [Measurement(unmeasured_row(target, board, reason, options), {}) for target in targets]
+
+
+def _under_common_peaks(measured: Sequence[Measurement]) -> list[Measurement]:
+    """All that was measured in one call under the same limits of the machine, whatever images it ran on."""
+    if not any(m.row.layers for m in measured):
+        return list(measured)
+    from .measure.layers import with_common_peaks
+
+    rows = with_common_peaks([m.row for m in measured])
+    return [m._replace(row=row) for m, row in zip(measured, rows, strict=True)]
 
 
 def _plan(rows: int, seconds: float, offline: bool) -> str:
@@ -210,8 +258,13 @@ def _installed(row: Row) -> bool:
     return True
 
 
+def pictured(coco: CocoSet) -> list[Sample]:
+    """The images that a report shows: those with the most boxes."""
+    return sorted(coco.samples, key=lambda s: -len(s.boxes))[:PICTURES]
+
+
 def pictures(measured: Sequence[Measurement], coco: CocoSet) -> list[Picture]:
-    """The images with the most boxes, as the last measured row sees them."""
+    """The pictured images, as the last measured row sees them."""
     from .measure.draw import draw_detections
     from .measure.report import Picture
     from .runtime.images import read_image
@@ -219,12 +272,11 @@ def pictures(measured: Sequence[Measurement], coco: CocoSet) -> list[Picture]:
     seen = next((m for m in reversed(measured) if m.detections), None)
     if seen is None:
         return []
-    samples = sorted(coco.samples, key=lambda s: -len(s.boxes))[:PICTURES]
     return [
         Picture(
             sample.path.stem,
             f"{sample.path.name}, {seen.row.runtime} {seen.row.precision}, boxes from score {PICTURE_SCORE:g} on",
             draw_detections(read_image(sample.path), seen.detections[sample.image_id], coco.classes, PICTURE_SCORE),
         )
-        for sample in samples
+        for sample in pictured(coco)
     ]

@@ -135,18 +135,12 @@ def bench(
         check_place(out, "file")
     profile = measuring.board_here(board)
     artifacts = [spine.model(source) for source in listed(sources)]
-    by_set: dict[str, tuple[CocoSet, list[Artifact]]] = {}
-    for artifact in artifacts:
-        coco = evaluation_set(artifact, data)
+    sets = {artifact.digest: evaluation_set(artifact, data) for artifact in artifacts}
+    for coco in sets.values():
         check_not_read([] if out is None else [out], [coco.annotations, *(sample.path for sample in coco.samples)])
-        by_set.setdefault(coco.digest(), (coco, []))[1].append(artifact)
-    rows: list[Row] = []
-    for coco, those in by_set.values():
-        targets = measuring.targets(those, profile, runtime)
-        measured = measuring.bench(
-            targets, profile, coco, data, seconds, progress, full, offline=offline, layers=layers
-        )
-        rows += [m.row for m in measured]
+    targets = measuring.targets(artifacts, profile, runtime)
+    measured = measuring.bench(targets, sets, profile, data, seconds, progress, full, offline=offline, layers=layers)
+    rows = [m.row for m in measured]
     if out is not None:
         from .measure.report import report_json
 
@@ -355,7 +349,7 @@ def run(
     seconds: of each row at least; None: the board's. Rows that were measured for less are measured again
     """
     from .data.evaluation import evaluation_set
-    from .measure.report import check_report_place, read_pictures, report_is_whole, write_report
+    from .measure.report import check_report_place, picture_file, read_pictures, report_is_whole, write_report
 
     found, profile = load_recipe(recipe, listed(overrides)), measuring.board_here(board)
     measuring.require_sets(found, profile)
@@ -377,7 +371,9 @@ def run(
         if not report_is_whole(out):
             write_report(kept, out, read_pictures(out), title)
         return kept
-    measured = measuring.bench(targets, profile, coco, None, seconds, progress)
+    check_report_place(out, [out / picture_file(sample.path.stem) for sample in measuring.pictured(coco)])
+    sets = {artifact.digest: coco for artifact in artifacts}
+    measured = measuring.bench(targets, sets, profile, None, seconds, progress)
     rows = [m.row for m in measured]
     write_report(rows, out, measuring.pictures(measured, coco), title)
     return rows

@@ -58,11 +58,15 @@ def gate(
     """
     import edgekit
 
+    from ..measure.report import report_file
     from ..runtime.artifact import check_not_read, check_place
+    from ..runtime.errors import BadConfig
 
     for file in filter(None, (markdown, junit)):
         check_place(file, "file")
-        check_not_read([file], [baseline, *reports])
+        check_not_read([file], map(report_file, (baseline, *reports)))
+    if markdown is not None and junit is not None and markdown.resolve() == junit.resolve():
+        raise BadConfig(f"{markdown}: --markdown and --junit name the same file. Name two.")
     result = edgekit.gate(
         baseline, reports, **({"limits": limits} if limits else {}), skip_incomparable=skip_incomparable
     )

@@ -31,10 +31,12 @@ def score(
     """
     import edgekit
 
-    from ..runtime.artifact import check_place, new_file
+    from ..measure.report import report_file
+    from ..runtime.artifact import check_not_read, check_place, new_file
 
     if markdown is not None:
         check_place(markdown, "file")
+        check_not_read([markdown], [*map(report_file, reports), rules])
     ranking = edgekit.score(reports, rules=rules)
     if markdown is not None:
         from ..measure.score_report import render_score

@@ -15,7 +15,7 @@ from .drift import reference_times
 from .gate import noise_band
 from .matching import DISTURBED, Runs, group_rows, machine_differences, require_one_file, sessions, state_differences
 from .metrics import METRICS
-from .report import read_runs, report_json
+from .report import read_runs, report_file, report_json
 from .row import Row
 
 ACTIONS = ("save", "show")
@@ -34,7 +34,7 @@ def baseline(action: str, files: Sequence[str | Path], *, out: str | Path | None
     files = listed(files)
     rows = read_runs(files)
     if out is not None:
-        check_not_read([out], files)
+        check_not_read([out], [report_file(file) for file in files])
     names = ", ".join(map(str, files))
     if not rows:
         raise BadInput(f"{names}: holds no row. Measure some: edgekit bench")

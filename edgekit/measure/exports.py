@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from .row import COLUMNS, NUMERIC, Row, table_cells
 from .words import labels
@@ -33,20 +34,35 @@ _MORE: Mapping[str, Callable[[Row], str | float | None]] = {
     "bytes": lambda r: r.model_file.bytes,
     "evaluation set": lambda r: r.accuracy.set if r.accuracy else None,
     "evaluation images": lambda r: r.accuracy.images if r.accuracy else None,
-    "cpu": lambda r: str(r.machine.get("before", {}).get("cpu", "unknown")),
+    "cpu": lambda r: _known(r.machine.get("before", {}).get("cpu")),
     "started": lambda r: r.started,
     "model sha256": lambda r: r.model_file.sha256,
 }
 
 
 def render_csv(rows: Sequence[Row]) -> str:
-    """One line per row (RFC 4180): the table's columns unrounded, then the conditions. What is unknown is empty."""
+    """One line per row (RFC 4180): the table's columns unrounded, then the conditions. What is unknown is empty.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([*(column.header for column in COLUMNS), *_MORE])
     for row in rows:
-        writer.writerow([*(column.value(row) for column in COLUMNS), *(value(row) for value in _MORE.values())])
+        values = [*(column.value(row) for column in COLUMNS), *(value(row) for value in _MORE.values())]
+        writer.writerow([_no_formula(value) for value in values])
     return text.getvalue()
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how one may begin
+
+
+def _no_formula(value: str | float | None) -> str | float | None:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _known(fact: Any) -> str | None:
+    return None if fact in (None, "unknown") else str(fact)
 
 
 _LATEX = {

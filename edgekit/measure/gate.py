@@ -22,6 +22,7 @@ from .matching import (
     Runs,
     group_rows,
     machine_differences,
+    measurement,
     noted_differences,
     require_one_file,
     sessions,
@@ -129,7 +130,8 @@ def gate(
 
     limits: ``mAP=-0.5pt,latency=+5%``; several reports are repeated runs of the same build
     skip_incomparable: what cannot be compared (another machine or board state, a disturbed run) is named and passes
-    Raises BadConfig for a limit that cannot be read, BadInput for a file that is no report.
+    Raises BadConfig for a limit that cannot be read, BadInput for a file that is no report and for a measurement that
+    is on both sides.
     """
     from .report import read_report, read_runs
 
@@ -140,8 +142,20 @@ def gate(
     if not old or not new:
         empty = baseline if not old else reports[0] if reports else "the report"
         raise BadInput(f"{empty}: holds no row to compare. Measure some: edgekit bench")
+    _require_another_measurement(old, new, baseline)
     result = compare(old, new, wanted, (str(baseline), *map(str, reports)))
     return _skip(result) if skip_incomparable else result
+
+
+def _require_another_measurement(old: Sequence[Row], new: Sequence[Row], baseline: str | Path) -> None:
+    """A gate of a measurement against itself passes whatever the build does: somewhere a path is wrong."""
+    own = {measurement(row) for row in old} - {None}
+    for row in new:
+        if measurement(row) in own:
+            raise BadInput(
+                f"{baseline}: holds the very measurement of {row.label} that is to be compared with it, and what is "
+                "compared with itself always passes. Measure the build under test: edgekit bench ... --out RUN.json"
+            )
 
 
 def compare(
@@ -228,12 +242,12 @@ def _absent(metric: Metric, base: Sequence[Row], new: Sequence[Row], known: bool
 
 def _explains(row: Row, reason: str, metric: Metric) -> bool:
     """Whether a reason of the verdict is why a figure is missing; that a run was disturbed is not."""
-    return row.latency is None or (metric.name in ("mAP", "mAP50") and reason.startswith(ACCURACY_UNKNOWN))
+    return row.latency is None or (metric.of_images and reason.startswith(ACCURACY_UNKNOWN))
 
 
 def _incomparable(metric: Metric, base: Sequence[Row], new: Sequence[Row]) -> Iterator[str]:
     """Reasons why the figures of the two sides must not be compared."""
-    if metric.name in ("mAP", "mAP50"):
+    if metric.of_images:
         yield from _other_images([*base, *new])
     if metric.noise is None:
         return

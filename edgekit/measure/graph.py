@@ -32,7 +32,8 @@ _FLOAT_BYTES = 4
 
 
 def load_graph(path: str | Path) -> ModelProto:
-    """The file with inferred shapes; an open batch, the first dimension of an input, becomes 1.
+    """The file with inferred shapes and a name of its own for every node; an open batch, the first dimension of an
+    input, becomes 1. A dimension that the file calls 0 or less is open too.
 
     Raises BadInput naming a file that is missing, not ONNX, whose shapes contradict each other, or whose inputs have
     other open dimensions: what an image of one pixel costs is no answer.
@@ -42,6 +43,7 @@ def load_graph(path: str | Path) -> ModelProto:
         if not model.HasField("graph"):
             raise ValueError("no graph in it; the file is empty or cut off")
         _close_batch(path, model)
+        _name_nodes(model)
         return shape_inference.infer_shapes(model, data_prop=True)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such file") from error
@@ -53,9 +55,10 @@ def load_graph(path: str | Path) -> ModelProto:
 
 
 def _close_batch(path: str | Path, model: ModelProto) -> None:
+    constants = {t.name for t in model.graph.initializer}
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
-        named = [n for n, dim in enumerate(dims) if not dim.HasField("dim_value") or dim.dim_value < 0]
+        named = [n for n, dim in enumerate(dims) if dim.dim_value <= 0 and value.name not in constants]
         if any(named):
             open_ = ", ".join(_open_name(dims[n], n) for n in named)
             shape = [("SIZE" if n else "1") if n in named else str(dim.dim_value) for n, dim in enumerate(dims)]
@@ -67,10 +70,29 @@ def _close_batch(path: str | Path, model: ModelProto) -> None:
             )
         if named:
             dims[0].dim_value = 1
+    for value in (*model.graph.value_info, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:
+                dim.Clear()  # what followed from the open size; the inference knows better now
 
 
 def _open_name(dim: TensorShapeProto.Dimension, axis: int) -> str:
-    return f"axis {axis}" + (f" is {dim.dim_param!r}" if dim.dim_param else "")
+    told = repr(dim.dim_param) if dim.dim_param else dim.dim_value if dim.HasField("dim_value") else None
+    return f"axis {axis}" + ("" if told is None else f" is {told}")
+
+
+def _name_nodes(model: ModelProto) -> None:
+    """Names by which figures can be kept: ONNX allows two nodes one name, and none. The later one gets its output's."""
+    given, taken = {node_name(node) for node in model.graph.node}, set[str]()
+    for node in model.graph.node:
+        name = node_name(node)
+        if name in taken:
+            own, number = next(filter(None, node.output), name), 2
+            name = own
+            while name in given | taken:
+                name, number = f"{own}_{number}", number + 1
+        taken.add(name)
+        node.name = name
 
 
 def batch_of(model: ModelProto) -> int:

@@ -1,23 +1,28 @@
 """History: the same rows over many reports, one report per commit. A folder of report.json files is all it takes.
 
-The file's name without ``.json`` is what the commit is called; the order is that of the rows' own time of measurement.
+The file's name without ``.json`` is what the commit is called; the order is that of the rows' own time of measurement,
+a report being as old as its newest row. Only what can be compared stands in one line: mAP of the same images, times of
+the same machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from ..runtime.errors import BadInput
-from .matching import DISTURBED, group_rows
+from .matching import DISTURBED, group_rows, machine_differences, measured_at, measurement
 from .metrics import METRICS, Metric
 from .row import Row
 
 SHOWN = ("mAP50", "size", "gops", "latency")
 _BARS = "▁▂▃▄▅▆▇█"
 MOST_BARS = 24  # of the last steps, in text
+THIS_REPORT = "this report"  # the step of the rows whose history is asked for
+_UNKNOWN = datetime.min.replace(tzinfo=timezone.utc)
 
 
 class Step(NamedTuple):
@@ -36,10 +41,14 @@ class Dot(NamedTuple):
 
 
 class Series(NamedTuple):
-    """One metric of one row over the steps that have it, the oldest first; at least one dot."""
+    """One metric of one row over the steps that have it, the oldest first; at least one dot.
+
+    left_out: steps that have it too, measured on other images (mAP) or on another machine (times) than the last one
+    """
 
     metric: Metric
     dots: tuple[Dot, ...]
+    left_out: int = 0
 
     @property
     def change(self) -> float | None:
@@ -70,26 +79,43 @@ def read_history(folder: str | Path) -> list[Step]:
             f"cp runs/demo/report.json {place}/$(git rev-parse --short HEAD).json"
         )
     steps = [Step(file.stem, read_report(file)) for file in files]
-    return sorted((step for step in steps if step.rows), key=lambda step: (_when(step.rows), step.name))
+    return sorted((step for step in steps if step.rows), key=lambda step: (_when(step.rows) or _UNKNOWN, step.name))
 
 
-def _when(rows: Sequence[Row]) -> str:
-    return min((row.started for row in rows if row.started), default="")
+def _when(rows: Sequence[Row]) -> datetime | None:
+    """When the newest of them was measured; None where no row tells."""
+    return max((time for row in rows if (time := measured_at(row)) is not None), default=None)
+
+
+def earlier(steps: Sequence[Step], rows: Sequence[Row]) -> list[Step]:
+    """The steps that are older than ``rows``, without what these hold themselves: the report may be in the folder."""
+    own, when = _measurements(rows), _when(rows)
+    others = []
+    for step in steps:
+        time = _when(step.rows)
+        if (own and own <= _measurements(step.rows)) or (when and time and time > when):
+            continue
+        left = tuple(row for row in step.rows if measurement(row) not in own)
+        others += [Step(step.name, left)] if left else []
+    return others
+
+
+def _measurements(rows: Sequence[Row]) -> set[str]:
+    return {same for row in rows if (same := measurement(row)) is not None}
 
 
 def tracks(steps: Sequence[Step], rows: Sequence[Row] = (), metrics: Sequence[str] = SHOWN) -> list[Track]:
-    """The history of every row of the last step, or of ``rows`` when they are newer: these are the step "now"."""
-    known = [row for step in steps for row in step.rows]
-    if rows and not all(row in known for row in rows):
-        steps = [*steps, Step("now", tuple(rows))]
+    """The history of every row of the last step; or of ``rows``, up to them."""
+    if rows:
+        steps = [*earlier(steps, rows), Step(THIS_REPORT, tuple(rows))]
     if not steps:
         return []
     grouped = group_rows(*(step.rows for step in steps))
     found = []
     for key in grouped[-1]:
         runs = [(step.name, group.get(key, [])) for step, group in zip(steps, grouped, strict=True)]
-        series = [Series(METRICS[name], tuple(_dots(METRICS[name], runs))) for name in metrics]
-        found.append(Track(key.label, tuple(s for s in series if s.dots)))
+        series = [_series(METRICS[name], runs) for name in metrics]
+        found.append(Track(key.label, tuple(s for s in series if s is not None)))
     return found
 
 
@@ -98,12 +124,28 @@ def with_past(found: Sequence[Track]) -> list[Track]:
     return [track for track in found if any(len(series.dots) > 1 for series in track.series)] or list(found)
 
 
-def _dots(metric: Metric, runs: Sequence[tuple[str, Sequence[Row]]]) -> Iterator[Dot]:
-    for name, rows in runs:
-        quiet = [row for row in rows if row.verdict.status not in DISTURBED]
-        values = [float(value) for row in quiet or rows if (value := metric.value(row)) is not None]
-        if values:
-            yield Dot(name, median(values), not quiet and metric.noise is not None)
+def _series(metric: Metric, runs: Sequence[tuple[str, Sequence[Row]]]) -> Series | None:
+    """runs: the rows of each step. None where no row has the metric."""
+    known = [(name, [row for row in rows if metric.value(row) is not None]) for name, rows in runs]
+    known = [(name, rows) for name, rows in known if rows]
+    if not known:
+        return None
+    last = known[-1][1][0]
+    like = [(name, [row for row in rows if _comparable(metric, row, last)]) for name, rows in known]
+    dots = tuple(_dot(metric, name, rows) for name, rows in like if rows)
+    return Series(metric, dots, len(known) - len(dots))
+
+
+def _comparable(metric: Metric, row: Row, last: Row) -> bool:
+    if row.accuracy and last.accuracy and metric.of_images:
+        return row.accuracy.set_digest == last.accuracy.set_digest
+    return not (metric.of_machine and machine_differences(row, last))
+
+
+def _dot(metric: Metric, name: str, rows: Sequence[Row]) -> Dot:
+    quiet = [row for row in rows if row.verdict.status not in DISTURBED]
+    values = [float(value) for row in quiet or rows if (value := metric.value(row)) is not None]
+    return Dot(name, median(values), not quiet and metric.of_machine)
 
 
 def spark_text(values: Sequence[float]) -> str:
@@ -117,9 +159,18 @@ def spark_text(values: Sequence[float]) -> str:
 def change_text(series: Series) -> str:
     """``+3.1 %`` against the step before, in points where the metric is in percent; empty for the first step.
 
-    A value that was measured on a disturbed machine says so: here a bar of text has no hollow dot.
+    A value that was measured on a disturbed machine says so: here a bar of text has no hollow dot. So do steps that
+    cannot be compared with the last one, and are in no line.
     """
-    return ", ".join(filter(None, [_change(series), "disturbed" if series.dots[-1].disturbed else ""]))
+    disturbed = "disturbed" if series.dots[-1].disturbed else ""
+    return ", ".join(filter(None, [_change(series), disturbed, _left_out(series)]))
+
+
+def _left_out(series: Series) -> str:
+    if not series.left_out:
+        return ""
+    steps = f"{series.left_out} step{'s' if series.left_out > 1 else ''}"
+    return f"{steps} {'on other images' if series.metric.of_images else 'on another machine'} left out"
 
 
 def _change(series: Series) -> str:

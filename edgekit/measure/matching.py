@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..runtime.errors import BadInput
 from ..runtime.onboard.power import CLOCKS_SET
-from .row import Row
+from .row import NOT_MEASURED, Row
 
 DISTURBED = ("noisy", "throttled")
 SESSION_PAUSE = timedelta(hours=1)  # between runs; what the host of a virtual machine does changes meanwhile
@@ -35,7 +37,10 @@ _UNKNOWN = (None, "unknown", "not measured")
 
 
 class Key(NamedTuple):
-    """What a row is of. recipe, nms: only where rows of several recipes or ways of NMS share the rest, else empty."""
+    """What a row is of. The fields from ``recipe`` on are empty where no rows differ in them that share the rest.
+
+    input: width x height in pixels; images: name of the evaluation set, with its digest where two sets have one name
+    """
 
     model: str
     board: str
@@ -43,41 +48,82 @@ class Key(NamedTuple):
     precision: str
     recipe: str = ""
     nms: str = ""
+    input: str = ""
+    images: str = ""
 
     @property
     def label(self) -> str:
         model = f"{self.model} ({self.recipe})" if self.recipe else self.model
-        return f"{model} · {self.board} · {self.runtime} {self.precision}" + (f" · {self.nms}" if self.nms else "")
+        parts = [model, self.board, f"{self.runtime} {self.precision}", self.nms, self.input, self.images]
+        return " · ".join(filter(None, parts))
 
 
 Runs = dict[Key, list[Row]]
+_Keyed = list[tuple[Key, Row]]
 
 
 def group_rows(*files: Sequence[Row]) -> list[Runs]:
     """The rows of each list by their key. Rows under one key in one list are repeated runs of the same thing."""
-    shared = {name: set().union(*(_shared(rows, name) for rows in files)) for name in _TELLING}
-    grouped = []
-    for rows in files:
-        runs: Runs = {}
-        for row in rows:
-            key = _key(row)
-            more = {name: getattr(row, name) for name in _TELLING if key in shared[name]}
-            runs.setdefault(key._replace(**more), []).append(row)
-        grouped.append(runs)
+    images = _image_names([row for rows in files for row in rows])
+    telling: Mapping[str, Callable[[Row], str | None]] = {
+        "recipe": lambda row: row.recipe,
+        "nms": lambda row: row.nms,
+        "input": lambda row: f"{row.input.width} x {row.input.height}",
+        "images": lambda row: images[row.accuracy.set_digest] if row.accuracy else None,
+    }
+    keyed = [[(_key(row), row) for row in rows] for rows in files]
+    for name, value in telling.items():
+        keyed = _told_apart(keyed, name, value)
+    grouped: list[Runs] = [{} for _ in keyed]
+    for runs, rows in zip(grouped, keyed, strict=True):
+        for key, row in rows:
+            runs.setdefault(key, []).append(row)
     return grouped
 
 
-_TELLING = ("recipe", "nms")  # fields of Row and Key that count only where they are needed
+def _told_apart(keyed: Sequence[_Keyed], name: str, value: Callable[[Row], str | None]) -> list[_Keyed]:
+    """The keys with the field ``name`` where rows of one list share a key and differ in the field's value.
+
+    A row that does not tell it (None: one that failed has no evaluation set) may be of any of them, and counts to all.
+    """
+    shared: set[Key] = set()
+    known: dict[Key, dict[str, None]] = {}  # in the order of the rows
+    for rows in keyed:
+        here = {(key, told) for key, row in rows if (told := value(row)) is not None}
+        counts = Counter(key for key, _ in here)
+        shared.update(key for key, count in counts.items() if count > 1)
+        for key, row in rows:
+            if (told := value(row)) is not None:
+                known.setdefault(key, {})[told] = None
+
+    def keys(key: Key, row: Row) -> list[Key]:
+        told = value(row)
+        return [key._replace(**{name: one}) for one in (known[key] if told is None else [told])]
+
+    return [[(new, row) for key, row in rows for new in (keys(key, row) if key in shared else [key])] for rows in keyed]
 
 
-def _shared(rows: Sequence[Row], name: str) -> set[Key]:
-    """Keys that rows of several values of ``name`` have in common."""
-    keys = [key for key, _ in {(_key(row), getattr(row, name)) for row in rows}]
-    return {key for key in keys if keys.count(key) > 1}
+def _image_names(rows: Sequence[Row]) -> dict[str, str]:
+    """Digest of an evaluation set -> how it is called, with the digest where another set has the name too."""
+    names: dict[str, str] = {}
+    for row in rows:
+        if row.accuracy is not None:
+            names.setdefault(row.accuracy.set_digest, row.accuracy.set)
+    often = Counter(names.values())
+    return {digest: name if often[name] == 1 else f"{name} {digest[:12]}" for digest, name in names.items()}
 
 
 def _key(row: Row) -> Key:
     return Key(row.model, row.board, row.runtime, row.precision)
+
+
+def measurement(row: Row) -> str | None:
+    """What only one and the same measurement has, in whatever files it stands; None where nothing was measured."""
+    if row.verdict.status == NOT_MEASURED:
+        return None
+    return json.dumps(
+        row.model_dump(mode="json", exclude={"samples", "tracks", "layers"})
+    )  # a baseline has none of these
 
 
 def require_one_file(runs: Runs, source: str | Path) -> None:
@@ -96,7 +142,7 @@ def sessions(rows: Sequence[Row]) -> list[int]:
 
     Rows that do not tell when they were measured count to the first.
     """
-    times = [_when(row) for row in rows]
+    times = [measured_at(row) for row in rows]
     known = sorted({time for time in times if time is not None})
     numbers = dict.fromkeys(known[:1], 0)
     for last, now in pairwise(known):
@@ -104,7 +150,8 @@ def sessions(rows: Sequence[Row]) -> list[int]:
     return [0 if time is None else numbers[time] for time in times]
 
 
-def _when(row: Row) -> datetime | None:
+def measured_at(row: Row) -> datetime | None:
+    """When it began; None where the row does not tell."""
     try:
         found = datetime.fromisoformat(row.started or "")
     except ValueError:

@@ -37,6 +37,11 @@ class Metric(NamedTuple):
         return self.noise is not None
 
     @property
+    def of_images(self) -> bool:
+        """Whether the same file has another figure on other evaluation images."""
+        return self.name in ("mAP", "mAP50")
+
+    @property
     def timed(self) -> bool:
         """Whether what disturbs a run disturbs the figure."""
         return self.of_machine and self.name != "memory"

@@ -80,9 +80,14 @@ def gather_images(sources: Sequence[str | Path]) -> list[Path]:
 
 
 def _picture_names(paths: Sequence[Path]) -> list[str]:
-    """One name per picture; images of the same name from different folders get their number in front."""
-    stems = [p.stem for p in paths]
-    return [f"{stem}.jpg" if stems.count(stem) == 1 else f"{i:05d}-{stem}.jpg" for i, stem in enumerate(stems, 1)]
+    """One name per picture; an image whose name is taken, by one of another folder, gets its number in front."""
+    names: dict[str, None] = {}  # in their order
+    for number, path in enumerate(paths, 1):
+        stem = path.stem
+        while f"{stem}.jpg" in names:
+            stem = f"{number:05d}-{stem}"
+        names[f"{stem}.jpg"] = None
+    return list(names)
 
 
 def _annotation(number: int, record: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from ..runtime.errors import BadConfig, BadInput
 from .charts_layers import worst_layers
 from .draw import save_image
 from .exports import render_csv, render_latex
-from .history import Step, history_cells, tracks, with_past
+from .history import Step, earlier, history_cells, tracks, with_past
+from .matching import measurement
 from .page import Picture, render_html
 from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, LayerTime, Record, Row, table_cells, table_values
 from .words import Machine, by_board, conditions, facts, findings, labels, machines, span_names, subtitle, verdict_text
@@ -86,6 +87,7 @@ class ReportFiles(NamedTuple):
     pictures: tuple[Path, ...]
 
 
+PICTURES = "pictures"  # the folder beside report.json
 RENDERED = ("md", "html", "csv", "tex")  # made of report.json, which holds everything
 
 
@@ -94,11 +96,15 @@ def report_is_whole(folder: str | Path) -> bool:
     return all((Path(folder) / f"report.{suffix}").is_file() for suffix in ("json", *RENDERED))
 
 
-def check_report_place(folder: str | Path) -> Path:
-    """``check_place`` of a folder for a report. Raises BadConfig for one whose report.md, say, is somebody else's."""
+def check_report_place(folder: str | Path, pictures: Sequence[Path] = ()) -> Path:
+    """``check_place`` of a folder for a report. Raises BadConfig where one of its files is there and somebody else's.
+
+    pictures: the files of those that will be written
+    """
     place = Path(check_place(folder, "folder"))
-    foreign = [place / f"report.{suffix}" for suffix in RENDERED]
-    for file in foreign if not (place / "report.json").is_file() else ():
+    if (place / "report.json").is_file():
+        return place
+    for file in (*(place / f"report.{suffix}" for suffix in RENDERED), *pictures):
         if file.exists():
             raise BadConfig(
                 f"{file}: is there without a report.json, so it is no report of EdgeKit's, and will not be replaced. "
@@ -116,13 +122,15 @@ def write_report(
 ) -> ReportFiles:
     """Write report.json, .md, .html, .csv and .tex into ``folder``, and the pictures beside them.
 
-    history: earlier reports of the same rows, for sparklines. Raises BadInput when there is no row to report.
+    history: earlier reports of the same rows, for sparklines. Raises BadInput when there is no row to report, or text
+    that no file can hold, and BadConfig where it would replace what is not its own; then nothing is changed.
     """
     place = Path(folder)
     if not rows:
         raise BadInput(f"{place}: no measured row to report. Measure something first: edgekit bench")
-    pictures = _named_once(pictures)
-    files = tuple(place / _picture_file(picture) for picture in pictures)
+    pictures, history = _named_once(pictures), earlier(history, rows)
+    files = tuple(place / picture_file(picture.name) for picture in pictures)
+    check_report_place(place, files)
     texts = {
         "json": report_json(rows, pictures),
         "md": render_markdown(rows, pictures, title, history),
@@ -130,17 +138,29 @@ def write_report(
         "csv": render_csv(rows),
         "tex": render_latex(rows),
     }
-    for file, picture in zip(files, pictures, strict=True):
-        save_image(file, picture.image)
-    # Renderings without a report.json would be somebody else's (``check_report_place``), so it comes first. Old ones go
-    # before it: whatever stands beside it is of its rows, and what an interruption left out is seen to be missing
+    encoded = {suffix: _utf8(place / f"report.{suffix}", text) for suffix, text in texts.items()}
+    # What lies beside no report.json would be somebody else's (``check_report_place``), so it comes first. Older
+    # renderings go before it: what stands beside it is of its rows, and what an interruption left out is seen missing
     for suffix in RENDERED:
         (place / f"report.{suffix}").unlink(missing_ok=True)
-    for suffix, text in texts.items():
-        with new_file(place / f"report.{suffix}") as handle:
-            handle.write(text)
+    for suffix, data in encoded.items():
+        with new_file(place / f"report.{suffix}", "wb") as handle:
+            handle.write(data)
+        if suffix == "json":
+            for file, picture in zip(files, pictures, strict=True):
+                save_image(file, picture.image)
     written = {name: place / f"report.{suffix}" for name, suffix in zip(ReportFiles._fields, texts, strict=False)}
     return ReportFiles(**written, pictures=files)
+
+
+def _utf8(file: Path, text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"{file}: was not written, for the rows hold text that is no Unicode: "
+            f"{text[max(0, error.start - 20) : error.end]!r}. Correct it in the reports that were given."
+        ) from error
 
 
 def _named_once(pictures: Sequence[Picture]) -> list[Picture]:
@@ -148,16 +168,19 @@ def _named_once(pictures: Sequence[Picture]) -> list[Picture]:
     taken: set[str] = set()
     named = []
     for picture in pictures:
-        name, number = picture.name, 2
+        # a file's name may hold bytes that are no UTF-8, which no text can
+        own, title = (text.encode("utf-8", "replace").decode() for text in (picture.name, picture.title))
+        name, number = own, 2
         while name in taken:
-            name, number = f"{picture.name}-{number}", number + 1
+            name, number = f"{own}-{number}", number + 1
         taken.add(name)
-        named.append(picture._replace(name=name))
+        named.append(picture._replace(name=name, title=title))
     return named
 
 
-def _picture_file(picture: Picture) -> str:
-    return f"pictures/{picture.name}.jpg"
+def picture_file(name: str) -> str:
+    """Where a picture lies, from the report's folder."""
+    return f"{PICTURES}/{name}.jpg"
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -167,7 +190,7 @@ def report_json(rows: Sequence[Row], pictures: Sequence[Picture] = ()) -> str:
         edgekit=__version__,
         table=tuple(table_values(rows)),
         rows=tuple(rows),
-        pictures=tuple(PictureFile(file=_picture_file(p), title=p.title) for p in pictures),
+        pictures=tuple(PictureFile(file=picture_file(p.name), title=p.title) for p in pictures),
     )
     return json.dumps(report.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
 
@@ -191,8 +214,8 @@ def read_runs(files: Sequence[str | Path]) -> list[Row]:
     rows = []
     for number, file in enumerate(files):
         for row in read_report(file):
-            same = row.model_dump_json(exclude={"samples", "tracks", "layers"})
-            if (first := seen.setdefault(same, number)) != number:
+            same = measurement(row)
+            if same is not None and (first := seen.setdefault(same, number)) != number:
                 raise BadInput(
                     f"{file}: the measurement of {row.label} is in {files[first]} too. Repeated runs are independent "
                     "measurements; give each file once, and no copies"
@@ -205,14 +228,14 @@ def read_pictures(path: str | Path) -> list[Picture]:
     """The pictures that lie beside a report.json; one that is gone is left out."""
     from ..runtime.images import read_image
 
-    folder = _report_file(path).parent
+    folder = report_file(path).parent
     found = [(folder / record.file, record.title) for record in load_report(path).pictures]
     return [Picture(file.stem, title, read_image(file)) for file, title in found if file.is_file()]
 
 
 def load_report(path: str | Path) -> Report:
     """The whole report.json, or that of a folder. Raises BadInput as ``read_report`` does."""
-    path = _report_file(path)
+    path = report_file(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if told := _another_file(values):
@@ -254,7 +277,8 @@ def _another_file(values: Any) -> str | None:
     return None
 
 
-def _report_file(path: str | Path) -> Path:
+def report_file(path: str | Path) -> Path:
+    """The file that is read where a report, or the folder of one, is given."""
     return Path(path) / "report.json" if Path(path).is_dir() else Path(path)
 
 
@@ -285,7 +309,7 @@ def render_markdown(
         "\n".join(f"- **{column.header}**: {column.meaning}" for column in COLUMNS),
     ]
     if pictures:
-        parts += ["## Pictures", "\n\n".join(f"![{_cell(p.title)}](pictures/{quote(p.name)}.jpg)" for p in pictures)]
+        parts += ["## Pictures", "\n\n".join(f"![{_cell(p.title)}]({PICTURES}/{quote(p.name)}.jpg)" for p in pictures)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..runtime.errors import BadInput
 from ..runtime.timing import P90_NEEDS, summary
@@ -38,15 +38,15 @@ class Latency(Record):
     """
 
     count: Annotated[int, Field(ge=1)]
-    mean: NonNegative
+    mean: Positive
     std: NonNegative
-    min: NonNegative
-    p50: NonNegative
-    p90: NonNegative | None
-    p99: NonNegative | None
-    max: NonNegative
-    p90_estimate: NonNegative | None = None
-    p99_estimate: NonNegative | None = None
+    min: Positive
+    p50: Positive
+    p90: Positive | None
+    p99: Positive | None
+    max: Positive
+    p90_estimate: Positive | None = None
+    p99_estimate: Positive | None = None
 
     @classmethod
     def from_samples(cls, ms: Sequence[float]) -> Latency:
@@ -99,7 +99,7 @@ class ModelFile(Record):
     """The file that the board loads."""
 
     name: str
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=1)]
     sha256: str
 
 
@@ -358,10 +358,23 @@ class Row(Record):
     verdict: Verdict
     tools: dict[str, str] = Field(default_factory=dict)
 
+    @field_validator("machine")
+    @classmethod
+    def _moving_facts_are_numbers(cls, machine: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Of the facts that change while a row is measured, reports tell a range. A text says that one is unknown."""
+        for place, facts in machine.items():
+            load = facts.get("load_average")
+            if isinstance(load, list) and (len(load) != 3 or not all(isinstance(v, int | float) for v in load)):
+                raise ValueError(f"{place}.load_average is {load}; it must be three numbers, of 1, 5 and 15 minutes")
+            if isinstance(clock := facts.get("frequency_mhz"), list):
+                raise ValueError(f"{place}.frequency_mhz is {clock}; it must be one number")
+        return machine
+
     @model_validator(mode="after")
     def _simulators_say_so(self) -> Row:
         """What a simulator measured is of the board "twin" and "simulated", so that no report shows it as a board's."""
-        signs = [*(self.machine.get("board", {}).get("simulated") or ()), self.session.get("simulated")]
+        board = self.machine.get("board", {}).get("simulated")
+        signs = [*(board if isinstance(board, list | tuple) else [board]), self.session.get("simulated")]
         told = self.board == TWIN and self.verdict.status in ("simulated", NOT_MEASURED)
         if (any(signs) or self.board == TWIN) and not told:
             raise ValueError(

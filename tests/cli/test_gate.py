@@ -14,11 +14,9 @@ from edgekit.measure.row import Latency
 @pytest.fixture
 def reports(tmp_path, row):
     """base.json, same.json and slow.json of one quiet machine."""
-    for name, ms in (("base", 10.0), ("same", 10.0), ("slow", 20.0)):
-        latency = Latency.from_samples([ms] * 100)
-        quiet = row.model_copy(
-            update={"latency": latency, "verdict": row.verdict.model_copy(update={"status": "valid"})}
-        )
+    for hour, (name, ms) in enumerate((("base", 10.0), ("same", 10.0), ("slow", 20.0))):
+        changes = {"latency": Latency.from_samples([ms] * 100), "started": f"2026-11-29T{hour:02d}:00:00+00:00"}
+        quiet = row.model_copy(update={**changes, "verdict": row.verdict.model_copy(update={"status": "valid"})})
         (tmp_path / f"{name}.json").write_text(report_json([quiet]))
     return tmp_path
 
@@ -89,6 +87,40 @@ def test_what_a_gate_reads_it_does_not_write_over(reports, capsys):
     assert main(["baseline", "save", str(reports / "same.json"), "--out", str(reports / "same.json")]) == 2
 
 
+def test_a_report_that_is_read_as_a_folder_is_not_written_over(reports, capsys):
+    folder = reports / "run"
+    folder.mkdir()
+    report = folder / "report.json"
+    report.write_text((reports / "same.json").read_text())
+    before = report.read_bytes()
+    for command in (
+        ["gate", str(reports / "base.json"), str(folder), "--max", "size=+1%", "--markdown", str(report)],
+        ["gate", str(reports / "base.json"), str(folder), "--max", "size=+1%", "--junit", str(report)],
+        ["gate", str(folder), str(reports / "base.json"), "--max", "size=+1%", "--junit", str(report)],
+        ["score", str(report), "--rules", "icme2020", "--markdown", str(report)],
+        ["score", str(folder), "--rules", "icme2020", "--markdown", str(report)],
+        ["baseline", "save", str(folder), "--out", str(report)],
+    ):
+        assert main(command) == 2
+        assert "is read by this command" in capsys.readouterr().err
+        assert report.read_bytes() == before
+
+
+def test_a_score_does_not_write_over_its_rules(reports, capsys):
+    rules = reports / "mine.yaml"
+    rules.write_text("mine")
+    assert main(["score", str(reports / "same.json"), "--rules", str(rules), "--markdown", str(rules)]) == 2
+    assert "is read by this command" in capsys.readouterr().err
+    assert rules.read_text() == "mine"
+
+
+def test_two_results_need_two_files(reports, capsys):
+    files = ["--markdown", str(reports / "gate.xml"), "--junit", str(reports / "." / "gate.xml")]
+    assert call(reports, "same.json", "--max", "size=+1%", *files) == 2
+    assert "--markdown and --junit name the same file" in capsys.readouterr().err
+    assert not (reports / "gate.xml").exists()
+
+
 def test_one_run_given_twice_is_no_second_witness(reports, capsys):
     copy = reports / "copy.json"
     copy.write_text((reports / "same.json").read_text())
@@ -96,6 +128,15 @@ def test_one_run_given_twice_is_no_second_witness(reports, capsys):
         assert call(reports, *files) == 2
         assert "give each file once, and no copies" in capsys.readouterr().err
     assert main(["baseline", "save", str(copy), str(copy), "--out", str(reports / "new.json")]) == 2
+
+
+def test_a_measurement_is_not_gated_against_itself(reports, capsys):
+    """A path that is wrong would let every build pass."""
+    assert call(reports, "same.json", "base.json") == 2
+    assert "base.json: holds the very measurement of" in capsys.readouterr().err
+    assert main(["baseline", "save", str(reports / "same.json"), "--out", str(reports / "saved.json")]) == 0
+    assert main(["gate", str(reports / "saved.json"), str(reports / "same.json")]) == 2
+    assert main(["gate", str(reports / "saved.json"), str(reports / "base.json"), "--max", "size=+1%"]) == 0
 
 
 def test_a_baseline_that_is_not_there_yet_is_to_be_saved(reports, capsys):

@@ -9,6 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgekit.measure import conventions
 from edgekit.measure.complexity import complexity
+from edgekit.measure.graph import load_graph
+from edgekit.measure.layers import macs_of_nodes
 from edgekit.models.zoo import build
 from edgekit.runtime.errors import BadConfig, BadInput
 from tests.conversion.graphs import graph
@@ -136,6 +138,58 @@ def test_an_open_size_is_no_image_of_one_pixel(save):
     told = r"'x' leaves its sizes open .*axis 2 is 'd2', axis 3 is 'd3'.*--input_shape 1,4,SIZE,SIZE"
     with pytest.raises(BadInput, match=told):
         complexity(opened(path, 0, 2, 3))
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_zero_is_an_open_one(save, batch):
+    """Some exporters write it so, in the results too."""
+    nodes: list[Any] = [("Conv", ["x", "w"], ["a"], {}), ("Relu", ["a"], ["y"], {})]
+    path = save(nodes, X, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
+    model = onnx.load(path)
+    between = onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [batch, 6, 10, 8])
+    model.graph.value_info.append(between)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(model, path)
+    found = complexity(path)
+    assert (found.macs, found.batch, found.layers[0].output) == (80 * 24, 1, (1, 6, 10, 8))
+    assert found.activation_bytes == 2 * 80 * 6 * 4
+
+
+def test_a_size_of_zero_is_an_open_one(save):
+    path = save([("Conv", ["x", "w"], ["y"], {})], X, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 0
+    onnx.save(model, path)
+    with pytest.raises(BadInput, match=r"leaves its sizes open \(axis 2 is 0\)"):
+        complexity(path)
+
+
+def test_an_empty_constant_that_is_listed_among_the_inputs_is_no_open_one(save):
+    """Older files list their constants there; the regions of Resize are often empty."""
+    nodes = [("Resize", ["x", "roi", "scales"], ["y"], {"mode": "nearest"})]
+    path = save(nodes, X, {"y": ("float", [1, 4, 20, 16])}, {"roi": ones(0), "scales": np.float32([1, 1, 2, 2])})
+    model = onnx.load(path)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("roi", onnx.TensorProto.FLOAT, [0]))
+    onnx.save(model, path)
+    assert complexity(path).macs == 0
+
+
+@pytest.mark.parametrize("names", [("conv", "conv", "conv"), ("b", "b", "c"), ("", "a", "")])
+def test_nodes_that_share_a_name_are_counted_each_for_itself(save, names):
+    """ONNX does not ask for names that differ; a node without one is called as its output."""
+    weights = {"u": ones(8, 4, 1, 1), "v": ones(2, 8, 1, 1), "w": ones(6, 2, 1, 1)}
+    nodes: list[Any] = [(("Conv", [x, w], [y], {})) for x, w, y in (("x", "u", "a"), ("a", "v", "b"), ("b", "w", "c"))]
+    path = save(nodes, X, {"c": ("float", [1, 6, 10, 8])}, weights)
+    model = onnx.load(path)
+    for node, name in zip(model.graph.node, names, strict=True):
+        node.name = name
+    onnx.save(model, path)
+    found = complexity(path)
+    assert [(layer.counted, layer.parameters) for layer in found.layers] == [(2 * 80 * n, n) for n in (32, 16, 12)]
+    assert len({layer.name for layer in found.layers}) == 3
+    assert sorted(macs_of_nodes(load_graph(path)).values()) == [80 * 12, 80 * 16, 80 * 32]
+    assert complexity(path, "macs").counted == found.macs == 80 * 60
 
 
 U8 = {"x": ("uint8", [1, 4, 10, 8])}

@@ -4,6 +4,8 @@ import csv
 import io
 import re
 
+import pytest
+
 from edgekit.measure.exports import latex, render_csv, render_latex
 
 from .test_report import ROWS, timed, unmeasured
@@ -20,6 +22,20 @@ def test_csv_reads_back_unrounded_and_unknown_is_empty():
     assert (lines[3]["ms/frame p50"], lines[3]["fps"], lines[3]["frames"]) == ("", "", "")
     assert "SIGSEGV" in lines[3]["reasons"]
     assert {len(line) for line in csv.reader(io.StringIO(render_csv(ROWS)))} == {len(lines[0])}
+
+
+def test_csv_has_no_cell_for_what_the_machine_does_not_tell():
+    facts = [{}, {"before": {}}, {"before": {"cpu": "unknown"}}]
+    lines = csv.DictReader(io.StringIO(render_csv([timed(1.0, machine=machine) for machine in facts])))
+    assert [line["cpu"] for line in lines] == ["", "", ""]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_csv_holds_no_formula(start):
+    text = f'{start}HYPERLINK("http://x","y")'
+    (line,) = csv.DictReader(io.StringIO(render_csv([timed(1.0, model=text, started=text)]), newline=""))
+    assert (line["model"], line["started"]) == (f"'{text}", f"'{text}")
+    assert line["ms/frame p50"] == "1.0"
 
 
 def test_csv_keeps_commas_and_line_ends():

@@ -15,7 +15,7 @@ from edgekit.measure.baseline import baseline
 from edgekit.measure.bench import Target, measure_target
 from edgekit.measure.gate import DEFAULT_LIMITS, FAILING, compare, gate, noise_band
 from edgekit.measure.gate_report import gate_cells, github_annotations, headline, junit_xml, render_gate
-from edgekit.measure.matching import sessions
+from edgekit.measure.matching import group_rows, sessions
 from edgekit.measure.metrics import METRICS, find_metric, parse_limits
 from edgekit.measure.report import read_report, report_json
 from edgekit.measure.row import Latency, Verdict
@@ -487,6 +487,44 @@ def test_nms_on_the_host_and_in_the_engine_are_two_rows_where_both_were_measured
     assert [c.row for c in compare([host], [graph], parse_limits(["latency=+5%"])).checks] == [name]
 
 
+def test_input_sizes_and_images_are_rows_of_their_own_where_one_side_has_several():
+    def sized(width, sha, **changes):
+        size = {"width": width, "height": 320, "layout": "nhwc_uint8"}
+        return row(input=size, model_file=model_file(2_500_000, sha), **changes)
+
+    limits = parse_limits([DEFAULT_LIMITS])
+    small, large = sized(320, "d"), sized(640, "e")
+    assert {c.row for c in compare([small, large], [large, small], limits).checks} == {
+        f"{LABEL} · 320 x 320",
+        f"{LABEL} · 640 x 320",
+    }
+    assert {c.row for c in compare([small], [large], limits).checks} == {LABEL}  # a change of the build, which is noted
+    day, night = row(), row(accuracy=accuracy(0.1, set="night", set_digest="f" * 64))
+    result = compare([day, night], [night, day], limits)
+    assert result.passed
+    assert [c.row for c in result.checks[::4]] == [f"{LABEL} · val", f"{LABEL} · night"]
+    assert not compare([day], [night], limits).passed
+    assert "night: new" in " ".join(compare([day], [day, night], limits).notes)
+
+
+def test_sets_of_one_name_are_told_by_their_digests():
+    (runs,) = group_rows([row(), row(accuracy=accuracy(0.1, set_digest="f" * 64))])
+    assert [key.images for key in runs] == [f"val {'c' * 12}", f"val {'f' * 12}"]
+
+
+def test_a_row_that_died_counts_to_every_set_that_it_may_be_of():
+    died = make_row(latency=None, accuracy=None, verdict={"status": "not measured", "reasons": ["SIGSEGV"]})
+    both = [row(), row(accuracy=accuracy(0.1, set="night", set_digest="f" * 64))]
+    result = compare(both, [*both, died], parse_limits(["size=+1%"]))
+    assert [(c.metric, c.outcome) for c in result.checks] == [("size", "pass"), ("row", "missing")] * 2
+
+
+def test_rows_that_were_not_measured_are_no_copies_of_each_other(write):
+    died = make_row(latency=None, verdict={"status": "not measured", "reasons": ["SIGSEGV"]})
+    result = gate(write("base.json", row()), [write(f"{n}.json", died) for n in range(2)])
+    assert "2 of 2 runs gave no result" in result.failures[0].reason
+
+
 def test_two_files_under_one_name_are_no_repeats():
     rows = [row(), row(model_file=model_file(2_500_000, "d"))]
     with pytest.raises(BadInput, match="2 different model files"):
@@ -535,7 +573,9 @@ def test_from_repeated_reports_to_a_verdict(write, tmp_path):
     assert second["deviation_percent"] == 0
     assert baseline("show", [out])[0] == first
     assert len(read_report(out)) == 6
-    result = gate(out, [runs[0]])
+    with pytest.raises(BadInput, match="very measurement"):
+        gate(out, [runs[0]])
+    result = gate(out, [write("new.json", row(10.0, started=when[0]), row(5.0, runtime="openvino"))])
     assert result.passed
     assert len(result.checks) == 8
     assert not gate(out, [write("slow.json", row(15.0), row(5.0, runtime="openvino"))]).passed

@@ -3,8 +3,18 @@
 import pytest
 
 from edgekit.measure.charts import sparkline
-from edgekit.measure.history import Step, change_text, history_lines, read_history, spark_text, tracks, with_past
-from edgekit.measure.report import render_html, render_markdown, report_json
+from edgekit.measure.history import (
+    THIS_REPORT,
+    Step,
+    change_text,
+    earlier,
+    history_lines,
+    read_history,
+    spark_text,
+    tracks,
+    with_past,
+)
+from edgekit.measure.report import render_html, render_markdown, report_json, write_report
 from edgekit.runtime.errors import BadInput
 
 from .test_report import Page, timed
@@ -45,12 +55,76 @@ def test_a_row_is_followed_over_the_steps_and_repeats_give_their_median(folder):
     assert change_text(size) == "no change"
 
 
-def test_the_present_rows_are_the_last_step_unless_they_are_in_the_folder(folder):
+def latency_of(found):
+    (track,) = found
+    return next(s for s in track.series if s.metric.name == "latency")
+
+
+def steps_of(found):
+    return [dot.step for dot in latency_of(found).dots]
+
+
+def test_the_reports_rows_are_the_last_step(folder):
+    assert steps_of(tracks(read_history(folder), [at(4, 12.0)])) == ["ccc", "aaa", "bbb", THIS_REPORT]
+
+
+def test_a_report_that_is_in_the_folder_is_no_earlier_one(folder):
     steps = read_history(folder)
-    (track,) = tracks(steps, [at(4, 12.0)])
-    assert [d.step for d in track.series[-1].dots] == ["ccc", "aaa", "bbb", "now"]
-    (track,) = tracks(steps, [at(3, 15.0)])
-    assert [d.step for d in track.series[-1].dots] == ["ccc", "aaa", "bbb"]
+    assert steps_of(tracks(steps, [at(3, 15.0)])) == ["ccc", "aaa", THIS_REPORT]
+    assert [step.name for step in earlier(steps, [at(3, 15.0)])] == ["ccc", "aaa"]
+    # a report of several files that are each in the folder
+    assert [step.name for step in earlier(steps, [at(3, 15.0), at(1, 20.0)])] == ["aaa"]
+
+
+def test_what_is_newer_than_the_report_is_no_past_of_it(folder):
+    steps = read_history(folder)
+    assert steps_of(tracks(steps, [at(1, 20.0)])) == [THIS_REPORT]
+    assert steps_of(tracks(steps, [timed(50.0, started="2026-11-02T10:30:00+01:00")])) == ["ccc", THIS_REPORT]
+    assert steps_of(tracks(steps, [timed(50.0, started="2025-01-01T00:00:00+00:00")])) == [THIS_REPORT]
+    assert steps_of(tracks(steps, [timed(50.0)])) == ["ccc", "aaa", "bbb", THIS_REPORT]  # it tells no time
+
+
+def test_the_page_counts_the_other_reports(folder, tmp_path):
+    def page(rows):
+        return write_report(rows, tmp_path / "out", history=read_history(folder)).html.read_text()
+
+    assert "2 earlier reports: ccc to aaa." in page([at(3, 15.0)])
+    assert "1 earlier report: ccc." in page([timed(9.0, started="2026-11-01T20:00:00+00:00")])
+    assert 'id="history"' not in page([at(1, 20.0)])
+
+
+def test_map_is_followed_over_the_same_images_only():
+    other = {**make_row().accuracy.model_dump(), "set_digest": "f" * 64, "map50": 0.11}
+    steps = [Step("a", (at(1, 10.0),)), Step("b", (at(2, 10.0, accuracy=other),)), Step("c", (at(3, 12.0),))]
+    (track,) = tracks(steps)
+    series = {s.metric.name: s for s in track.series}
+    assert [d.step for d in series["mAP50"].dots] == ["a", "c"]
+    assert change_text(series["mAP50"]) == "no change, 1 step on other images left out"
+    assert [d.step for d in series["latency"].dots] == ["a", "b", "c"]
+    (track,) = tracks(steps[:2])
+    assert {s.metric.name: change_text(s) for s in track.series}["mAP50"] == "1 step on other images left out"
+
+
+def test_times_are_followed_on_the_same_machine_only():
+    def on(cpu, day, ms):
+        return at(day, ms, machine={"before": {"cpu": cpu, "cores": 2}})
+
+    steps = [Step("a", (on("EPYC", 1, 10.0),)), Step("b", (on("Atom", 2, 900.0),)), Step("c", (on("Atom", 3, 901.0),))]
+    found = tracks(steps, [on("EPYC", 4, 11.0)])
+    assert steps_of(found) == ["a", THIS_REPORT]
+    assert change_text(latency_of(found)) == "+10.0%, 2 steps on another machine left out"
+    assert {s.metric.name: len(s.dots) for s in found[0].series}["size"] == 4  # the same on any machine
+
+
+def test_one_network_at_two_input_sizes_has_two_histories():
+    def sized(width, ms):
+        return timed(ms, input={"width": width, "height": 320, "layout": "nhwc_uint8"})
+
+    found = tracks([Step("a", (sized(320, 100.0), sized(640, 300.0)))])
+    assert [(track.label.rpartition(" · ")[2], latency_of([track]).dots[0].value) for track in found] == [
+        ("320 x 320", 100.0),
+        ("640 x 320", 300.0),
+    ]
 
 
 def test_what_was_not_measured_leaves_a_gap():

@@ -227,6 +227,7 @@ def test_rows_of_one_call_share_the_best_peaks():
         ("copy", pytest.approx(1.0), pytest.approx(1.0)),
     ]
     assert others == [*rows[2:], make_row()]
+    assert with_common_peaks([first, second]) == [first, second]  # of several sets, each is put under its own first
 
 
 @settings(deadline=None)

@@ -26,7 +26,7 @@ from edgekit.measure.report import (
 )
 from edgekit.measure.row import Latency, Verdict
 from edgekit.measure.words import file_facts, findings, labels, machines, points, run_facts
-from edgekit.runtime.errors import BadInput
+from edgekit.runtime.errors import BadConfig, BadInput
 
 from .test_row import HEADERS, make_row
 
@@ -192,10 +192,10 @@ def test_an_interrupted_report_is_seen_to_be_one(tmp_path, monkeypatch):
     assert report_is_whole(tmp_path)
     known = report.new_file
 
-    def interrupted(file):
+    def interrupted(file, mode):
         if file.suffix == ".html":
             raise KeyboardInterrupt
-        return known(file)
+        return known(file, mode)
 
     monkeypatch.setattr(report, "new_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -203,6 +203,43 @@ def test_an_interrupted_report_is_seen_to_be_one(tmp_path, monkeypatch):
     assert not report_is_whole(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "report.md"]  # and no page of the old row
     report.check_report_place(tmp_path)  # it may be written again
+
+
+def test_a_picture_of_somebody_else_is_not_replaced(tmp_path):
+    """One beside no report.json is not of a report."""
+    theirs = tmp_path / "pictures" / "first.jpg"
+    theirs.parent.mkdir()
+    theirs.write_text("holiday")
+    with pytest.raises(BadConfig, match=r"first\.jpg: is there without a report\.json"):
+        write_report(ROWS, tmp_path, [PICTURE])
+    assert [p.name for p in tmp_path.iterdir()] == ["pictures"]
+    assert theirs.read_text() == "holiday"
+    write_report(ROWS, tmp_path, [PICTURE._replace(name="second")])
+    write_report(ROWS, tmp_path, [PICTURE._replace(name="second")])  # its own is
+
+
+def test_a_report_that_is_stopped_at_its_first_picture_may_be_written_again(tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "save_image", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(ROWS, tmp_path, [PICTURE, PICTURE])
+    assert not report_is_whole(tmp_path)
+    write_report(ROWS, tmp_path, [PICTURE, PICTURE])
+
+
+def test_text_that_is_no_unicode_is_told_and_leaves_the_older_report(tmp_path):
+    write_report(ROWS[:1], tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(BadInput, match=r"report\.json: was not written.*no Unicode: .*udce9"):
+        write_report([timed(1.0, model="net\udce9")], tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")  # of an image from an older file system
+    (picture,) = write_report(ROWS, tmp_path, [PICTURE._replace(name=name, title=name)]).pictures
+    assert picture.name == "caf?.jpg"
+    assert [p.title for p in read_pictures(tmp_path)] == ["caf?"]
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):

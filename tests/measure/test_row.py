@@ -198,3 +198,30 @@ def test_a_damaged_row_is_refused_with_its_source_and_fields(changes, told):
 def test_a_row_that_is_no_object_is_refused():
     with pytest.raises(BadInput, match="not a measured row"):
         Row.from_dict([1, 2])
+
+
+LATENCY = Latency.from_samples([5.0]).model_dump()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"latency": {**LATENCY, "mean": 0.0}}, "latency.mean: Input should be greater than 0"),
+        ({"latency": {**LATENCY, "p50": 0.0}}, "latency.p50: Input should be greater than 0"),
+        ({"model_file": {"name": "m", "bytes": 0, "sha256": "a"}}, "model_file.bytes: Input should be greater than"),
+        ({"machine": {"before": {"load_average": []}}}, r"before.load_average is \[\]; it must be three numbers"),
+        ({"machine": {"after": {"load_average": [1, 2, "x"]}}}, "after.load_average is .*three numbers"),
+        ({"machine": {"after": {"frequency_mhz": []}}}, "after.frequency_mhz is .*one number"),
+        ({"machine": {"board": {"simulated": True}}}, "measured on a simulator, but called board 'x86-1t'"),
+        ({"machine": {"board": {"simulated": ["EDGEKIT_SYSROOT"]}}}, "measured on a simulator"),
+    ],
+)
+def test_rows_that_no_report_could_show_are_refused(changes, told):
+    with pytest.raises(BadInput, match=told):
+        Row.from_dict({**make_row().to_dict(), **changes})
+
+
+@pytest.mark.parametrize("signs", [[], None, False])
+def test_a_board_without_a_sign_of_a_simulator_is_a_board(signs):
+    facts = {"before": {"load_average": "unknown", "frequency_mhz": 800.0}, "board": {"simulated": signs}}
+    assert make_row(machine=facts).board == "x86-1t"
