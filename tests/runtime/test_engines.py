@@ -305,6 +305,31 @@ def test_files_that_are_no_plan(content, words, tmp_path):
         read_plan_header(tmp_path / "model.plan")
 
 
+@pytest.mark.parametrize("content", [content for content, _ in FOREIGN[1:]], ids=lambda value: str(value)[:20])
+def test_a_plan_that_was_built_here_may_begin_with_anything(content, onnx_float, engine, copy_of, tmp_path):
+    """A TensorRT that writes a layout of tomorrow has built all the same; its engine is known by its SHA-256."""
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(content)
+    about = {"nms": "host", "calibration": None, "tensorrt": "8.2.1.8", "cuda": "10.2"}
+    made = building.engine_manifest(onnx_float, BuildOptions(precision="fp16"), about, str(plan))["engine"]
+    assert made["plan"] == {"layout": "unknown"}
+    hashed = {"plan": made["plan"], "plan_sha256": made["plan_sha256"]}
+    check_engine(copy_of(engine, {"model.plan": content}, engine={**engine.manifest["engine"], **hashed}), HERE)
+
+
+@pytest.mark.parametrize(("content", "words"), FOREIGN[1:], ids=lambda value: str(value)[:20])
+def test_a_foreign_file_with_the_sidecar_of_a_known_layout_is_refused(content, words, engine, copy_of):
+    about = dict(engine.manifest["engine"], plan_sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(BadInput, match=words):
+        check_engine(copy_of(engine, {"model.plan": content}, engine=about), HERE)
+
+
+def test_too_little_is_no_plan_wherever_it_was_built(tmp_path):
+    (tmp_path / "model.plan").write_bytes(b"ftrt")
+    with pytest.raises(BadInput, match="only 4 bytes"):
+        read_plan_header(tmp_path / "model.plan", built_here=True)
+
+
 # -- the verdict ------------------------------------------------------------------------------------------------------
 def test_an_engine_for_here_is_allowed(engine, onnx_float):
     check_engine(engine, HERE)
