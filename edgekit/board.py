@@ -29,6 +29,7 @@ from .hardware import (
 from .paths import share, unknown_name
 from .runtime.errors import BadConfig, BoardLacks
 from .runtime.machine import pick_core
+from .runtime.onboard.identity import evidence
 
 Layout = Literal["nhwc_uint8", "nchw_float"]
 
@@ -145,22 +146,15 @@ class Board(Section):
 
 
 def recognise(model: str, compatible: Sequence[str] = (), dts: str = "") -> Board | None:
-    """The shipped board that a device tree describes, or None.
+    """The shipped board that a device tree describes, or None where no evidence speaks for any; see ``evidence``.
 
     model: ``/proc/device-tree/model``; compatible: its entries, from ``compatible``; dts: ``nvidia,dtsfilename``.
-    Module part numbers decide before whole entries of ``compatible``, and those before the model's words.
     """
+    found = {"model": model, "compatible": compatible, "dts": dts}
     boards = [load_board(name) for name in board_names()]
-    text = " ".join([dts, *compatible]).lower()
-    for fits in (
-        lambda i: any(module.lower() in text for module in i.modules),
-        lambda i: any(entry in compatible for entry in i.compatible),
-        lambda i: any(part.lower() in model.lower() for part in i.models),
-    ):
-        found = [board for board in boards if fits(board.identity)]
-        if found:
-            return found[0]
-    return None
+    weights = [evidence(board.identity.model_dump(), found) for board in boards]
+    best = max(weights)
+    return boards[weights.index(best)] if best else None
 
 
 def board_names() -> list[str]:

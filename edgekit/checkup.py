@@ -250,7 +250,7 @@ def another_machine(board: Board) -> str:
     if board.kind not in here:
         return f"this machine is {' and '.join(sorted(here))}, the board is {board.kind}"
     if not identity.fits(board.identity.model_dump(), me):
-        return f"this machine calls itself {me['model']!r}"
+        return f"this machine calls itself {identity.called(me)}"
     return ""
 
 

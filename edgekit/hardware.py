@@ -49,7 +49,7 @@ class IdentitySection(Section):
 
     modules: module part numbers, as they appear in the device tree's ``nvidia,dtsfilename`` or ``compatible``
     compatible: whole entries of ``/proc/device-tree/compatible``
-    models: parts of ``/proc/device-tree/model``, upper or lower case
+    models: parts of ``/proc/device-tree/model``, upper or lower case; only where the device tree names no part number
     soc: the chip's name in the device tree; told, not used to decide, as several boards carry one chip
     """
 

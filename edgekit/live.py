@@ -47,9 +47,7 @@ def camera(
         options.setdefault("open_page", True)
         options["count_lines"] = options.get("count_lines") or [DEMO_LINE]
     asked = Options(artifact=artifact, source=None if source is None else str(source), board=profile, **options)
-    model = _model(str(artifact), progress)
-    asked.artifact = model.path
-    asked.runtime = asked.runtime or _runtime(model, profile)
+    asked.artifact = _model(str(artifact), progress).path
     return dict(run(asked, say or (lambda line: None)))
 
 
@@ -100,10 +98,3 @@ def _lowered(exported: Artifact) -> Artifact | None:
         if found.manifest["parents"].get("onnx") == exported.digest:
             return found
     return None
-
-
-def _runtime(model: Artifact, profile: dict[str, Any] | None) -> str | None:
-    """The board's first runtime; without a board what an engine was built for, else the camera's own choice."""
-    if profile is not None:
-        return str(profile["runtimes"][0])
-    return model.manifest.get("runtime") if model.kind == "engine" else None

@@ -7,6 +7,7 @@ from edgekit.board import Board, board_names, load_board, recognise
 from edgekit.conversion.operators import load_operators, operator_tables
 from edgekit.hardware import CameraSection, StackSection
 from edgekit.runtime.errors import BadConfig, BoardLacks
+from edgekit.runtime.onboard import identity
 
 BOARDS = [load_board(name) for name in board_names()]
 JETSONS = [board for board in BOARDS if board.kind == "jetson"]
@@ -154,11 +155,40 @@ def test_a_stack_is_found_by_release_jetpack_and_name():
         ("Raspberry Pi 5 Model B Rev 1.0", [], "", "raspberry-pi-5"),
         ("Raspberry Pi 3 Model B", ["raspberrypi,3-model-b"], "", None),
         ("", [], "", None),
+        ("quill", [], "tegra186-quill-p3489-1000-a00-00-ucm1", "jetson-tx2"),
+        ("quill", ["nvidia,p3489-0000", "nvidia,storm"], "", "jetson-tx2"),
+        ("", [], "tegra210-p3448-0002-p3449-0000-b00", "jetson-nano"),
+        ("", ["nvidia,p3509-0000+p3668-0000"], "tegra194-p3668-all-p3509-0000", "jetson-xavier-nx"),
+        ("", ["nvidia,p3768-0000+p3767-0005-super", "nvidia,tegra234"], "", "jetson-orin-nano"),
+        ("", ["nvidia,p3768-0000+p3767-0003", "nvidia,tegra234"], "", "jetson-orin-nano"),
+        ("", ["nvidia,p3737-0000+p3701-0005", "nvidia,tegra234"], "", "jetson-agx-orin"),
+        ("NVIDIA Jetson AGX Xavier Developer Kit", ["nvidia,p2972-0000", "nvidia,tegra194"], "", "jetson-agx-xavier"),
     ],
 )
 def test_boards_are_recognised(model, compatible, dts, name):
     found = recognise(model, compatible, dts)
     assert (found.name if found else None) == name
+
+
+@pytest.mark.parametrize(
+    ("model", "compatible", "dts"),
+    [
+        (
+            "NVIDIA Jetson Nano 2GB Developer Kit",
+            ["nvidia,p3542-0000+p3448-0003", "nvidia,jetson-nano-2gb", "nvidia,tegra210"],
+            "tegra210-p3448-0003-p3542-0000",
+        ),
+        ("quill", ["nvidia,p2597-0000+p3489-0888", "nvidia,tegra186"], "tegra186-quill-p3489-0888-a00-00-base"),
+        ("NVIDIA Jetson TX2 NX Developer Kit", ["nvidia,p3509-0000+p3636-0001"], ""),
+        ("NVIDIA Jetson AGX Orin Developer Kit", ["nvidia,p3737-0000+p3701-0004", "nvidia,p3701-0004"], ""),
+        ("NVIDIA Jetson Orin Nano Developer Kit", ["nvidia,p3768-0000+p3767-0004", "nvidia,tegra234"], ""),
+    ],
+)
+def test_other_modules_with_the_words_of_a_listed_board_are_none(model, compatible, dts):
+    """They have less memory or other clocks, whatever their model's words."""
+    assert recognise(model, compatible, dts) is None
+    found = {"model": model, "compatible": compatible, "dts": dts, "l4t": "32.7.4"}
+    assert [board.name for board in BOARDS if identity.fits(board.identity.model_dump(), found)] == []
 
 
 def test_one_module_is_of_one_board():

@@ -101,7 +101,7 @@ def test_one_jetson_is_not_another(monkeypatch):
     monkeypatch.setattr(checkup.identity, "identity", lambda: TX2)
     found = {name: checkup._suits(load_board(name), ["onnxruntime"]) for name in ("jetson-tx2", "jetson-nano")}
     assert found["jetson-tx2"]["matches"]
-    assert found["jetson-nano"]["against"] == ["this machine calls itself 'quill'"]
+    assert found["jetson-nano"]["against"] == ["this machine calls itself 'quill' (part numbers: p2771-0000)"]
 
 
 def test_recipes_without_weights_are_one_line():

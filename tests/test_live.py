@@ -53,7 +53,44 @@ def test_the_shipped_clip_can_be_played_and_its_licence_is_beside_it():
 def test_a_boards_camera_strings_are_handed_over(asked, artifact):  # noqa: F811
     edgekit.camera(str(artifact), "csi://0", board="jetson-tx2")
     assert asked[0].board["camera"]["csi"].startswith("nvarguscamerasrc")
-    assert asked[0].runtime == asked[0].board["runtimes"][0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "board", "given", "runtime"),
+    [
+        ("engine", None, None, "tensorrt10"),
+        ("engine", "desktop-gpu", None, "tensorrt10"),  # which has tensorrt11 first
+        ("engine", "x86-1t", None, "tensorrt10"),
+        ("engine", "desktop-gpu", "tensorrt11", "tensorrt11"),
+        ("onnx", None, None, "onnxruntime"),
+        ("onnx", "desktop-gpu", None, "cuda"),  # the first that is no TensorRT
+        ("onnx-int8", "jetson-tx2", None, "onnxruntime"),
+        ("onnx", "jetson-tx2", "openvino", "openvino"),
+    ],
+)
+def test_the_runtime_is_an_engines_own_or_the_boards_first_for_the_artifact(
+    kind,
+    board,
+    given,
+    runtime,
+    artifact,  # noqa: F811
+    clip,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    class Stop(Exception):
+        pass
+
+    def opened(runtime, artifact, threads):
+        raise Stop(runtime)
+
+    values = {k: v for k, v in read_artifact(artifact).manifest.items() if k not in ("kind", "payload")}
+    with new_artifact(tmp_path / "model", kind, {**values, "engine": {"builder": "tensorrt10"}}):
+        pass
+    monkeypatch.setattr("edgekit.runtime.camera.app.open_session", opened)
+    with pytest.raises(Stop) as stopped:
+        edgekit.camera(tmp_path / "model", clip, board=board, runtime=given, headless=True)
+    assert stopped.value.args == (runtime,)
 
 
 def test_a_recipe_is_exported_and_its_int8_version_preferred(asked, artifact, tmp_path, monkeypatch):  # noqa: F811

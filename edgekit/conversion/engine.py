@@ -134,7 +134,7 @@ def check_machine(artifact: Artifact, profile: Board) -> None:
     found = identity.identity()
     if identity.fits(profile.identity.model_dump(), found):
         return
-    here = found["model"] if found["model"] != identity.UNKNOWN else f"{found['architecture']}, no Jetson"
+    here = identity.called(found) if found["model"] != identity.UNKNOWN else f"{found['architecture']}, no Jetson"
     raise BoardLacks(
         f"this machine ({here}) is not {profile.name} ({profile.title}), and an engine works only where it was built. "
         f"Let the board build it: edgekit flash {artifact.path} --board {profile.name} --host USER@BOARD, "

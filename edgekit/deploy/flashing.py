@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..board import Board, load_board, recognise
 from ..runtime.artifact import check_place, new_file
 from ..runtime.errors import BadConfig, BadInput, BoardLacks, EdgeKitError
-from ..runtime.onboard import archive, power, trust
+from ..runtime.onboard import archive, identity, power, trust
 from . import rows
 from .boardzip import NAME, board_zip
 from .bundling import BundleOptions, bundle, is_bundle
@@ -213,6 +213,14 @@ def _name(facts: dict[str, Any]) -> str:
     return found.name if found else str(facts["model"])
 
 
+def _unlike(facts: dict[str, Any], found: Board | None) -> tuple[str, str]:
+    """What a board is that a bundle is not for, and what to do for it."""
+    if found is not None:
+        return found.name, f"Make one for it: edgekit bundle ARTIFACT --board {found.name}"
+    is_a = f"no board that EdgeKit knows: {facts['architecture']}, calls itself {identity.called(facts)}"
+    return is_a, "Describe it in boards/NAME.yaml (docs/add-a-board.md), then: edgekit bundle ARTIFACT --board NAME"
+
+
 def _flash_work(
     file: Path, place: Path, board: str | None, options: FlashOptions, trusted: list[bytes] | None, show: Progress
 ) -> Work:
@@ -299,13 +307,10 @@ class _Job:
     def _check(self, host: Host, facts: dict[str, Any]) -> str:
         """Refuse a board of another kind, with other software, or with too little room, before anything is copied."""
         found = recognise(facts["model"], facts["compatible"], facts["dts"])
-        needs_identity = any((self.profile.identity.modules, self.profile.identity.compatible))
-        if (found.name if found else None) != self.profile.name and (needs_identity or found is not None):
-            is_a = found.name if found else f"no board that EdgeKit knows ({facts['model']}, {facts['architecture']})"
-            raise BoardLacks(
-                f"{host.name}: is {is_a}, the bundle is for {self.profile.name}. Nothing was copied. "
-                f"Make one for it: edgekit bundle ARTIFACT --board {found.name if found else 'BOARD'}"
-            )
+        wanted = self.profile
+        if not (found.name == wanted.name if found else identity.fits(wanted.identity.model_dump(), facts)):
+            is_a, mend = _unlike(facts, found)
+            raise BoardLacks(f"{host.name}: is {is_a}, the bundle is for {wanted.name}. Nothing was copied. {mend}")
         needed = self.size + self.bundle.size + SPARE
         if facts["disk_free_bytes"] < needed:
             raise BoardLacks(

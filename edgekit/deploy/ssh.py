@@ -139,7 +139,8 @@ class Host:
         text = _all_words(words)
         for pattern, explain in _COMPLAINTS:
             if re.search(pattern, text):
-                return HostError(explain.format(host=self.name, bare=_bare(self.name), words=_last_line(text)))
+                bare, known = _split(self.name)[0], shlex.quote(_known_as(self.name, text))
+                return HostError(explain.format(host=self.name, bare=bare, known=known, words=_last_line(text)))
         return ConnectionLost(
             f"{self.name}: the connection was lost ({_last_line(text) or 'ssh gives no reason'}). What runs on the "
             "board now goes on running. Repeat the same command: it goes on where it stopped"
@@ -150,7 +151,7 @@ _COMPLAINTS = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         "{host}: its host key is not the one that is known. Either it was installed anew, or somebody answers in its "
-        "place; nothing was sent. If it was installed anew: ssh-keygen -R {bare}, then ssh {host}, and compare the "
+        "place; nothing was sent. If it was installed anew: ssh-keygen -R {known}, then ssh {host}, and compare the "
         "fingerprint",
     ),
     (
@@ -341,9 +342,23 @@ def _parse(line: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _bare(name: str) -> str:
-    """The host's name without user, scheme and port."""
-    return name.removeprefix("ssh://").rpartition("@")[2].rstrip("/").partition(":")[0]
+def _split(name: str) -> tuple[str, str]:
+    """(host, port) of a name as ssh takes it; without brackets and user, the port empty where none is named."""
+    place = name.removeprefix("ssh://").rpartition("@")[2].rstrip("/")
+    if place.startswith("["):
+        host, _, rest = place[1:].partition("]")
+        return host, rest.removeprefix(":")
+    if place.count(":") == 1:
+        host, _, port = place.partition(":")
+        return host, port
+    return place, ""  # more colons are an IPv6 address
+
+
+def _known_as(name: str, text: str) -> str:
+    """What ``known_hosts`` calls a host: as ssh itself tells it, which knows the configuration's aliases and ports."""
+    told = re.search(r"Host key for (\S+) has changed", text)
+    host, port = _split(name)
+    return told.group(1) if told else f"[{host}]:{port}" if port not in ("", "22") else host
 
 
 def _all_words(words: IO[bytes]) -> str:

@@ -16,6 +16,25 @@ UNKNOWN = "unknown"
 _CPU = "/sys/devices/system/cpu"
 # Instruction sets that decide how fast a network runs
 _EXTENSIONS = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp")
+# Cores by (implementer, part), for kernels of ARM that tell no name: Linux, arch/arm64/include/asm/cputype.h
+_ARM_CORES = {
+    (0x41, 0xD03): "Cortex-A53",
+    (0x41, 0xD04): "Cortex-A35",
+    (0x41, 0xD05): "Cortex-A55",
+    (0x41, 0xD07): "Cortex-A57",
+    (0x41, 0xD08): "Cortex-A72",
+    (0x41, 0xD09): "Cortex-A73",
+    (0x41, 0xD0A): "Cortex-A75",
+    (0x41, 0xD0B): "Cortex-A76",
+    (0x41, 0xD0C): "Neoverse-N1",
+    (0x41, 0xD40): "Neoverse-V1",
+    (0x41, 0xD41): "Cortex-A78",
+    (0x41, 0xD42): "Cortex-A78AE",
+    (0x41, 0xD49): "Neoverse-N2",
+    (0x41, 0xD4F): "Neoverse-V2",
+    (0x4E, 0x003): "Denver 2",
+    (0x4E, 0x004): "Carmel",
+}
 
 
 def facts():
@@ -23,12 +42,12 @@ def facts():
 
     Returns a dict of JSON values: cpu, architecture, extensions, cores (logical), physical_cores, affinity (cores that
     this process may use), smt_siblings (of each of those), governor, turbo ("on", "off"), frequency_mhz, load_average
-    (1, 5, 15 minutes), memory_mb, board, virtual (bool), system, kernel, python.
+    (1, 5, 15 minutes), memory_mb, board, virtual (bool; only x86 tells), system, kernel, python.
     """
     cpuinfo = _text("/proc/cpuinfo")
     cores = affinity()
     return {
-        "cpu": _field(cpuinfo, "model name", "Hardware", "Processor"),
+        "cpu": _cpu_name(cpuinfo),
         "architecture": platform.machine() or UNKNOWN,
         "extensions": _extensions(cpuinfo),
         "cores": os.cpu_count() or UNKNOWN,
@@ -41,7 +60,7 @@ def facts():
         "load_average": _load_average(),
         "memory_mb": _memory_mb(),
         "board": _line("/proc/device-tree/model"),
-        "virtual": "hypervisor" in _flags(cpuinfo) if cpuinfo else UNKNOWN,
+        "virtual": _virtual(cpuinfo),
         "system": _system(),
         "kernel": platform.release() or UNKNOWN,
         "python": "{} {}".format(platform.python_implementation(), platform.python_version()),
@@ -152,12 +171,32 @@ def _line(path):
 
 
 def _field(text, *names):
-    """The value of the first of ``names`` in "name : value" lines."""
+    """The value of the first of ``names`` in "name : value" lines; "Processor" names a CPU, "processor" is a number."""
     for name in names:
-        match = re.search(r"^{}[ \t]*:[ \t]*(.*\S)".format(re.escape(name)), text, re.MULTILINE | re.IGNORECASE)
+        match = re.search(r"^{}[ \t]*:[ \t]*(.*\S)".format(re.escape(name)), text, re.MULTILINE)
         if match:
             return match.group(1).strip('"')
     return UNKNOWN
+
+
+def _cpu_name(cpuinfo):
+    """The CPU as the kernel names it, else its kinds of ARM cores: by name, or by number where none is known here."""
+    name = _field(cpuinfo, "model name", "Hardware", "Processor")
+    if name != UNKNOWN:
+        return name
+    pairs = re.findall(r"^CPU implementer\s*: (0x\w+)$.*?^CPU part\s*: (0x\w+)$", cpuinfo, re.MULTILINE | re.DOTALL)
+    kinds = []
+    for implementer, part in pairs:
+        kind = _ARM_CORES.get((int(implementer, 16), int(part, 16)), "ARM core {}/{}".format(implementer, part))
+        if kind not in kinds:
+            kinds.append(kind)
+    return " + ".join(kinds) or UNKNOWN
+
+
+def _virtual(cpuinfo):
+    """Whether a hypervisor is below; "unknown" off x86, whose CPUs alone have a flag for it."""
+    flags = _field(cpuinfo, "flags")
+    return "hypervisor" in flags.split() if flags != UNKNOWN else UNKNOWN
 
 
 def _flags(cpuinfo):

@@ -111,3 +111,24 @@ def test_a_bundle_for_other_software_is_refused_with_the_name_of_the_boards():
 def test_a_board_with_unknown_software_is_refused():
     with pytest.raises(BoardLacks, match=r"lab-3: runs L4T 40\.1\.0.*has no software stack.*Nothing was copied"):
         flashing._Job._check_stack(*job_for("jetson-tx2", "tensorrt8"), {"l4t": "40.1.0", "tensorrt": "unknown"})
+
+
+# -- which board it is ------------------------------------------------------------------------------------------------
+TX2_4GB = {
+    "model": "quill",
+    "compatible": ["nvidia,p2597-0000+p3489-0888", "nvidia,tegra186"],
+    "dts": "tegra186-quill-p3489-0888-a00-00-base",
+    "l4t": "32.7.4",
+    "architecture": "aarch64",
+}
+
+
+@pytest.mark.parametrize("board", ["jetson-tx2", "x86-1t"])
+def test_a_module_without_a_profile_is_named_and_told_how_to_be_added(board):
+    told = (
+        r"lab-3: is no board that EdgeKit knows: aarch64, calls itself 'quill' "
+        rf"\(part numbers: p3489-0888, p2597-0000\), the bundle is for {board}\. "
+        r"Nothing was copied\. Describe it in boards/NAME\.yaml \(docs/add-a-board\.md\)"
+    )
+    with pytest.raises(BoardLacks, match=told):
+        flashing._Job._check(*job_for(board, "tensorrt8"), TX2_4GB)

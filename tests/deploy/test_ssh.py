@@ -59,6 +59,35 @@ def test_what_ssh_complains_about(words, kind, says, ssh, tmp_path):
     assert str(caught.value).startswith("nvidia@tx2: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "known", "bare"),
+    [
+        ("nvidia@tx2", "tx2", "tx2"),
+        ("ssh://nvidia@tx2:2222", "'[tx2]:2222'", "tx2"),
+        ("ssh://nvidia@tx2:22/", "tx2", "tx2"),
+        ("nvidia@fd00::2", "fd00::2", "fd00::2"),
+        ("nvidia@[fe80::1%eth0]", "fe80::1%eth0", "fe80::1%eth0"),
+        ("ssh://nvidia@[fd00::2]:2222", "'[fd00::2]:2222'", "fd00::2"),
+        ("ssh://[fd00::2]", "fd00::2", "fd00::2"),
+    ],
+)
+def test_hints_name_the_host_as_each_program_takes_it(name, known, bare, ssh, tmp_path):
+    for words, hint in ((CHANGED, f"ssh-keygen -R {known}, then"), ("No route to host", f"ping {bare}")):
+        (tmp_path / "words").write_text(words)
+        with pytest.raises(HostError) as caught:
+            ssh(f"cat {tmp_path}/words >&2; exit 255", name).run("true")
+        assert f"{hint} " in f"{caught.value} "
+
+
+def test_a_changed_key_is_removed_under_the_name_that_ssh_tells(ssh, tmp_path):
+    """Behind an alias of the configuration ``known_hosts`` has the address and the port."""
+    (tmp_path / "words").write_text(
+        f"{CHANGED}\nHost key for [10.0.0.5]:2222 has changed and you have requested strict"
+    )
+    with pytest.raises(HostError, match=r"ssh-keygen -R '\[10\.0\.0\.5\]:2222', then ssh lab-3"):
+        ssh(f"cat {tmp_path}/words >&2; exit 255", "lab-3").run("true")
+
+
 def test_keys_are_checked_strictly_and_nothing_is_asked(ssh, tmp_path):
     ssh('eval "$ASKED"', config=tmp_path / "my config").run("echo there")
     asked = (tmp_path / "asked").read_text()

@@ -12,7 +12,7 @@ import pytest
 
 from edgekit.runtime.artifact import read_artifact
 from edgekit.runtime.cuda import Cuda
-from edgekit.runtime.engines import BuildOptions, build_engine, caches
+from edgekit.runtime.engines import BuildOptions, build_engine, caches, verdict
 from edgekit.runtime.engines import build as building
 from edgekit.runtime.engines.plan import read_plan_header
 from edgekit.runtime.engines.verdict import check_engine, check_place
@@ -353,6 +353,31 @@ def test_files_that_are_no_plan(content, words, tmp_path):
         read_plan_header(tmp_path / "model.plan")
 
 
+@pytest.mark.parametrize("content", [content for content, _ in FOREIGN[1:]], ids=lambda value: str(value)[:20])
+def test_a_plan_that_was_built_here_may_begin_with_anything(content, onnx_float, engine, copy_of, tmp_path):
+    """A TensorRT that writes a layout of tomorrow has built all the same; its engine is known by its SHA-256."""
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(content)
+    about = {"nms": "host", "calibration": None, "tensorrt": "8.2.1.8", "cuda": "10.2"}
+    made = building.engine_manifest(onnx_float, BuildOptions(precision="fp16"), about, str(plan))["engine"]
+    assert made["plan"] == {"layout": "unknown"}
+    hashed = {"plan": made["plan"], "plan_sha256": made["plan_sha256"]}
+    check_engine(copy_of(engine, {"model.plan": content}, engine={**engine.manifest["engine"], **hashed}), HERE)
+
+
+@pytest.mark.parametrize(("content", "words"), FOREIGN[1:], ids=lambda value: str(value)[:20])
+def test_a_foreign_file_with_the_sidecar_of_a_known_layout_is_refused(content, words, engine, copy_of):
+    about = dict(engine.manifest["engine"], plan_sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(BadInput, match=words):
+        check_engine(copy_of(engine, {"model.plan": content}, engine=about), HERE)
+
+
+def test_too_little_is_no_plan_wherever_it_was_built(tmp_path):
+    (tmp_path / "model.plan").write_bytes(b"ftrt")
+    with pytest.raises(BadInput, match="only 4 bytes"):
+        read_plan_header(tmp_path / "model.plan", built_here=True)
+
+
 # -- the verdict ------------------------------------------------------------------------------------------------------
 def test_an_engine_for_here_is_allowed(engine, onnx_float):
     check_engine(engine, HERE)
@@ -443,6 +468,95 @@ def test_a_place_that_everybody_may_write_to_is_refused(where, engine, copy_of, 
         check_engine(artifact, HERE)
     os.chmod(place, 0o755)
     check_engine(artifact, HERE)
+
+
+def account(name, uid, gid):
+    return types.SimpleNamespace(pw_name=name, pw_uid=uid, pw_gid=gid)
+
+
+@pytest.fixture
+def owned(monkeypatch, tmp_path):
+    """Makes the machine show a folder as that of another user and group, and this process's user as alice (1000)."""
+    accounts = [
+        account("root", 0, 0),
+        account("alice", 1000, 1000),
+        account("bob", 1001, 100),
+        account("eve", 1002, 100),
+    ]
+    groups = {0: ("root", []), 1000: ("alice", []), 100: ("users", []), 50: ("lab", ["alice", "bob"])}
+
+    def group(gid):
+        name, members = groups[gid]
+        return types.SimpleNamespace(gr_name=name, gr_mem=members)
+
+    def show(uid, gid, mode, place=tmp_path):
+        as_it_is = os.stat
+
+        def looked_at(path, *args, **more):
+            found = as_it_is(path, *args, **more)
+            values = (mode, uid, gid) if str(path) == str(place) else (found.st_mode & ~0o022, 0, 0)
+            return types.SimpleNamespace(st_mode=values[0], st_uid=values[1], st_gid=values[2])
+
+        (tmp_path / "file").write_text("x")
+        monkeypatch.setattr(verdict.os, "stat", looked_at)
+        monkeypatch.setattr(verdict.os, "geteuid", lambda: 1000)
+        monkeypatch.setattr(verdict.pwd, "getpwuid", {a.pw_uid: a for a in accounts}.__getitem__)
+        monkeypatch.setattr(verdict.pwd, "getpwall", lambda: accounts)
+        monkeypatch.setattr(verdict.grp, "getgrgid", group)
+        return groups, accounts
+
+    return show
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "mode"),
+    [
+        (1000, 1000, 0o700),
+        (0, 0, 0o755),
+        (1000, 1000, 0o775),  # Ubuntu: a group of one's own
+        (0, 0, 0o775),
+        (0, 100, 0o1777),  # sticky
+        (1000, 100, 0o755),
+    ],
+)
+def test_ones_own_places_and_roots_are_safe(uid, gid, mode, owned, tmp_path):
+    owned(uid, gid, mode)
+    check_place(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "mode", "told"),
+    [
+        (1001, 100, 0o755, "user bob owns {}, .*Build it in a folder of your own: edgekit build"),
+        (1001, 100, 0o1755, "user bob owns {}"),  # who owns a sticky folder may rename in it
+        (4242, 100, 0o700, "user 4242 owns {}"),
+        (1000, 50, 0o775, "group lab may write to {}, .*chmod g-w {}"),
+        (1000, 100, 0o775, "group users may write to {}"),
+        (0, 77, 0o775, "group 77 may write to {}"),
+    ],
+)
+def test_a_place_of_others_is_refused(uid, gid, mode, told, owned, tmp_path):
+    owned(uid, gid, mode)
+    with pytest.raises(ArtifactError, match=told.format(tmp_path, tmp_path)):
+        check_place(tmp_path / "file")
+
+
+def test_a_file_of_others_is_refused(owned, tmp_path):
+    owned(1001, 100, 0o644, tmp_path / "file")
+    with pytest.raises(ArtifactError, match=f"user bob owns {tmp_path / 'file'}"):
+        check_place(tmp_path / "file")
+
+
+def test_a_group_with_ones_name_and_another_member_is_not_ones_own(owned, tmp_path):
+    groups, accounts = owned(1000, 1000, 0o775)
+    check_place(tmp_path / "file")
+    groups[1000] = ("alice", ["bob"])
+    with pytest.raises(ArtifactError, match="group alice may write"):
+        check_place(tmp_path / "file")
+    groups[1000] = ("alice", [])
+    accounts.append(account("mallory", 1003, 1000))
+    with pytest.raises(ArtifactError, match="group alice may write"):
+        check_place(tmp_path / "file")
 
 
 def test_a_sticky_folder_above_is_safe(tmp_path):

@@ -89,10 +89,42 @@ def test_arm_flags_and_the_frequency_without_cpufreq(system):
         "Quill",
         ["asimddp"],
         "unknown",
-        False,
+        "unknown",
     )
     system({"/proc/cpuinfo": CPUINFO})
     assert machine.facts()["frequency_mhz"] == 2200.25
+
+
+def arm_core(number, implementer, part):
+    lines = [f"processor\t: {number}", "BogoMIPS\t: 108.00", "Features\t: fp asimd cpuid asimddp"]
+    lines += [f"CPU implementer\t: {implementer}", "CPU architecture: 8", "CPU variant\t: 0x4", f"CPU part\t: {part}"]
+    return "\n".join([*lines, "CPU revision\t: 1"]) + "\n\n"
+
+
+RASPBERRY = "Revision\t: d04170\nSerial\t\t: 0\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n"
+ARM7 = "Processor\t: ARMv7 Processor rev 4 (v7l)\nprocessor\t: 0\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "cpu"),
+    [
+        (arm_core(0, "0x41", "0xd0b") + arm_core(1, "0x41", "0xd0b") + RASPBERRY, "Cortex-A76"),
+        (arm_core(0, "0x41", "0xd08") + RASPBERRY, "Cortex-A72"),
+        (arm_core(0, "0x41", "0xd05") + arm_core(1, "0x41", "0xd0b"), "Cortex-A55 + Cortex-A76"),
+        (arm_core(0, "0x48", "0xd01"), "ARM core 0x48/0xd01"),
+        (ARM7 + arm_core(1, "0x41", "0xd03"), "ARMv7 Processor rev 4 (v7l)"),
+        ("processor\t: 0\nBogoMIPS\t: 108.00\n", "unknown"),
+    ],
+)
+def test_an_arm_cpu_is_called_by_its_cores_and_never_by_a_number(cpuinfo, cpu, system):
+    system({"/proc/cpuinfo": cpuinfo})
+    assert machine.facts()["cpu"] == cpu
+
+
+def test_only_x86_tells_that_it_is_virtual(system):
+    for cpuinfo, virtual in ((CPUINFO, True), (CPUINFO.replace(" hypervisor", ""), False), (RASPBERRY, "unknown")):
+        system({"/proc/cpuinfo": cpuinfo})
+        assert machine.facts()["virtual"] == virtual
 
 
 @pytest.mark.parametrize(

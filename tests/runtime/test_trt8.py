@@ -129,6 +129,48 @@ def test_images_of_all_sizes_are_uploaded_through_one_buffer(engine, images, mon
         assert sizes == [large.nbytes]
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_an_image_with_other_channels_never_reaches_the_kernel(engine, images, channels, monkeypatch):
+    monkeypatch.setattr(trt, "compile_kernel", lambda: Kernel(engine.preprocess))
+    image = np.repeat(images[0][:, :, :1], channels, axis=2)
+    with open_runner(engine.path, "tensorrt8") as runner:
+        assert runner.session.describe()["preprocess"] == "device"
+        with pytest.raises(ValueError, match=rf"\[height, width, 3\], got uint8 .*, {channels}\)"):
+            runner(image)
+
+
+class Driver:
+    """Stands in for libcuda: every call succeeds but those named, which return their number."""
+
+    def __init__(self, **failing):
+        self.failing = failing
+
+    def __getattr__(self, name):
+        if not name.startswith("cu"):
+            raise AttributeError(name)
+        return lambda *arguments: self.failing.get(name, 0)
+
+
+@pytest.mark.parametrize(
+    ("failing", "captured", "told"),
+    [
+        ({}, True, None),
+        ({"cuGraphLaunch": 700}, True, "the GPU cannot run it any more: cuGraphLaunch failed with CUDA error 700"),
+        ({"cuStreamEndCapture": 901}, False, None),  # then the kernels are launched one by one
+    ],
+)
+def test_a_graph_that_cannot_be_launched_is_one_sentence(failing, captured, told, engine, monkeypatch):
+    monkeypatch.setattr("edgekit.runtime.sessions.cudagraph._library", lambda: Driver(**failing))
+    image = np.zeros((1, 3, 64, 96), np.float32)
+    with open_session("tensorrt8", engine) as session:
+        assert session.describe()["cuda_graph"] is captured
+        if told is None:
+            session.infer({"image": image})
+        else:
+            with pytest.raises(BoardLacks, match=rf"{engine.path}: {told}.*EDGEKIT_CUDA_GRAPH=0"):
+                session.infer({"image": image})
+
+
 def test_a_kernel_that_cannot_run_leaves_the_images_to_the_host(engine, images, monkeypatch):
     from pycuda import driver
 

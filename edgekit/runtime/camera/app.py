@@ -8,10 +8,12 @@ from collections import OrderedDict
 import cv2
 import numpy as np
 
+from ..artifact import read_artifact
 from ..errors import BadConfig, MissingDependency
 from ..machine import facts
 from ..onboard.identity import identity
-from ..runner import open_runner
+from ..runner import Runner
+from ..sessions import open_session, preferred_runtime
 from . import counters, strings, tracking
 from .capture import Capture
 from .frames import clock
@@ -49,10 +51,10 @@ def run(options, say):
     if options.window:
         require_window()
     cv2.setNumThreads(1)  # a pool of its own would fight with the inference for the cores
-    runtime = options.runtime or (board.get("runtimes") or ["onnxruntime"])[0]
-    floor = min(options.score, FLOOR)
+    artifact = read_artifact(options.artifact)
+    runtime = options.runtime or preferred_runtime(artifact, board.get("runtimes") or ["onnxruntime"])
     stop = threading.Event()
-    with Signals(stop) as signals, open_runner(options.artifact, runtime, options.compute_threads(), floor) as runner:
+    with Signals(stop) as signals, _open(artifact, runtime, options) as runner:
         if stop.is_set():
             raise KeyboardInterrupt
         width, height = runner.preprocess.size
@@ -60,6 +62,11 @@ def run(options, say):
         session = _Session(options, board, runner, make_source, places, stop, say)
         session.run()
         return session.summary("user" if signals.count else None)
+
+
+def _open(artifact, runtime, options):
+    session = open_session(runtime, artifact, options.compute_threads())
+    return Runner(artifact, session, min(options.score, FLOOR))
 
 
 def quieten():

@@ -61,7 +61,7 @@ def add_source_arguments(found):
     )
     add("--offline", action="store_true", help="a file as fast as possible, every frame; else it plays in real time")
     add("--loop", action="store_true", help="a file again and again")
-    add("--runtime", help="onnxruntime, openvino, tensorrt8, ...; without it the board's first")
+    add("--runtime", help="onnxruntime, tensorrt8, ...; without it an engine's own, else the board's first that fits")
     add("--threads", type=int, help="compute threads; without it all cores but one")
     add("--score", type=float, default=0.3, help="boxes below it are neither drawn nor recorded")
     add("--no-track", dest="track", action="store_false", help="no track numbers")

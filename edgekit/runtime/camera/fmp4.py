@@ -8,7 +8,7 @@ that nothing plays; and it hides every write error. Here the head goes first and
 import struct
 
 TIMESCALE = 90000
-_LONGEST = 10 * TIMESCALE  # of one picture, when a source was silent
+_LONGEST = (1 << 32) - 1  # ticks of one picture, 13 hours: what the field holds. The fragment after it has its own time
 
 
 class Fragments(object):
@@ -31,8 +31,8 @@ class Fragments(object):
     def fragment(self, jpegs, durations):
         """moof and mdat of some pictures."""
         self._sequence += 1
-        ticks = [min(max(round(d * TIMESCALE), 1), _LONGEST) for d in durations]
-        rows = b"".join(_u32(t, len(j)) for t, j in zip(ticks, jpegs))  # noqa: B905 - Python 3.6
+        ticks = [max(round(d * TIMESCALE), 1) for d in durations]
+        rows = b"".join(_u32(min(t, _LONGEST), len(j)) for t, j in zip(ticks, jpegs))  # noqa: B905 - Python 3.6
         offset = len(self._moof(rows, len(jpegs), 0)) + 8
         moof = self._moof(rows, len(jpegs), offset)
         self._time += sum(ticks)

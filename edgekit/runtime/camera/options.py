@@ -18,7 +18,7 @@ class Options(object):
 
     artifact: Any = None
     source: Any = None
-    runtime: Any = None  # the first of the board's that is there
+    runtime: Any = None  # an engine's own, else the first of the board's that fits
     threads: Any = None  # compute threads; all cores but one, which captures, draws and serves
     board: Any = None  # dict as in board.json
     score: Any = 0.3

@@ -360,7 +360,7 @@ def engine_manifest(artifact, options, about, plan):
     notes = list(parent.get("notes", ())) + list(about.get("notes", ()))
     about = dict(
         {key: value for key, value in about.items() if key != "notes"},
-        plan=read_plan_header(plan),
+        plan=read_plan_header(plan, built_here=True),
         plan_sha256=file_sha256(plan),
         onnx_sha256=file_sha256(artifact.file("model.onnx")),
         perf_only="INT8 without calibration: its boxes mean nothing" if uncalibrated else None,

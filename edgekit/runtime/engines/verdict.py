@@ -4,13 +4,15 @@ To deserialize an engine is to run its author's code: NVIDIA's security page say
 for this very machine, in a folder that nobody else can write to, is handed to TensorRT.
 """
 
+import grp
 import os
+import pwd
 import re
 import stat
 
 from ..artifact import file_sha256
 from ..errors import ArtifactError, BoardLacks
-from .plan import read_plan_header
+from .plan import UNKNOWN, read_plan_header
 
 PLAN = "model.plan"
 # key of the manifest's ``engine`` -> how a sentence calls it, in the order in which a mismatch is told
@@ -79,7 +81,8 @@ def _section(artifact):
 
 
 def _check_header(path, about):
-    found = read_plan_header(path)
+    # a layout that the builder's EdgeKit did not know: the plan's SHA-256, compared before, is what counts
+    found = read_plan_header(path, built_here=about.get("plan") == UNKNOWN)
     if found != about.get("plan"):
         raise ArtifactError(
             "{}: its first bytes say {}, the manifest says {}, so it is not loaded. Build it here: {}".format(
@@ -122,19 +125,55 @@ def _check_source(artifact, about, onnx):
 
 
 def check_place(path):
-    """Raise ArtifactError when others may write to a file or folder, or exchange it in one of the folders above.
+    """Raise ArtifactError when others own a file or folder, may write to it, or may exchange it in one of those above.
 
-    A folder that everybody may write to is safe above when it is sticky, as /tmp is: only the owner may rename there.
+    Others are all but this process's user and root. A folder above that many may write to is safe when it is sticky, as
+    /tmp is: only the owner may rename there.
     """
     path = os.path.realpath(path)
     places = [path]
     while os.path.dirname(places[-1]) != places[-1]:
         places.append(os.path.dirname(places[-1]))
     for place in places:
-        mode = os.stat(place).st_mode
-        sticky = place != path and mode & stat.S_ISVTX
-        if mode & stat.S_IWOTH and not sticky:
-            raise ArtifactError(
-                "{}: everybody may write to {}, and an engine is code, so it is not loaded. "
-                "Close it: chmod o-w {}".format(path, place, place)
-            )
+        found = os.stat(place)
+        sticky = place != path and found.st_mode & stat.S_ISVTX
+        if found.st_uid not in (os.geteuid(), 0):
+            fault = "user {} owns {}".format(_user(found.st_uid), place)
+            cure = "Build it in a folder of your own: edgekit build ARTIFACT --board BOARD"
+        elif found.st_mode & stat.S_IWOTH and not sticky:
+            fault, cure = "everybody may write to {}".format(place), "Close it: chmod o-w {}".format(place)
+        elif found.st_mode & stat.S_IWGRP and not sticky and not _private(found.st_gid):
+            fault = "group {} may write to {}".format(_group(found.st_gid), place)
+            cure = "Close it: chmod g-w {}".format(place)
+        else:
+            continue
+        raise ArtifactError("{}: {}, and an engine is code, so it is not loaded. {}".format(path, fault, cure))
+
+
+def _private(gid):
+    """Is a group this user's alone, or root's? Ubuntu gives every user one, and a umask with which it may write.
+
+    It bears the user's name and has no other member. The name is asked for as a directory service need not list all
+    accounts whose primary group it is ("Domain Users").
+    """
+    try:
+        group = grp.getgrgid(gid)
+        trusted = {pwd.getpwuid(uid).pw_name for uid in (os.geteuid(), 0)}
+    except KeyError:
+        return False
+    members = set(group.gr_mem) | {account.pw_name for account in pwd.getpwall() if account.pw_gid == gid}
+    return group.gr_name in trusted and members <= trusted
+
+
+def _user(uid):
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid):
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

@@ -18,6 +18,7 @@ UNKNOWN = machine.UNKNOWN
 SYSROOT = "EDGEKIT_SYSROOT"
 TWIN = "edgekit,twin"  # in the device tree of the TX2 twin
 _CUDA = ("usr/local/cuda/version.json", "usr/local/cuda/version.txt")
+_PART_NUMBER = re.compile(r"p\d{4}-\d{4}")
 _SHORT = 30  # seconds for a child that only looks something up
 
 
@@ -75,34 +76,51 @@ def l4t_release(text):
     return "{}.{}".format(match.group(1), match.group(2).rstrip(".")) if match else UNKNOWN
 
 
-def fits(wanted, found):
-    """Whether ``identity()``'s answer is the board of a profile's ``identity`` section: modules, compatible or models.
+def part_numbers(found):
+    """Part numbers of modules and carriers that a device tree names (["p3489-0888"]), each once, in its order."""
+    numbers = _PART_NUMBER.findall(" ".join([found["dts"]] + list(found["compatible"])).lower())
+    return sorted(set(numbers), key=numbers.index)
 
-    A profile without any of them (a desktop) fits every machine that is no Jetson.
+
+def evidence(wanted, found):
+    """How surely ``found`` is the board of a profile's ``identity`` section, as a number; 0 is not at all.
+
+    3: the device tree names one of its modules; 2: one of its whole entries of ``compatible``; 1: no part number, but
+    the model's words fit. For modules share a model's words: the Nano with 2 GB is a "Jetson Nano" too.
     """
-    text = " ".join([found["dts"]] + found["compatible"]).lower()
+    text = " ".join([found["dts"]] + list(found["compatible"])).lower()
     modules, compatible, models = (wanted.get(key) or () for key in ("modules", "compatible", "models"))
-    if not (modules or compatible or models):
+    if any(module.lower() in text for module in modules):
+        return 3
+    if any(entry in found["compatible"] for entry in compatible):
+        return 2
+    words = any(part.lower() in found["model"].lower() for part in models)
+    return 1 if words and not part_numbers(found) else 0
+
+
+def fits(wanted, found):
+    """Whether ``identity()``'s answer is the board of a profile's ``identity`` section.
+
+    A profile without any of modules, compatible and models (a desktop) fits every machine that is no Jetson.
+    """
+    if not any(wanted.get(key) for key in ("modules", "compatible", "models")):
         return found["l4t"] == UNKNOWN
-    return (
-        any(module.lower() in text for module in modules)
-        or any(entry in found["compatible"] for entry in compatible)
-        or any(part.lower() in found["model"].lower() for part in models)
-    )
+    return evidence(wanted, found) > 0
+
+
+def called(found):
+    """What a machine calls itself, for a sentence: its model, and the part numbers by which it is recognised."""
+    numbers = part_numbers(found)
+    return repr(found["model"]) + (" (part numbers: {})".format(", ".join(numbers)) if numbers else "")
 
 
 def require_board(profile, found):
     """Raise BoardLacks when this machine is not the board that a bundle was made for."""
     if not fits(profile.get("identity") or {}, found):
         raise BoardLacks(
-            "this board calls itself {!r} (device tree: {}; L4T {}), the bundle is for {} ({}). Nothing was changed. "
-            "Make a bundle for this board: edgekit bundle ARTIFACT --board NAME".format(
-                found["model"],
-                ", ".join(found["compatible"]) or UNKNOWN,
-                found["l4t"],
-                profile["name"],
-                profile["title"],
-            )
+            "this board calls itself {}, L4T {}; the bundle is for {} ({}). Nothing was changed. Make a bundle for "
+            "this board: edgekit bundle ARTIFACT --board NAME. Where edgekit boards lists none for it, add one: "
+            "docs/add-a-board.md".format(called(found), found["l4t"], profile["name"], profile["title"])
         )
 
 

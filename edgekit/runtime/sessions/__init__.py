@@ -105,6 +105,25 @@ def open_session(runtime, artifact, threads=1):
     return cls(artifact, threads)
 
 
+def preferred_runtime(artifact, runtimes):
+    """The runtime of an artifact where nobody chose one: an engine's own, else the first of ``runtimes`` that loads it.
+
+    runtimes: names, the preferred one first, as a board lists them. Where none of them loads it, the first is returned,
+    and ``open_session`` says what that one loads.
+    """
+    about = artifact.manifest.get("engine")
+    if artifact.kind == "engine" and isinstance(about, dict) and about.get("builder"):
+        return about["builder"]
+    return next((name for name in runtimes if _loads(name, artifact.kind)), runtimes[0])
+
+
+def _loads(runtime, kind):
+    try:
+        return runtime in SESSIONS and kind in _session_class(runtime).kinds
+    except MissingDependency:
+        return False
+
+
 def _session_class(runtime):
     module, _, name = SESSIONS[runtime].partition(":")
     return getattr(load_library(module, runtime), name)

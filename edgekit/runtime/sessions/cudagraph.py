@@ -15,7 +15,7 @@ class NoGraph(Exception):
 
 
 class CudaGraph(object):
-    """``launch()`` repeats on the stream what was captured."""
+    """``launch()`` repeats on the stream what was captured; NoGraph when the driver refuses."""
 
     def __init__(self, library, graph, executable, stream):
         self._library, self._graph, self._executable, self._stream = library, graph, executable, stream

@@ -220,8 +220,8 @@ class TensorrtSession(Session):
     # -- for every image ---------------------------------------------------------------------------------------------
     def prepare(self, image, preprocess):
         """On the device where the kernel works, else on the host; waits for the device, so that spans are true."""
-        if self._kernel is None or image is None or image.ndim != 3 or image.dtype != np.uint8:
-            return preprocess(image, self.layout)
+        if self._kernel is None or not _is_picture(image):
+            return preprocess(image, self.layout)  # which says what is wrong with one that is none
         with self._cuda:
             where = self._on_device(image, preprocess)
             self._events[2].synchronize()
@@ -273,15 +273,26 @@ class TensorrtSession(Session):
         if copy:
             driver.memcpy_htod_async(self._input.device, self._input.host, self._stream)
         events[1].record(self._stream)
-        if self._graph is not None:
-            self._graph.launch()
-        elif not self._run.start(self._stream.handle):
-            raise BadInput("{}: TensorRT could not run it: {}".format(self.artifact.path, self._messages.told()))
+        self._start()
         events[2].record(self._stream)
         for port in self._run.outputs.values():
             driver.memcpy_dtoh_async(port.host, port.device, self._stream)
         events[3].record(self._stream)
         events[3].synchronize()
+
+    def _start(self):
+        """Put the engine's work on the stream: the captured graph, or kernel by kernel."""
+        if self._graph is None:
+            if not self._run.start(self._stream.handle):
+                raise BadInput("{}: TensorRT could not run it: {}".format(self.artifact.path, self._messages.told()))
+            return
+        try:
+            self._graph.launch()
+        except NoGraph as error:
+            raise BoardLacks(
+                "{}: the GPU cannot run it any more: {}. Start again; if that repeats, without the CUDA graph: "
+                "{}=0".format(self.artifact.path, error, GRAPH_SWITCH)
+            ) from error
 
     def _contract(self):
         ports = self._run.outputs
@@ -339,6 +350,11 @@ class TensorrtSession(Session):
 
 _ON_DEVICE = ("_graph", "_run", "_input", "_raw", "_kernel", "_stream", "_events")
 _SELECTED = (("detection_boxes", (4,)), ("detection_scores", ()), ("detection_classes", ()))
+
+
+def _is_picture(image):
+    """Is it uint8 [height, width, 3]? The kernel reads that many bytes, whatever was uploaded."""
+    return image is not None and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
 
 
 def spread(boxes, scores, labels, classes):

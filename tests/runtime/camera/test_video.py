@@ -105,18 +105,29 @@ def test_pictures_of_another_size_are_fitted_in(shape, filled):
     assert (picture == 200).all(axis=2).mean() == pytest.approx(filled, abs=0.02)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_real_time_is_kept_when_pictures_come_unevenly(tmp_path, encoder):
-    """The pictures' own, not that of their writing: here all are written at once."""
-    path = tmp_path / "v.mp4"
+def played_times(path, encoder, times):
+    """Milliseconds at which a player shows pictures that were taken at ``times``, in seconds."""
     video = open_video(path, (192, 128), None, encoder)
-    for i, seconds in enumerate([0.0, 0.1, 0.5, 2.0, 2.1]):
+    for i, seconds in enumerate(times):
         video.write(scene(i), seconds)
     video.close()
-    capture, times = cv2.VideoCapture(str(path)), []
+    capture, played = cv2.VideoCapture(str(path)), []
     while capture.read()[0]:
-        times.append(round(capture.get(cv2.CAP_PROP_POS_MSEC)))
-    assert times == pytest.approx([0, 100, 500, 2000, 2100], abs=2)
+        played.append(round(capture.get(cv2.CAP_PROP_POS_MSEC)))
+    return played
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("times", [[0.0, 0.1, 0.5, 2.0, 2.1], [0.0, 0.1, 16.0, 16.1, 40.0]])
+def test_real_time_is_kept_when_pictures_come_unevenly(tmp_path, encoder, times):
+    """The pictures' own, not that of their writing: here all are written at once. A camera may be silent in between."""
+    assert played_times(tmp_path / "v.mp4", encoder, times) == pytest.approx([t * 1000 for t in times], abs=2)
+
+
+@pytest.mark.parametrize("hours", [7, 14, 100])  # 2^31 ticks are 6.6 hours, 2^32 are 13.3
+def test_a_silence_of_hours_is_kept(tmp_path, hours):
+    times = [0.0, 0.1, 3600.0 * hours, 3600.0 * hours + 0.1]
+    assert played_times(tmp_path / "v.mp4", "mjpeg", times) == pytest.approx([t * 1000 for t in times], abs=2)
 
 
 @pytest.mark.parametrize(("cores", "preset"), [(1, "ultrafast"), (2, "veryfast")])

@@ -19,6 +19,13 @@ NANO = {
     "dts": "tegra210-p3448-0000-p3449-0000-b00",
     "l4t": "32.7.4",
 }
+TX2_4GB = {
+    "model": "quill",
+    "compatible": ["nvidia,p2597-0000+p3489-0888", "nvidia,tegra186"],
+    "dts": "tegra186-quill-p3489-0888-a00-00-base",
+    "l4t": "32.7.4",
+}
+QUILL = {"model": "quill", "compatible": ["nvidia,tegra186"], "dts": "unknown", "l4t": "32.7.4"}
 PC = {"model": "unknown", "compatible": [], "dts": "unknown", "l4t": "unknown"}
 MAINLINE = {"model": "NVIDIA Jetson TX2 Developer Kit", "compatible": ["nvidia,p2771-0000", "nvidia,tegra186"]}
 
@@ -30,6 +37,8 @@ MAINLINE = {"model": "NVIDIA Jetson TX2 Developer Kit", "compatible": ["nvidia,p
         ("jetson-tx2", NANO, False),
         ("jetson-tx2", PC, False),
         ("jetson-tx2", {**PC, **MAINLINE}, True),
+        ("jetson-tx2", TX2_4GB, False),
+        ("jetson-tx2", QUILL, True),
         ("jetson-nano", NANO, True),
         ("jetson-nano", TX2, False),
         ("x86-1t", PC, True),
@@ -46,6 +55,8 @@ def test_a_board_of_another_kind_is_named():
     identity.require_board(profile, TX2)
     with pytest.raises(BoardLacks, match=r"'NVIDIA Jetson Nano Developer Kit' .* the bundle is for jetson-tx2"):
         identity.require_board(profile, NANO)
+    with pytest.raises(BoardLacks, match=r"'quill' \(part numbers: p3489-0888, p2597-0000\).*docs/add-a-board\.md"):
+        identity.require_board(profile, TX2_4GB)
 
 
 @pytest.mark.parametrize(
