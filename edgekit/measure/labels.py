@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .matching import board_facts, machine_differences
+from .matching import _IDENTITY, _facts, machine_differences
 from .row import Accuracy, Row
 
 NMS_ON_HOST = "NMS on the host"  # or none, where the head needs none
@@ -89,18 +89,20 @@ def places(rows: Sequence[Row]) -> list[str]:
 
     What the gate refuses to compare are several machines: a board such as ``x86-1t`` is any x86.
     """
-    groups: list[list[Row]] = []
-    numbers = []
-    for row in rows:
-        number = next((n for n, group in enumerate(groups) if _of_one_machine(row, group)), len(groups))
-        groups += [[]] if number == len(groups) else []
-        groups[number].append(row)
-        numbers.append(number)
+    identities = [repr([row.board, *map(_facts(row).get, _IDENTITY)]) for row in rows]
+    groups: list[list[Row]] = []  # of each machine a row for each way in which its facts are told
+    numbers: dict[str, int] = {}
+    for identity, row in zip(identities, rows, strict=True):
+        if identity not in numbers:
+            number = next((n for n, group in enumerate(groups) if _of_one_machine(row, group)), len(groups))
+            groups += [[]] if number == len(groups) else []
+            groups[number].append(row)
+            numbers[identity] = number
     names = [group[0].board for group in groups]
     for fact, style in _NAMING.items():
         names = _told_apart(names, [_machine_fact(group, fact, style) for group in groups])
     names = _numbered(names, "machine")
-    return [names[number] for number in numbers]
+    return [names[numbers[identity]] for identity in identities]
 
 
 def _of_one_machine(row: Row, group: Sequence[Row]) -> bool:
@@ -109,7 +111,7 @@ def _of_one_machine(row: Row, group: Sequence[Row]) -> bool:
 
 def _machine_fact(rows: Sequence[Row], name: str, style: str) -> str:
     """A fact of the rows' machine, from the first that tells it; else ""."""
-    told = [{**row.machine.get("before", {}), **board_facts(row)}.get(name, "unknown") for row in rows]
+    told = [_facts(row).get(name, "unknown") for row in rows]
     return next((style.format(value) for value in told if value != "unknown"), "")
 
 
