@@ -30,7 +30,9 @@ def complexity(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Any .onnx file, or an artifact's folder.")],
     convention: Annotated[
         str,
-        typer.Option(help="How the column 'counted' counts: macs, flops, darknet, elementwise or elementwise-flops."),
+        typer.Option(
+            help="How the column 'counted' counts: macs, flops, macs-dense, darknet, elementwise or elementwise-flops."
+        ),
     ] = "flops",
     layers: Annotated[int, typer.Option(min=0, help="How many layers to list, the most expensive first.")] = 10,
     json: options.Json = False,
@@ -38,8 +40,9 @@ def complexity(
     """Count MACs, parameters, activations, memory access and CIO of an ONNX file.
 
     One multiply-accumulate (MAC) is two operations in GOPS. The conventions are those of the papers: macs; flops = 2 x
-    MACs; darknet (BFLOPs: 2 x MACs and the windows of poolings); elementwise (a counter of PyTorch modules, thop's
-    style: biases, normalisation and activations count too); elementwise-flops, twice that.
+    MACs; macs-dense (without depthwise convolutions); darknet (BFLOPs: 2 x MACs and the windows of poolings);
+    elementwise (a counter of PyTorch modules, thop's style: biases, normalisation and activations count too);
+    elementwise-flops, twice that.
     """
     import edgekit
 

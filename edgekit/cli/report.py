@@ -71,6 +71,8 @@ def _print_rows(files: list[Path], history: Path | None, title: str | None, json
     from ..measure.report import read_report
     from ..runtime.errors import BadConfig, BadInput
 
+    if json and history is not None:
+        raise BadConfig("--history is for the page and the table; --json alone has no place for it: add --out report")
     if title is not None:
         raise BadConfig("--title is for the page; say where it goes: --out report")
     found = [row for file in files for row in read_report(file)]

@@ -114,23 +114,21 @@ def _precision_and_recall(coco_set: CocoSet, detections: Mapping[int, Detections
 
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by print
         evaluation = COCOeval(_truth(coco_set), _found(coco_set, detections), "bbox")
-        evaluation.params.catIds = list(coco_set.category_ids)
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
 def _truth(coco_set: CocoSet) -> COCO:
-    annotations = [a for sample in coco_set.samples for a in _boxes(sample, coco_set.category_ids)]
-    return _coco(coco_set, annotations)
+    return _coco(coco_set, [a for sample in coco_set.samples for a in _boxes(sample)])
 
 
-def _boxes(sample: Sample, category_ids: tuple[int, ...]) -> list[dict[str, Any]]:
+def _boxes(sample: Sample) -> list[dict[str, Any]]:
     # COCOeval takes "ignore" from iscrowd alone, so every ignored box is given to it as a crowd region
     return [
         {
             "image_id": sample.image_id,
-            "category_id": category_ids[int(label)],
+            "category_id": int(label),
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "iscrowd": int(ignore),
             "area": area,
@@ -142,16 +140,21 @@ def _boxes(sample: Sample, category_ids: tuple[int, ...]) -> list[dict[str, Any]
 
 
 def _found(coco_set: CocoSet, detections: Mapping[int, Detections]) -> COCO:
-    return _coco(coco_set, [{**r, "iscrowd": 0} for r in detections_to_coco_json(coco_set, detections)])
+    labels = range(len(coco_set.classes))
+    records = [record for image in sorted(detections) for record in detections[image].to_coco(image, labels)]
+    return _coco(coco_set, [{**record, "iscrowd": 0} for record in records])
 
 
 def _coco(coco_set: CocoSet, annotations: list[dict[str, Any]]) -> COCO:
+    """What COCOeval reads. Its categories are the labels: it sorts its classes by id, and the set's ids need not rise
+    with its labels.
+    """
     from pycocotools.coco import COCO
 
     coco = COCO()
     coco.dataset = {
         "images": [{"id": s.image_id, "width": s.width, "height": s.height} for s in coco_set.samples],
-        "categories": [{"id": i, "name": n} for i, n in zip(coco_set.category_ids, coco_set.classes, strict=True)],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(coco_set.classes)],
         "annotations": [
             {"area": a["bbox"][2] * a["bbox"][3], **a, "id": n}
             for n, a in enumerate(annotations, 1)  # id 0 means "unmatched" in COCOeval

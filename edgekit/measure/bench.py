@@ -259,26 +259,63 @@ def measure_offline(
 
 
 def with_drops(rows: Sequence[Row], targets: Sequence[Target]) -> list[Row]:
-    """The rows, each with what it lost against the FP32 file of its recipe that was measured in the same call.
+    """The rows, each with what it lost against the FP32 file of its network that was measured in the same call.
 
     The reference is the FP32 ONNX file in the same runtime, else in another, else the checkpoint in PyTorch, on the
-    same evaluation set. A reference has no drop.
+    same evaluation set. Of several networks of one recipe it is that which the row's artifact was made from. A
+    reference has no drop, nor has a row whose own FP32 file was not measured.
     """
-    return [row.model_copy(update={"drop": _drop(row, _reference(row, rows, targets))}) for row in rows]
+    artifacts = [target.artifact for target in targets]
+    lines = {artifact.digest: _line(artifact, artifacts) for artifact in artifacts}
+    kinds = {artifact.digest: artifact.kind for artifact in artifacts}
+    return [row.model_copy(update={"drop": _drop(row, _reference(row, rows, kinds, lines))}) for row in rows]
 
 
-def _reference(row: Row, rows: Sequence[Row], targets: Sequence[Target]) -> Row | None:
-    kinds = {id(r): t.artifact.kind for r, t in zip(rows, targets, strict=True)}
-    if row.accuracy is None or (row.precision == "fp32" and kinds[id(row)] == "onnx"):
+def _line(artifact: Artifact, known: Sequence[Artifact]) -> set[str]:
+    """Digests of an artifact and of those it was made from, back to the checkpoint as far as the known ones tell."""
+    manifests = {other.digest: other.manifest for other in known}
+    line, open_ends = set(), [artifact.digest]
+    while open_ends:
+        digest = open_ends.pop()
+        line.add(digest)
+        parents = manifests.get(digest, {}).get("parents", {})
+        open_ends += [parents[role] for role in ("onnx", "checkpoint") if role in parents]
+    return line
+
+
+def _reference(row: Row, rows: Sequence[Row], kinds: Mapping[str, str], lines: Mapping[str, set[str]]) -> Row | None:
+    """kinds, lines: of the artifacts by their digests"""
+    if row.accuracy is None or (row.precision == "fp32" and kinds[row.artifact] == "onnx"):
         return None  # not known, or a reference itself
     digest = row.accuracy.set_digest
     found = [
         r
         for r in rows
-        if r is not row and r.recipe == row.recipe and r.precision == "fp32" and kinds[id(r)] in ("onnx", "checkpoint")
+        if r.artifact != row.artifact and r.recipe == row.recipe
+        if r.precision == "fp32" and kinds[r.artifact] in ("onnx", "checkpoint")
         if r.accuracy is not None and r.accuracy.set_digest == digest
     ]
-    return min(found, key=lambda r: (kinds[id(r)] != "onnx", r.runtime != row.runtime), default=None)
+    own = lines[row.artifact]
+    return min(
+        _of_one_network(row, found, kinds, lines),
+        key=lambda r: (r.artifact not in own, kinds[r.artifact] != "onnx", r.runtime != row.runtime),
+        default=None,
+    )
+
+
+def _of_one_network(
+    row: Row, found: Sequence[Row], kinds: Mapping[str, str], lines: Mapping[str, set[str]]
+) -> Sequence[Row]:
+    """Those that a row's artifact was made from, or that were made from the same; where nothing tells, all if they are
+    one network: two trainings of a recipe are two.
+    """
+    own = lines[row.artifact]
+    kin = [r for r in found if lines[r.artifact] & own]
+    if kin or kinds[row.artifact] == "checkpoint":
+        return kin
+    if kinds[row.artifact] == "onnx-int8" and len(own) > 1:  # it names its FP32 file, which is none of these
+        found = [r for r in found if kinds[r.artifact] != "onnx"]
+    return found if found and set.intersection(*(lines[r.artifact] for r in found)) else []
 
 
 def _drop(row: Row, reference: Row | None) -> Drop | None:

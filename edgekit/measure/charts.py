@@ -30,13 +30,17 @@ MOST_POINTS = 600  # a longer timeline is drawn as the span between the lowest a
 
 
 class Point(NamedTuple):
-    """A numbered point of a scatter plot. style: its class in the style sheet; title: shown on hover and read aloud."""
+    """A numbered point of a scatter plot. style: its class in the style sheet; title: shown on hover and read aloud.
+
+    disturbed: its x is not to be relied on, so it beats no other
+    """
 
     x: float
     y: float
     number: int
     style: str
     title: str
+    disturbed: bool = False
 
 
 class Axis(NamedTuple):
@@ -63,10 +67,12 @@ def nice_axis(low: float, high: float, count: int = 5) -> Axis:
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
-    """The points, by x, that no other beats: one that is at most as slow (x), as accurate (y), and better in one."""
+    """The points, by x, that no other beats: one that is at most as slow (x), at least as accurate (y), and better in
+    one of the two. Of equal points none beats the other. Disturbed ones neither beat nor are on the front.
+    """
     front: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.x, -p.y)):
-        if not front or point.y > front[-1].y:
+    for point in sorted((p for p in points if not p.disturbed), key=lambda p: (p.x, -p.y)):
+        if not front or point.y > front[-1].y or (point.x, point.y) == (front[-1].x, front[-1].y):
             front.append(point)
     return front
 
@@ -95,7 +101,9 @@ def stacked_bar(shares: Sequence[tuple[str, float]]) -> Markup:
 
 
 def scatter(points: Sequence[Point], y_digits: int = 0) -> Markup:
-    """Points over a grid, x from 0, with the Pareto front (small x, large y) as a staircase; the others are hollow."""
+    """Points over a grid, x from 0, with the Pareto front (small x, large y) as a staircase; the others are hollow, and
+    disturbed ones dashed.
+    """
     x_axis = nice_axis(0, max(p.x for p in points))
     ys = [p.y for p in points]
     spread = max(max(ys) - min(ys), 1.0)
@@ -136,7 +144,7 @@ def _digits(axis: Axis, least: int) -> int:
 
 def _staircase(front: Sequence[tuple[float, float]]) -> list[Markup]:
     parts = []
-    for (x1, y1), (x2, y2) in zip(front, [*front[1:], (100.0, front[-1][1])], strict=True):
+    for (x1, y1), (x2, y2) in zip(front, [*front[1:], *((100.0, y) for _, y in front[-1:])], strict=True):
         parts += [_line(x1, y1, x2, y1, "front"), _line(x2, y1, x2, y2, "front")]
     return parts
 
@@ -196,7 +204,7 @@ def _anchor(point: Point, x: float, y: float, offset: tuple[float, float]) -> li
 
 def _chip(point: Point, x: float, y: float, offset: tuple[float, float], on_front: bool) -> Markup:
     dx, dy = offset
-    kind = "point" if on_front else "point behind"
+    kind = " ".join(["point", *["behind"] * (not on_front), *["disturbed"] * point.disturbed])
     return Markup(
         '<svg x="{:.3f}%" y="{:.1f}" overflow="visible"><g class="{}"><title>{}</title>'
         '<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"/><text class="on" x="{:.1f}" y="{:.1f}">{}</text></g></svg>'

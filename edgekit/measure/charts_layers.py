@@ -65,8 +65,10 @@ def intensity(layer: LayerTime) -> float | None:
 
 
 def worst_layers(row: Row, count: int = MOST_LAYERS) -> list[LayerTime]:
-    """The layers where most time is lost against the roofline, else the slowest ones."""
-    return sorted(row.layers, key=lambda layer: (-(layer.lost_ms or 0.0), -layer.ms))[:count]
+    """The first of the row's layers: those where most time is lost against the roofline; of one without a bound all of
+    its time counts, so that none is hidden.
+    """
+    return list(row.layers[:count])
 
 
 def roofline(row: Row) -> Markup | None:

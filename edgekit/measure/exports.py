@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .labels import evaluated_on, evaluation_text, labels
 from .row import COLUMNS, NUMERIC, Row, table_cells
-from .words import labels
 
 # What a spreadsheet wants beside the table's columns; None is an empty cell
 _MORE: Mapping[str, Callable[[Row], str | float | None]] = {
@@ -80,14 +80,17 @@ _LATEX = {
 
 
 def render_latex(rows: Sequence[Row]) -> str:
-    """The competition table for a paper. Rows that are not valid carry a mark, which the last lines explain."""
+    """The competition table for a paper. Rows that are not valid carry a mark, and those of several evaluation sets the
+    mark of theirs; the last lines explain them.
+    """
     columns = [column for column in COLUMNS if column.header != "params"]
     align = "".join("r" if column.header in NUMERIC else "l" for column in columns)
-    body = []
+    sets, body = _sets(rows), []
     for row, cells in zip(rows, table_cells(rows), strict=True):
         first, *rest = (latex(text) for text, column in zip(cells, COLUMNS, strict=True) if column in columns)
-        body.append(" & ".join([first + _mark(row), *rest]) + r" \\")
-    footnotes = [f"\\multicolumn{{{len(columns)}}}{{l}}{{\\footnotesize {text}}} \\\\" for text in _footnotes(rows)]
+        body.append(" & ".join([first + _mark(row, sets), *rest]) + r" \\")
+    notes = _footnotes(rows, sets)
+    footnotes = [f"\\multicolumn{{{len(columns)}}}{{l}}{{\\footnotesize {text}}} \\\\" for text in notes]
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}; mAP in percent, size in MB (1e6 bytes), 1 MAC = 2 operations",
@@ -109,10 +112,23 @@ def latex(text: str) -> str:
     return "".join(_LATEX.get(char, char) for char in text.replace("\n", " "))
 
 
-def _mark(row: Row) -> str:
-    return "" if row.verdict.status == "valid" else "$^\\ast$"
+def _sets(rows: Sequence[Row]) -> dict[str | None, tuple[int, str]]:
+    """Digest -> (mark, text of its footnote) of each evaluation set; empty where all rows are of one."""
+    found = {evaluated_on(row): evaluation_text(row.accuracy) for row in rows if row.accuracy}
+    return {digest: (n, text) for n, (digest, text) in enumerate(found.items(), 1)} if len(found) > 1 else {}
 
 
-def _footnotes(rows: Sequence[Row]) -> list[str]:
+def _mark(row: Row, sets: Mapping[str | None, tuple[int, str]]) -> str:
+    invalid = "" if _valid(row) else "$^\\ast$"
+    digest = evaluated_on(row)
+    return invalid + (f"$^{{{sets[digest][0]}}}$" if digest in sets else "")
+
+
+def _valid(row: Row) -> bool:
+    return row.verdict.status == "valid"
+
+
+def _footnotes(rows: Sequence[Row], sets: Mapping[str | None, tuple[int, str]]) -> list[str]:
     named = zip(labels(rows), rows, strict=True)
-    return [f"$^\\ast$ {latex(name)}: {latex(row.verdict.status)}" for name, row in named if _mark(row)]
+    doubtful = [f"$^\\ast$ {latex(name)}: {latex(row.verdict.status)}" for name, row in named if not _valid(row)]
+    return doubtful + [f"$^{{{mark}}}$ evaluated on {latex(text)}" for mark, text in sets.values()]

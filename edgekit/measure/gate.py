@@ -368,13 +368,18 @@ def _judge_noisy(limit: Limit, base: Sequence[float], new: Sequence[float], days
     noise = noise_band(base, new, metric.noise or 0.0, days)
     bound = limit.bound(old)
     found: dict[str, Any] = {"base": old, "new": now, "bound": bound, "change": now / old - 1}
-    found |= {"noise": math.expm1(noise.band), "reason": ""}
+    sign = -1.0 if metric.better == "high" else 1.0
+
+    def worse_by(logarithm: float) -> float:
+        """As a share of what was: 0.1 for 10 % more of what should be low, or 10 % less of what should be high."""
+        return sign * math.expm1(sign * logarithm)
+
+    found |= {"noise": worse_by(noise.band), "reason": ""}
     if bound <= 0:
         return {**found, "outcome": "pass", "reason": "the limit allows everything"}
-    sign = -1.0 if metric.better == "high" else 1.0
     beyond = sign * math.log(now / bound)  # how much worse than the limit, as a logarithm
     allowed = sign * math.log(bound / old)
-    found["sure_from"] = math.expm1(allowed + noise.band + _SURE * noise.error)
+    found["sure_from"] = worse_by(allowed + noise.band + _SURE * noise.error)
     if beyond <= 1e-12:
         return {**found, "outcome": "pass"}
     told = _beyond(limit, now, bound)

@@ -17,7 +17,7 @@ from .row import NOT_MEASURED, Row
 DISTURBED = ("noisy", "throttled")
 SESSION_PAUSE = timedelta(hours=1)  # between runs; what the host of a virtual machine does changes meanwhile
 # Facts that say which machine it is. memory_mb may differ a little: the kernel keeps some for itself.
-_IDENTITY = (
+IDENTITY = (
     "cpu",
     "architecture",
     "extensions",
@@ -161,13 +161,13 @@ def measured_at(row: Row) -> datetime | None:
 
 def machine_differences(first: Row, second: Row) -> list[str]:
     """In what the machines of two rows differ, as ``cpu: A, now B``; empty when they do not, or nothing is known."""
-    return list(_differences(first, second, _IDENTITY))
+    return list(_differences(first, second, IDENTITY))
 
 
 def state_differences(first: Row, second: Row) -> list[str]:
     """In what the states of the boards differ: governor, turbo, power mode, static clocks, threads."""
-    before, after = _facts(first), _facts(second)
-    skip = {*_IDENTITY, *_SOFTWARE, *_MOVING}
+    before, after = machine_facts(first), machine_facts(second)
+    skip = {*IDENTITY, *_SOFTWARE, *_MOVING}
     names = [n for n in before if n not in skip and all(isinstance(f.get(n), str | bool) for f in (before, after))]
     told = list(_differences(first, second, names))
     if first.process.threads != second.process.threads:
@@ -200,12 +200,13 @@ def board_facts(row: Row) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value not in _UNKNOWN}
 
 
-def _facts(row: Row) -> Mapping[str, Any]:
+def machine_facts(row: Row) -> Mapping[str, Any]:
+    """What a row tells of the machine it was measured on, by name, a board's own facts included."""
     return {**row.machine.get("before", {}), **board_facts(row)}
 
 
 def _differences(first: Row, second: Row, names: Sequence[str]) -> Iterator[str]:
-    before, after = _facts(first), _facts(second)
+    before, after = machine_facts(first), machine_facts(second)
     for name in names:
         old, new = before.get(name), after.get(name)
         if old not in _UNKNOWN and new not in _UNKNOWN and not _same(name, old, new):

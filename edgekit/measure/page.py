@@ -14,15 +14,13 @@ from .. import __version__
 from . import charts, charts_layers
 from .draw import encode_jpeg, fit
 from .history import Series, Step, change_text, tracks, with_past
+from .labels import by_machine, evaluated_on, labels, places, set_names
 from .matching import DISTURBED
 from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, Column, LayerTime, Row, Track, table_cells
 from .words import (
-    by_board,
     conditions,
-    evaluated_on,
     file_facts,
     findings,
-    labels,
     machines,
     map_text,
     run_facts,
@@ -83,9 +81,10 @@ def render_html(
 
 
 class View(NamedTuple):
-    """A row as the page shows it. short: the label among the rows of its own board."""
+    """A row as the page shows it. place: the machine that it ran on; short: the label among the rows of its own."""
 
     number: int
+    place: str
     label: str
     short: str
     row: Row
@@ -103,7 +102,10 @@ class View(NamedTuple):
 
 
 class BoardView(NamedTuple):
-    """The rows of one board; only these are compared with each other. best: cells that are the best of their column."""
+    """The rows of one machine; only they are compared with each other. best: cells that are the best of their column.
+
+    name: its board, with the processor where the report has several machines of that board
+    """
 
     name: str
     rows: list[View]
@@ -112,11 +114,16 @@ class BoardView(NamedTuple):
 
 
 class Scatter(NamedTuple):
-    """Accuracy over latency on one evaluation set. title: its name where the board has rows of several."""
+    """Accuracy over latency on one evaluation set. title: its name where the machine has rows of several.
+
+    quiet, disturbed: whether it has rows that nothing disturbed, and such that something did
+    """
 
     title: str
     rows: list[View]
     svg: str
+    quiet: bool
+    disturbed: bool
 
 
 class Strip(NamedTuple):
@@ -144,17 +151,17 @@ class HistoryView(NamedTuple):
 
 
 def _views(rows: Sequence[Row]) -> list[View]:
-    names = labels(rows)
+    groups = by_machine(rows)
     limits = {
-        board: 1.03 * max((r.latency.p90 or r.latency.p50 for r in of_board if r.latency), default=1.0)
-        for board, of_board in by_board(rows).items()
+        place: 1.03 * max((r.latency.p90 or r.latency.p50 for r in group if r.latency), default=1.0)
+        for place, group in groups.items()
     }
     spans = span_names(rows)
     absent = _unmeasured(rows)
-    short = {board: iter(labels(of_board)) for board, of_board in by_board(rows).items()}
+    short = {place: iter(labels(group)) for place, group in groups.items()}
     return [
-        _view(number, (name, next(short[row.board])), row, limits[row.board], spans, absent)
-        for number, (name, row) in enumerate(zip(names, rows, strict=True), 1)
+        _view(number, (place, name, next(short[place])), row, limits[place], spans, absent)
+        for number, (place, name, row) in enumerate(zip(places(rows), labels(rows), rows, strict=True), 1)
     ]
 
 
@@ -165,14 +172,16 @@ def _unmeasured(rows: Sequence[Row]) -> list[str]:
 
 
 def _view(
-    number: int, names: tuple[str, str], row: Row, limit: float, spans: Sequence[str], unmeasured: Sequence[str]
+    number: int, names: tuple[str, str, str], row: Row, limit: float, spans: Sequence[str], unmeasured: Sequence[str]
 ) -> View:
-    """names: the label, and the short one; limit: ms of the longest bar of its board"""
+    """names: the machine, the label, and the short one; limit: ms of the longest bar of the machine"""
     latency = row.latency
+    place, label, short = names
     return View(
         number=number,
-        label=names[0],
-        short=names[1],
+        place=place,
+        label=label,
+        short=short,
         row=row,
         cells=list(zip(COLUMNS, table_cells([row])[0], strict=True)),
         symbol=SYMBOLS[row.verdict.status],
@@ -237,9 +246,9 @@ def _history_cell(series: Series) -> tuple[str, str, str, str]:
 
 def _boards(views: Sequence[View]) -> list[BoardView]:
     return [
-        BoardView(board, of_board, _best_cells(of_board), _scatters(of_board))
-        for board in dict.fromkeys(view.row.board for view in views)
-        for of_board in [[view for view in views if view.row.board == board]]
+        BoardView(place, group, _best_cells(group), _scatters(group))
+        for place in dict.fromkeys(view.place for view in views)
+        for group in [[view for view in views if view.place == place]]
     ]
 
 
@@ -249,30 +258,31 @@ def _style(row: Row) -> str:
 
 def _scatters(views: Sequence[View]) -> list[Scatter]:
     """A drawing for each evaluation set: mAP of other images or classes is no better and no worse."""
-    digests = dict.fromkeys(evaluated_on(view.row) for view in views if view.row.latency and view.row.accuracy)
+    points = {view.number: point for view in views if (point := _point(view))}
+    drawn = [view for view in views if view.number in points]
+    names = set_names([view.row for view in drawn])
+    digests = {evaluated_on(view.row): name for view, name in zip(drawn, names, strict=True)}
     found = []
-    for digest in digests:
+    for digest, name in digests.items():
         shown = [view for view in views if evaluated_on(view.row) in (digest, None)]
-        name = next(v.row.accuracy.set for v in shown if v.row.accuracy)
-        found.append(Scatter(f"evaluated on {name}" if len(digests) > 1 else "", shown, _scatter(shown)))
+        own = [points[view.number] for view in shown if view.number in points]
+        marks = {point.disturbed for point in own}
+        title = f"evaluated on {name}" if len(digests) > 1 else ""
+        found.append(Scatter(title, shown, charts.scatter(own), quiet=False in marks, disturbed=True in marks))
     return found
 
 
-def _scatter(views: Sequence[View]) -> str:
-    return charts.scatter(
-        [
-            charts.Point(
-                row.latency.p50,
-                100 * row.accuracy.map50,
-                view.number,
-                _style(row),
-                f"{view.number} {view.label}, {speed(row)}{map_text(row)}",
-            )
-            for view in views
-            for row in [view.row]
-            if row.latency and row.accuracy
-        ]
-    )
+def _point(view: View) -> charts.Point | None:
+    row = view.row
+    if row.latency is None or row.accuracy is None:
+        return None
+    disturbed = _disturbed(row)
+    told = f"{view.number} {view.label}, {speed(row)}{map_text(row)}{f', {row.verdict.status}' if disturbed else ''}"
+    return charts.Point(row.latency.p50, 100 * row.accuracy.map50, view.number, _style(row), told, disturbed)
+
+
+def _disturbed(row: Row) -> bool:
+    return row.verdict.status in DISTURBED
 
 
 def _best_cells(views: Sequence[View]) -> set[tuple[int, str]]:
@@ -285,7 +295,7 @@ def _best_cells(views: Sequence[View]) -> set[tuple[int, str]]:
     for column in COLUMNS:
         if mixed and column.header in _EVALUATED:
             continue
-        trusted = [v for v in views if column.header not in _TIMED or v.row.verdict.status not in DISTURBED]
+        trusted = [v for v in views if column.header not in _TIMED or not _disturbed(v.row)]
         known = [(view.number, value) for view in trusted if (value := column.value(view.row)) is not None]
         shown = {number: column.style.format(value) for number, value in known}
         if column.better is None or len(set(shown.values())) < 2:

@@ -24,10 +24,11 @@ from .charts_layers import worst_layers
 from .draw import save_image
 from .exports import render_csv, render_latex
 from .history import Step, earlier, history_cells, tracks, with_past
+from .labels import by_machine, labels
 from .matching import measurement
 from .page import Picture, render_html
 from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, LayerTime, Record, Row, table_cells, table_values
-from .words import Machine, by_board, conditions, facts, findings, labels, machines, span_names, subtitle, verdict_text
+from .words import Machine, conditions, facts, findings, machines, span_names, subtitle, verdict_text
 
 __all__ = [
     "Picture",
@@ -314,9 +315,9 @@ def render_markdown(
 
 
 def _tables_markdown(rows: Sequence[Row]) -> str:
-    """A table for each board: figures of different boards are not compared."""
-    boards = by_board(rows)
-    tables = [(f"### {board}\n\n" if len(boards) > 1 else "") + markdown_table(part) for board, part in boards.items()]
+    """A table for each machine: figures of different ones are not compared."""
+    groups = by_machine(rows)
+    tables = [(f"### {place}\n\n" if len(groups) > 1 else "") + markdown_table(part) for place, part in groups.items()]
     return "\n\n".join(tables)
 
 

@@ -15,10 +15,10 @@ from pydantic import Field, ValidationError, model_validator
 from ..config import Section, explain, read_mapping
 from ..paths import share, unknown_name
 from ..runtime.errors import BadConfig, BadInput
+from .labels import by_machine, told_apart
 from .matching import DISTURBED
 from .metrics import METRICS, find_metric
 from .row import NOT_MEASURED, Record, Row
-from .words import by_board, told_apart
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 T = TypeVar("T", bound=Section)
@@ -187,9 +187,9 @@ def rank(rows: Sequence[Row], rules: Rules, references: ReferenceSet) -> Ranking
     total = math.fsum(criterion.weight for criterion in rules.criteria)
     weights = {find_metric(c.metric).name: c.weight / total for c in rules.criteria}
     lines = [_published(entry, references) for entry in references.entries]
-    for of_board in by_board(rows).values():
-        names = told_apart([row.label for row in of_board], of_board)
-        lines += [_measured(name, row, rules, references) for name, row in zip(names, of_board, strict=True)]
+    for place, group in by_machine(rows).items():
+        names = told_apart([row.label + place.removeprefix(row.board) for row in group], group)
+        lines += [_measured(name, row, rules, references) for name, row in zip(names, group, strict=True)]
     scored = [_scored(line, rules, weights, ranges) for line in lines]
     better = sorted((line.score for line in scored if line.score is not None), reverse=True)
     places = [None if line.score is None else 1 + better.index(line.score) for line in scored]  # equal ones share it

@@ -3,68 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..runtime.timing import P99_NEEDS, SPANS
 from .drift import ran, rows_apart
+from .labels import (
+    NMS_ON_HOST,
+    artifact_text,
+    by_machine,
+    evaluated_on,
+    evaluation_text,
+    labels,
+    set_names,
+    size_text,
+    way_text,
+)
 from .matching import DISTURBED, board_facts
 from .row import NOT_MEASURED, Row
 
-NMS_ON_HOST = "NMS on the host"  # or none, where the head needs none
 _PER_ROW = ("affinity", "smt_siblings")  # facts of the core that a row was pinned to, not of the machine
-MOST_COMPARED = 6  # sentences about lower precisions; more rows are told together, by board and runtime
+MOST_COMPARED = 6  # sentences about lower precisions; more rows are told together, by machine and runtime
 _MOVING = {"load_average": "load average (1 min)", "frequency_mhz": "frequency (MHz)"}  # facts that change meanwhile
 
 
-def labels(rows: Sequence[Row]) -> list[str]:
-    """A short name for each row, with only those of model, board, runtime and precision in which the rows differ.
-
-    What the four do not tell apart is told by the recipe, by the input's size, then by where NMS happens; repeated runs
-    are numbered.
-    """
-    names = [[row.model, row.board, f"{row.runtime} {row.precision}"] for row in rows]
-    shared = [len({name[part] for name in names}) == 1 for part in (0, 1)] + [False]
-    short = [" · ".join(text for text, same in zip(name, shared, strict=True) if not same) for name in names]
-    return told_apart(short, rows)
-
-
-def told_apart(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Names of rows, made different by recipe, input size and place of NMS, and at last by a number for each run."""
-    names = _told_apart(names, [row.recipe for row in rows])
-    names = _told_apart(names, [_size(row) for row in rows])
-    names = _told_apart(names, [row.nms or NMS_ON_HOST for row in rows])
-    return _numbered(names)
-
-
-def _told_apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
-    """Names that rows with different ``more`` share get it added."""
-    kinds: dict[str, set[str]] = {}
-    for name, text in zip(names, more, strict=True):
-        kinds.setdefault(name, set()).add(text)
-    return [f"{name} · {text}" if len(kinds[name]) > 1 else name for name, text in zip(names, more, strict=True)]
-
-
-def _numbered(names: Sequence[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    numbers = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        numbers.append(seen[name])
-    return [f"{name} (run {n})" if seen[name] > 1 else name for name, n in zip(names, numbers, strict=True)]
-
-
+# -- findings ---------------------------------------------------------------------------------------------------------
 def findings(rows: Sequence[Row]) -> list[str]:
     """The report in a few sentences: the fastest row, what INT8 and NMS in the engine brought, which rows to trust."""
-    timed = [row for row in rows if row.latency]
+    groups = by_machine(rows)
+    timed = {place: found for place, group in groups.items() if (found := [row for row in group if row.latency])}
     said = _fastest(timed)
-    pairs = list(_fp32_pairs(timed))
+    pairs = [(place, *pair) for place, group in timed.items() for pair in _fp32_pairs(group)]
     if len(pairs) <= MOST_COMPARED:
-        said += [_against_fp32(row, base, timed) for row, base in pairs]
+        said += [_against_fp32(row, base, _told(row, place, timed)) for place, row, base in pairs]
     else:
         said += _against_fp32_together(pairs)
     said += _against_host(timed)
-    return [*said, *_machine_apart(rows), _how_many_valid(rows)]
+    return [*said, *_machine_apart(rows, groups), _how_many_valid(rows)]
 
 
 def _how_many_valid(rows: Sequence[Row]) -> str:
@@ -93,25 +68,23 @@ def _number_list(numbers: Sequence[int]) -> str:
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
-def _fastest(timed: Sequence[Row]) -> list[str]:
-    """A sentence per board: figures of different boards are not compared. A disturbed run only where no other is."""
-    said, several = [], len({row.board for row in timed}) > 1
-    for board, of_board in by_board(timed).items():
-        name, best = min(
-            zip(labels(of_board), of_board, strict=True), key=lambda item: (_doubted(item[1]), _p50(item[1]))
-        )
-        where = f"Fastest on {board}" if several else "Fastest"
+def _fastest(timed: Mapping[str, Sequence[Row]]) -> list[str]:
+    """A sentence per machine: figures of different ones are not compared. A disturbed run only where no other is."""
+    said = []
+    for place, group in timed.items():
+        name, best = min(zip(labels(group), group, strict=True), key=lambda item: (_doubted(item[1]), _p50(item[1])))
+        where = f"Fastest on {place}" if len(timed) > 1 else "Fastest"
         said.append(f"{where}: {name}, {speed(best)}{map_text(best)}{_caution(best)}.")
     return said
 
 
-def _machine_apart(rows: Sequence[Row]) -> list[str]:
-    """A sentence per board on which the machine itself was not the same for all rows: they differ by that much too."""
+def _machine_apart(rows: Sequence[Row], groups: Mapping[str, Sequence[Row]]) -> list[str]:
+    """A sentence per machine that was not the same itself for all its rows: they differ by that much too."""
     said = []
-    for of_board in by_board(rows).values():
-        if (ends := rows_apart(of_board)) is None:
+    for group in groups.values():
+        if (ends := rows_apart(group)) is None:
             continue
-        fast, slow = (of_board[end] for end in ends)
+        fast, slow = (group[end] for end in ends)
         numbers = [next(n for n, row in enumerate(rows, 1) if row is end) for end in (slow, fast)]
         if fast.machine_reference and slow.machine_reference:
             moved = ran(slow.machine_reference.ms, fast.machine_reference.ms)
@@ -120,14 +93,6 @@ def _machine_apart(rows: Sequence[Row]) -> list[str]:
                 "measure them in turns: edgekit bench --compare."
             )
     return said
-
-
-def by_board(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each board, boards in the order in which they come."""
-    grouped: dict[str, list[Row]] = {}
-    for row in rows:
-        grouped.setdefault(row.board, []).append(row)
-    return grouped
 
 
 def _caution(*rows: Row) -> str:
@@ -157,31 +122,39 @@ def map_text(row: Row) -> str:
     return f", mAP@0.5 {100 * row.accuracy.map50:.1f} %" if row.accuracy else ""
 
 
-def evaluated_on(row: Row) -> str | None:
-    """Digest of the images and classes of a row's mAP, which says nothing beside one from others."""
-    return row.accuracy.set_digest if row.accuracy else None
-
-
-def _size(row: Row) -> str:
-    return f"{row.input.width}x{row.input.height}"
-
-
 def _but_precision(row: Row) -> tuple[str, ...]:
-    return row.model, row.recipe, row.board, row.runtime, row.nms, _size(row)
+    return row.model, row.recipe, row.runtime, row.nms, size_text(row)
 
 
 def _fp32_pairs(timed: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """The first run of each row of a lower precision, with FP32 of the same network in the same runtime on its board.
+    """The first run of each file of a lower precision, with FP32 of the same network in the same runtime.
 
-    Of several such the one with its mAP from the same images: the lost points are told only between these.
+    timed: of one machine. Of several runs of FP32 the one with its mAP from the same images: the lost points are told
+    only between these.
     """
     seen: set[tuple[str | None, ...]] = set()
+    fp32 = [row for row in timed if row.precision == "fp32"]
     for row in timed:
-        kind = (*_but_precision(row), row.precision, evaluated_on(row))
-        same = [r for r in timed if r.precision == "fp32" and _but_precision(r) == _but_precision(row)]
+        kind = (*_but_precision(row), row.precision, evaluated_on(row), row.model_file.sha256)
+        same = _of_one_file(row, [r for r in fp32 if _but_precision(r) == _but_precision(row)])
         if row.precision != "fp32" and same and kind not in seen:
             seen.add(kind)
             yield row, next((r for r in same if evaluated_on(r) == evaluated_on(row)), same[0])
+
+
+def _of_one_file(row: Row, fp32: Sequence[Row]) -> Sequence[Row]:
+    """Of rows in FP32 those of the file that the row's drop is against, or that lost theirs against it too.
+
+    Without a drop all, if they are of one file: two files are two trainings, and nothing tells which is the row's.
+    """
+    if (reference := _reference_file(row)) is not None:
+        return [r for r in fp32 if reference in (r.artifact, _reference_file(r))]
+    return fp32 if len({r.model_file.sha256 for r in fp32}) == 1 else []
+
+
+def _reference_file(row: Row) -> str | None:
+    """Digest of the artifact that the row's drop is against."""
+    return row.drop.reference if row.drop else None
 
 
 def _gain(row: Row, base: Row) -> float | None:
@@ -197,32 +170,35 @@ def _compared(row: Row, base: Row) -> list[str]:
     return [f"{_p50(base) / _p50(row):.2f} x as fast", *accuracy]
 
 
-def _told(row: Row, timed: Sequence[Row]) -> str:
+def _told(row: Row, place: str, timed: Mapping[str, Sequence[Row]]) -> str:
     """In brackets what a sentence about a row needs beside its runtime, where ``timed`` holds others like it."""
     parts = []
-    if len({(r.model, r.recipe, r.board) for r in timed}) > 1:
-        parts.append(f"{row.recipe} on {row.board}")
-    if len({_size(r) for r in timed}) > 1:
-        parts.append(_size(row))
-    if row.accuracy and len({evaluated_on(r) for r in timed if r.accuracy}) > 1:
-        parts.append(f"evaluated on {row.accuracy.set}")
+    every = [r for group in timed.values() for r in group]
+    if len(timed) > 1 or len({(r.model, r.recipe) for r in every}) > 1:
+        parts.append(f"{row.recipe} on {place}")
+    if len({size_text(r) for r in every}) > 1:
+        parts.append(size_text(row))
+    if row.accuracy and len({evaluated_on(r) for r in every if r.accuracy}) > 1:
+        parts.append(f"evaluated on {next(name for r, name in zip(every, set_names(every), strict=True) if r is row)}")
+    like = [r for r in timed[place] if _but_precision(r) == _but_precision(row) and r.precision == row.precision]
+    if len({r.model_file.sha256 for r in like}) > 1:
+        parts.append(artifact_text(row))
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _against_fp32(row: Row, base: Row, timed: Sequence[Row]) -> str:
-    """What a lower precision brought."""
+def _against_fp32(row: Row, base: Row, told: str) -> str:
+    """What a lower precision brought. told: as ``_told`` does"""
     parts = [*_compared(row, base), f"file {row.model_file.bytes / base.model_file.bytes:.2f} x the size"]
-    where = f"{row.runtime}{_told(row, timed)}"
-    return f"{row.precision.upper()} against FP32 in {where}: {', '.join(parts)}{_caution(row, base)}."
+    return f"{row.precision.upper()} against FP32 in {row.runtime}{told}: {', '.join(parts)}{_caution(row, base)}."
 
 
-def _against_fp32_together(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
-    """A sentence for each precision, runtime and board, with the range over its rows."""
+def _against_fp32_together(pairs: Sequence[tuple[str, Row, Row]]) -> list[str]:
+    """A sentence for each precision, runtime and machine, with the range over its rows. pairs: (machine, row, FP32)"""
     groups: dict[tuple[str, str, str], list[tuple[Row, Row]]] = {}
-    for row, base in pairs:
-        groups.setdefault((row.precision, row.runtime, row.board), []).append((row, base))
+    for place, row, base in pairs:
+        groups.setdefault((row.precision, row.runtime, place), []).append((row, base))
     said = []
-    for (precision, runtime, board), members in groups.items():
+    for (precision, runtime, place), members in groups.items():
         parts = [_range([f"{_p50(base) / _p50(row):.2f}" for row, base in members]) + " x as fast"]
         gains = [gain for pair in members if (gain := _gain(*pair)) is not None]
         if gains:
@@ -232,26 +208,27 @@ def _against_fp32_together(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
         disturbed = sum(bool(_caution(*pair)) for pair in members)
         caution = f"; {disturbed} of them measured on a disturbed machine or simulated" if disturbed else ""
         said.append(
-            f"{precision.upper()} against FP32 in {runtime} on {board}, {len(members)} rows: "
+            f"{precision.upper()} against FP32 in {runtime} on {place}, {len(members)} rows: "
             f"{', '.join(parts)}{caution}."
         )
     return said
 
 
-def _against_host(timed: Sequence[Row]) -> Iterator[str]:
+def _against_host(timed: Mapping[str, Sequence[Row]]) -> Iterator[str]:
     """What NMS in the engine brought against the same network with its NMS on the host, where both were timed."""
-    seen: dict[tuple[str | None, ...], Row] = {}
-    for row in timed:
-        seen.setdefault((*_but_nms(row), evaluated_on(row), row.nms), row)
-    for (*same, nms), row in seen.items():
-        base = seen.get((*same, ""))
-        if nms and base is not None:
-            where = f"{row.runtime} {row.precision}{_told(row, timed)}"
-            yield f"{nms} against the host in {where}: {', '.join(_compared(row, base))}{_caution(row, base)}."
+    for place, group in timed.items():
+        seen: dict[tuple[str | None, ...], Row] = {}
+        for row in group:
+            seen.setdefault((*_but_nms(row), evaluated_on(row), _reference_file(row), row.nms), row)
+        for (*same, nms), row in seen.items():
+            base = seen.get((*same, ""))
+            if nms and base is not None:
+                where = f"{way_text(row)}{_told(row, place, timed)}"
+                yield f"{nms} against the host in {where}: {', '.join(_compared(row, base))}{_caution(row, base)}."
 
 
 def _but_nms(row: Row) -> tuple[str, ...]:
-    return row.recipe, row.model, row.board, row.runtime, row.precision, _size(row)
+    return row.recipe, row.model, row.runtime, row.precision, size_text(row)
 
 
 def _range(texts: Sequence[str], in_order: bool = False) -> str:
@@ -289,11 +266,7 @@ def subtitle(rows: Sequence[Row]) -> str:
 def conditions(rows: Sequence[Row]) -> list[str]:
     """What the numbers were measured on: input, evaluation set, frames, warm-up."""
     inputs = dict.fromkeys(f"{r.input.width} x {r.input.height} ({r.input.layout})" for r in rows)
-    sets = dict.fromkeys(
-        f"{r.accuracy.set}, {r.accuracy.images} images (digest {r.accuracy.set_digest[:12]})"
-        for r in rows
-        if r.accuracy
-    )
+    sets = dict.fromkeys(evaluation_text(r.accuracy) for r in rows if r.accuracy)
     counts = [r.latency.count for r in rows if r.latency]
     frames = [f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"] if counts else []
     warmups = sorted({r.process.warmup for r in rows})
@@ -378,6 +351,7 @@ def file_facts(row: Row) -> list[tuple[str, str]]:
     """What was run, and the lesser conditions of the run."""
     process, counted = row.process, row.complexity
     return [
+        ("evaluated on", evaluation_text(row.accuracy) if row.accuracy else NOT_MEASURED),
         ("timed for", _show(process.seconds, "{:.1f} s")),
         ("images in the loop", _show(process.images, "{}")),
         ("decoding an image file", _show(process.decode_ms, "{:.2f} ms")),

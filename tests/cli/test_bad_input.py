@@ -59,6 +59,7 @@ CASES = [
     ("report future.json", "a report of version 2, and EdgeKit 0.1.0 reads version 1. Use the EdgeKit that wrote it"),
     ("report rows.json --history nope", "nope: no such folder. A history is"),
     ("report rows.json --title x", "--title is for the page"),
+    ("report rows.json --history nope --json", "--history is for the page and the table"),
     ("baseline safe rows.json", "unknown action 'safe'"),
     ("baseline save rows.json", "needs --out"),
     ("gate rows.json nope", "cannot read the report"),

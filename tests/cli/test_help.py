@@ -1,10 +1,13 @@
 """Help: fast, complete, and with examples that parse."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -71,6 +74,20 @@ def test_every_verb_has_help_with_an_example_and_json(verb, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert f"Example edgekit {verb}" in text
     assert "--json" in text
+
+
+def test_help_and_documentation_name_every_convention_of_counting():
+    """Help is read without the module that has them: it loads onnx."""
+    from edgekit.cli.complexity import complexity
+    from edgekit.measure.conventions import CONVENTIONS
+
+    (option,) = get_type_hints(complexity, include_extras=True)["convention"].__metadata__
+    told = option.help.split(": ")[1].rstrip(".").replace(" or ", ", ").split(", ")
+    assert told == list(CONVENTIONS)
+    document = (Path(__file__).parents[2] / "docs" / "measuring.md").read_text()
+    for name in CONVENTIONS:
+        assert re.search(rf"(?<![\w-]){name}(?![\w-])", complexity.__doc__)
+        assert f"`{name}`" in document
 
 
 @pytest.mark.parametrize("line", EXAMPLES)

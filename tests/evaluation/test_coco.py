@@ -105,6 +105,23 @@ def test_the_mean_is_over_classes_not_over_boxes():
     }
 
 
+@pytest.mark.parametrize("category_ids", [(3, 7, 9), (9, 7, 3), (9, 3, 7), (2, 0, 1)])
+def test_every_class_has_its_own_figures_whatever_its_category_id(category_ids):
+    """A recipe's order of classes is not that of the file's ids, and COCOeval sorts its classes by id."""
+    classes = ("car", "bus", "bicycle")  # every car is found, a half of the buses, and there is no bicycle
+    truth = sample(1, (A, 0), (B, 1), (C, 1))
+    metrics = evaluate_detections(
+        coco_set(truth, classes=classes, category_ids=category_ids), {1: found((A, 0.9, 0), (B, 0.8, 1), (FAR, 0.7, 2))}
+    )
+    assert metrics.per_class == {
+        "car": {"ap": pytest.approx(1.0), "ap50": pytest.approx(1.0), "boxes": 1},
+        "bus": {"ap": pytest.approx(HALF), "ap50": pytest.approx(HALF), "boxes": 2},
+    }
+    assert (metrics.map, metrics.map50, metrics.map75) == pytest.approx(((1 + HALF) / 2,) * 3)
+    assert metrics.recall == {limit: pytest.approx(0.75) for limit in ("1", "10", "100")}
+    assert metrics.sizes == {"small": None, "medium": pytest.approx((1 + HALF) / 2), "large": None}
+
+
 def test_ignored_boxes_are_neither_misses_nor_false_alarms():
     truth = sample(1, (A, 0), (B, 0, True))
     with_hit = evaluate_detections(coco_set(truth), {1: found((B, 0.95, 0), (A, 0.9, 0))})

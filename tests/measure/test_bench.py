@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from edgekit.board import Board
-from edgekit.measure.bench import BenchOptions, Target, bench_targets, measure_target
+from edgekit.measure.bench import BenchOptions, Target, bench_targets, measure_target, with_drops
 from edgekit.measure.row import Process, Row
 from edgekit.measure.verdict import judge
 from edgekit.runtime.errors import BadInput, BoardLacks, ChildDied, MissingDependency
@@ -412,6 +412,62 @@ def test_the_drop_is_against_the_fp32_file_in_the_same_runtime(worker, artifact,
     rows = [m.row for m in bench_targets(targets, BOARD, eval_set, worker=worker.command)]
     assert [r.drop and r.drop.runtime for r in rows] == [None, None, "onnxruntime"]
     assert rows[2].drop.map == 0
+
+
+def drops(kinds_and_parents, tmp_path, worker, eval_set):
+    """[(reference's number, its runtime)] of artifacts that name as parents others of them by their numbers."""
+    worker.play(result=scripted_result([10.0] * 100))
+    artifacts, targets = [], []
+    for number, (kind, runtime, parents) in enumerate(kinds_and_parents):
+        named = {role: parent if isinstance(parent, str) else artifacts[parent].digest for role, parent in parents}
+        content = {"content": f"{number}".encode(), "parents": named}
+        file = {"name": "weights.safetensors"} if kind == "checkpoint" else {}
+        precision = "int8" if kind == "onnx-int8" else "fp32"
+        artifacts.append(make_artifact(tmp_path / f"{number}", kind=kind, precision=precision, **file, **content))
+        targets.append(Target(artifacts[-1], runtime))
+    rows = [measure_target(t, BOARD, eval_set, worker=worker.command).row for t in targets]
+    told = {"checkpoint": "fp32", "onnx": "fp32", "onnx-int8": "int8"}
+    rows = [row.model_copy(update={"precision": told[t.artifact.kind]}) for row, t in zip(rows, targets, strict=True)]
+    digests = [artifact.digest for artifact in artifacts]
+    return [r.drop and (digests.index(r.drop.reference), r.drop.runtime) for r in with_drops(rows, targets)]
+
+
+A, B = [("checkpoint", "a" * 64)], [("checkpoint", "b" * 64)]  # two trainings of one recipe
+ORT, OV, TORCH = "onnxruntime", "openvino", "pytorch"
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "expected"),
+    [
+        (  # each against its own, though another stands before it or ran in the same runtime
+            [("onnx", ORT, A), ("onnx", OV, B), ("onnx-int8", ORT, [("onnx", 1)]), ("onnx-int8", ORT, [("onnx", 0)])],
+            [None, None, (1, OV), (0, ORT)],
+        ),
+        # its FP32 file was not measured, and that of another training is no reference
+        ([("onnx", ORT, A), ("onnx", ORT, B), ("onnx-int8", ORT, [("onnx", "c" * 64)])], [None, None, None]),
+        ([("onnx", ORT, A), ("onnx-int8", ORT, [("onnx", "c" * 64)])], [None, None]),
+        ([("onnx", ORT, A), ("onnx", ORT, B), ("onnx-int8", ORT, [])], [None, None, None]),
+        # of the one network that there is, where nothing tells
+        ([("onnx", ORT, A), ("onnx-int8", ORT, [])], [None, (0, ORT)]),
+        ([("checkpoint", TORCH, []), ("onnx-int8", ORT, [("onnx", "c" * 64)])], [None, (0, TORCH)]),
+        (  # the checkpoints and their files
+            [("checkpoint", TORCH, []), ("checkpoint", TORCH, []), ("onnx", ORT, [("checkpoint", 1)])],
+            [None, (2, ORT), None],
+        ),
+        (  # another file of the same checkpoint before one of another training
+            [
+                ("checkpoint", TORCH, []),
+                ("onnx", OV, [("checkpoint", 0)]),
+                ("onnx", ORT, B),
+                ("onnx", ORT, [("checkpoint", 0)]),
+                ("onnx-int8", ORT, [("onnx", 1)]),
+            ],
+            [(1, OV), None, None, None, (1, OV)],
+        ),
+    ],
+)
+def test_the_drop_is_against_the_file_that_a_row_was_made_from(artifacts, expected, tmp_path, worker, eval_set):
+    assert drops(artifacts, tmp_path, worker, eval_set) == expected
 
 
 def test_no_reference_no_drop(worker, eval_set, tmp_path):

@@ -5,8 +5,9 @@ import math
 import pytest
 
 from edgekit.measure.charts_layers import Decades, Roof, decades, intensity, layer_bar, roofline, roofs, worst_layers
+from edgekit.measure.layers import against_roofline
 from edgekit.measure.report import render_html, render_markdown
-from edgekit.measure.row import LayerTime
+from edgekit.measure.row import LayerTime, Peaks
 
 from .test_report import Page, timed
 
@@ -30,9 +31,9 @@ def layer(name="conv1", **changes):
 
 
 LAYERS = [
-    layer("small", ms=0.1, share=0.02, lost_ms=0.01, bound_ms=0.09, gops=900.0, bound="memory"),
     layer("big"),
     layer("copy", macs=0, gops=None, bytes=4_000_000, bound="memory", lost_ms=0.4),
+    layer("small", ms=0.1, share=0.02, lost_ms=0.01, bound_ms=0.09, gops=900.0, bound="memory"),
     layer("inserted", macs=0, gops=None, bytes=None, bound=None, bound_ms=None, lost_ms=None, modules=(), share=0.01),
 ]
 PEAKS = {"gops": {"int8": 200.0, "fp32": 100.0}, "bandwidth": 20.0, "source": "measured", "how": "a GEMM & a copy"}
@@ -46,7 +47,7 @@ def row(layers=LAYERS, peaks=PEAKS):
 
 def test_operations_per_byte_by_hand():
     assert intensity(layer()) == 10.0  # 2 x 50 M operations, 10 MB
-    assert intensity(LAYERS[2]) is None
+    assert intensity(LAYERS[1]) is None
     assert intensity(LAYERS[3]) is None
 
 
@@ -58,9 +59,19 @@ def test_the_roofs_are_those_of_the_precisions_that_ran():
     assert roofs(row(peaks={**PEAKS, "bandwidth": None})) == []
 
 
-def test_the_worst_layers_lose_most():
+def test_the_worst_layers_are_the_rows_first():
     assert [one.name for one in worst_layers(row())] == ["big", "copy", "small", "inserted"]
     assert [one.name for one in worst_layers(row(), 1)] == ["big"]
+
+
+def test_the_slowest_layer_is_shown_though_its_bound_is_not_known():
+    steps = [{"name": "slow", "kind": "Conv", "nodes": (), "ms": 90.0, "precision": "int8", "bytes": None}]
+    steps += [{**steps[0], "name": str(n), "ms": 1.0, "bytes": 10**6} for n in range(10)]
+    layers = against_roofline(steps, {}, Peaks.model_validate(PEAKS))
+    assert [one.lost_ms is None for one in layers] == [True] + [False] * 10
+    html, text = render_html([row(layers)]), render_markdown([row(layers)])
+    assert "The other 1 layers take 1.00 ms." in html
+    assert "| slow | Conv | - | 90.000 |" in text
 
 
 @pytest.mark.parametrize(

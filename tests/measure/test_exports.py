@@ -60,6 +60,20 @@ def test_latex_marks_what_is_not_valid():
     assert r"$^\ast$" not in render_latex([timed(1.0)])
 
 
+def test_latex_marks_the_evaluation_set_where_there_are_several():
+    night = {**timed(1.0).accuracy.model_dump(), "set": "night_2", "set_digest": "e" * 64}
+    rows = [timed(1.0), timed(1.0, accuracy=night, verdict={"status": "noisy"}), unmeasured(runtime="tensorrt")]
+    body, notes = render_latex(rows).split("\\midrule\n")[1].split("\\bottomrule\n")
+    assert [line.split(" & ")[0] for line in body.splitlines()] == [
+        "toynet$^{1}$",
+        "toynet$^\\ast$$^{2}$",
+        "toynet$^\\ast$",
+    ]
+    assert "$^{1}$ evaluated on val, 7 images (digest cccccccccccc)" in notes
+    assert r"$^{2}$ evaluated on night\_2, 7 images (digest eeeeeeeeeeee)" in notes
+    assert "evaluated on" not in render_latex(rows[:1])
+
+
 def test_latex_escapes_its_commands():
     assert latex(r"50%_of #1 & {x} ~ ^ \cmd $") == (
         r"50\%\_of \#1 \& \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}cmd \$"

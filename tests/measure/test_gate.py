@@ -241,6 +241,16 @@ def test_a_varying_figure_that_should_be_high(fps_ms, outcome):
     assert check([row(10.0)] * 5, [row(fps_ms)] * 5, "fps=-5%").outcome == outcome
 
 
+def test_what_should_be_high_gets_worse_by_a_share_of_what_it_was():
+    """Frames per second that fall by a half are 50 % worse, not the 100 % by which their times grew."""
+    found = check([row(10.0)] * 5, [row(10.0)] * 5, "fps=-5%")
+    error = 0.02 * math.sqrt(4 / 12 * 0.4)
+    assert found.noise == pytest.approx(1 - math.exp(-3.930 * error))
+    assert found.sure_from == pytest.approx(1 - 0.95 * math.exp(-(3.930 + 2.326) * error))
+    assert found.sure_from == pytest.approx(0.0924, abs=1e-4)
+    assert check([row(10.0)], [row(10.0)], "fps=-60%").sure_from < 1
+
+
 class ScriptedMachine:
     """Gives the latencies of a run of frames: each run is off by a factor, each frame too, and some frames are late."""
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from edgekit.measure import report
 from edgekit.measure.charts import Point, histogram, latency_bar, nice_axis, pareto, scatter, timeline
+from edgekit.measure.labels import labels, places
 from edgekit.measure.report import (
     Picture,
     TerminalTable,
@@ -25,7 +26,7 @@ from edgekit.measure.report import (
     write_report,
 )
 from edgekit.measure.row import Latency, Verdict
-from edgekit.measure.words import file_facts, findings, labels, machines, points, run_facts
+from edgekit.measure.words import file_facts, findings, machines, points, run_facts
 from edgekit.runtime.errors import BadConfig, BadInput
 
 from .test_row import HEADERS, make_row
@@ -461,12 +462,23 @@ def point(x, y, number=1):
         ([(10, 40), (20, 50), (30, 45)], [1, 2]),
         ([(10, 40), (10, 50)], [2]),
         ([(10, 50), (20, 50)], [1]),
+        ([(10, 50), (10, 50), (5, 50), (5, 50)], [3, 4]),  # equal points do not beat each other
         ([(30, 60), (20, 50), (10, 40)], [3, 2, 1]),
         ([(10, 40)], [1]),
     ],
 )
 def test_pareto_front_by_hand(points, front):
     assert [p.number for p in pareto([point(x, y, n) for n, (x, y) in enumerate(points, 1)])] == front
+
+
+def test_a_disturbed_point_is_not_on_the_front_and_drives_no_other_from_it():
+    points_ = [point(10, 60)._replace(disturbed=True), point(20, 50, 2), point(30, 40, 3)]
+    assert [p.number for p in pareto(points_)] == [2]
+    svg = scatter(points_)
+    assert re.findall(r'<g class="([^"]+)"', svg) == ["point behind disturbed", "point", "point behind"]
+    alone = scatter(points_[:1])  # without a front
+    assert Page(alone).faults == []
+    assert 'class="front"' not in alone
 
 
 @pytest.mark.parametrize(
@@ -596,6 +608,120 @@ def test_what_was_disturbed_is_marked_and_is_not_the_best():
     assert table.count("▲ noisy") == 1
     best = re.findall(r'data-label="ms/frame p50" class="number best">([\d.]+)', table)
     assert best == ["20.00"]
+
+
+def test_a_disturbed_row_beats_none_in_the_drawing_and_is_marked():
+    noisy = timed(10.0, verdict={"status": "noisy", "reasons": ["x"]})
+    html = render_html([noisy, timed(20.0)])
+    plot = html.split('class="chart plot"')[1].split('<ul class="key">')[0]
+    assert re.findall(r'<g class="([^"]+)"', plot) == ["point behind disturbed", "point"]
+    assert re.findall(r"<title>1 [^<]*, noisy</title>", plot)
+    assert '<i class="disturbed"></i>disturbed' in plot
+    assert "% at 10.00 ms, noisy" in html
+    assert '<i class="disturbed">' not in render_html([timed(20.0)])
+    assert "Pareto front</span>" not in render_html([noisy])
+
+
+def on(cpu, **facts):
+    return {"machine": {"before": {**MACHINE, "cpu": cpu, **facts}}}
+
+
+def test_machines_of_one_board_are_not_compared():
+    """``x86-1t`` is any x86 machine."""
+    slow, fast = timed(40.0, precision="fp32", **on("Atom")), timed(10.0, **on("Xeon"))
+    rows = [slow, fast, timed(30.0, **on("Atom"))]
+    assert places(rows) == ["x86-1t · Atom", "x86-1t · Xeon", "x86-1t · Atom"]
+    assert labels(rows) == [
+        "x86-1t · Atom · onnxruntime fp32",
+        "x86-1t · Xeon · onnxruntime int8",
+        "x86-1t · Atom · onnxruntime int8",
+    ]
+    assert findings(rows)[:3] == [
+        "Fastest on x86-1t · Atom: onnxruntime int8, 30.00 ms per frame (33.3 fps), mAP@0.5 44.6 %.",
+        "Fastest on x86-1t · Xeon: onnxruntime int8, 10.00 ms per frame (100.0 fps), mAP@0.5 44.6 %.",
+        "INT8 against FP32 in onnxruntime (toy-recipe on x86-1t · Atom): 1.33 x as fast, mAP@0.5 +0.0 points, "
+        "file 1.00 x the size.",
+    ]
+    assert not any("against" in text for text in findings(rows[:2]))
+    html, text = render_html(rows), render_markdown(rows)
+    assert html.count('<div class="card results">') == html.count('class="chart plot"') == 2
+    assert '<h3 class="board">x86-1t · Xeon</h3>' in html
+    assert "### x86-1t · Atom" in text
+    best = re.findall(r'data-label="ms/frame p50" class="number best">([\d.]+)', html)
+    assert best == ["30.00"]
+
+
+@pytest.mark.parametrize(
+    ("machines_of_rows", "expected"),
+    [
+        ([on("A"), on("A", load_average=[9, 9, 9], memory_mb="unknown"), {}], ["x86-1t"] * 3),
+        ([on("A"), on("A", cores=4)], ["x86-1t · 2 cores", "x86-1t · 4 cores"]),
+        ([on("A"), on("B"), on("B", cores=4)], ["x86-1t · A", "x86-1t · B · 2 cores", "x86-1t · B · 4 cores"]),
+        ([on("A"), on("A", virtual=False)], ["x86-1t (machine 1)", "x86-1t (machine 2)"]),
+        ([on("A"), {**on("B"), "board": "x86"}], ["x86-1t", "x86"]),
+    ],
+)
+def test_machines_are_named_by_what_tells_them_apart(machines_of_rows, expected):
+    assert places([timed(5.0, **machine) for machine in machines_of_rows]) == expected
+
+
+def of_training(letter, ms, reference=None, **changes):
+    """A row of a file that this training gave. reference: the letter of the training whose FP32 file its drop names"""
+    file = {"name": "model.onnx", "bytes": 1_000_000, "sha256": letter * 64}
+    drop = {"map": 0, "map50": 0, "reference": reference * 64, "runtime": "onnxruntime"} if reference else None
+    return timed(ms, artifact=letter * 64, model_file=file, drop=drop, **changes)
+
+
+def test_trainings_of_one_recipe_are_told_apart_and_each_int8_is_compared_with_its_own_fp32():
+    rows = [
+        of_training("a", 40.0, precision="fp32", accuracy=accuracy(0.30)),
+        of_training("b", 50.0, precision="fp32", accuracy=accuracy(0.50)),
+        of_training("c", 10.0, "b", accuracy=accuracy(0.49)),
+        of_training("d", 20.0, "a", accuracy=accuracy(0.29)),
+    ]
+    assert labels([*rows, rows[3]]) == [
+        "onnxruntime fp32 · artifact aaaaaaaa",
+        "onnxruntime fp32 · artifact bbbbbbbb",
+        "onnxruntime int8 · artifact cccccccc",
+        "onnxruntime int8 · artifact dddddddd (run 1)",
+        "onnxruntime int8 · artifact dddddddd (run 2)",
+    ]
+    assert [text for text in findings(rows) if "against" in text] == [
+        "INT8 against FP32 in onnxruntime (artifact cccccccc): 5.00 x as fast, mAP@0.5 −1.0 points, "
+        "file 1.00 x the size.",
+        "INT8 against FP32 in onnxruntime (artifact dddddddd): 2.00 x as fast, mAP@0.5 −1.0 points, "
+        "file 1.00 x the size.",
+    ]
+
+
+def test_nothing_is_compared_with_fp32_of_another_training():
+    fp32 = [of_training(letter, 40.0, precision="fp32") for letter in "ab"]
+    assert not any("against" in text for text in findings([*fp32, of_training("c", 10.0)]))  # whose is it?
+    assert not any("against" in text for text in findings([fp32[0], of_training("c", 10.0, "b")]))
+    assert any("against" in text for text in findings([fp32[0], of_training("c", 10.0)]))
+    engine = {"runtime": "tensorrt8"}  # an engine in FP32 has its drop against the file too
+    rows = [of_training("e", 8.0, "a", precision="fp32", **engine), of_training("f", 4.0, "a", **engine)]
+    assert any("INT8 against FP32 in tensorrt8: 2.00 x" in text for text in findings(rows))
+
+
+def test_the_evaluation_set_is_told_where_rows_are_of_several():
+    sets = [{"set": "val"}, {"set": "night", "set_digest": "d" * 64}, {"set": "night", "set_digest": "e" * 64}]
+    rows = [timed(5.0, accuracy={**accuracy(0.4), **changes}) for changes in sets]
+    assert labels([*rows[:2], rows[1], unmeasured()]) == [
+        "onnxruntime int8 · on val",
+        "onnxruntime int8 · on night (run 1)",
+        "onnxruntime int8 · on night (run 2)",
+        "onnxruntime int8",
+    ]
+    assert labels(rows)[1:] == [
+        "onnxruntime int8 · on night (dddddddddddd)",
+        "onnxruntime int8 · on night (eeeeeeeeeeee)",
+    ]
+    assert dict(file_facts(rows[1]))["evaluated on"] == "night, 7 images (digest dddddddddddd)"
+    assert dict(file_facts(unmeasured()))["evaluated on"] == "not measured"
+    html = render_html(rows)
+    assert "<h4>evaluated on night (dddddddddddd)</h4>" in html
+    assert "| evaluated on | val, 7 images" in render_markdown(rows)
 
 
 def test_the_parts_of_a_frame_stand_in_their_order_on_every_board():
