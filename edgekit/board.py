@@ -126,6 +126,17 @@ class Board(Section):
                     f"board {self.name!r} has no {what} {wanted!r}; it has: {', '.join(have)}. Boards: edgekit boards"
                 )
 
+    def why_no_int8(self) -> str | None:
+        """Why this board does not compute in INT8, in words; None where it does."""
+        if "int8" in self.precisions:
+            return None
+        sm = self.gpu.sm if self.gpu else None
+        return f"its GPU is sm_{sm}, which has no INT8 arithmetic (DP4A)" if sm else "it has no INT8 arithmetic"
+
+    def workspace_mb(self) -> int:
+        """MiB that a TensorRT builder may use for tactics."""
+        return self.memory.workspace_mb if self.memory else 1024
+
     def thread_count(self) -> int:
         """Threads to use in this process's place: ``all`` counts the cores that it may run on."""
         return len(os.sched_getaffinity(0)) if self.threads == "all" else self.threads

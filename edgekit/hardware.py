@@ -182,7 +182,7 @@ class PowerSection(Section):
 
 
 class ClocksSection(Section):
-    """Where frequencies are read.
+    """Where frequencies are read, for people (``edgekit boards show``): the sensors find these files by themselves.
 
     gpu: devfreq folders, with cur_freq, min_freq, max_freq in Hz; the first that exists
     gpu_load: files; gpu_load_scale: what their number is multiplied with to be a per cent
@@ -199,7 +199,7 @@ class ClocksSection(Section):
 
 
 class ThermalSection(Section):
-    """Thermal zones by their ``type``: the index is not stable. ignore: zones that show a dummy value."""
+    """Thermal zones by their ``type``, for people: the index is not stable. ignore: zones that show a dummy value."""
 
     zones: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()

@@ -113,11 +113,9 @@ def check_board(artifact: Artifact, profile: Board, precision: str) -> None:
             f"board {profile.name!r} has no TensorRT; it runs ONNX files as they are, in {profile.runtimes[0]}. "
             f"Measure it: edgekit bench {artifact.path} --board {profile.name}"
         )
-    if precision == "int8" and "int8" not in profile.precisions:
-        sm = profile.gpu.sm if profile.gpu else None
-        chip = f"its GPU is sm_{sm}, which has no INT8 arithmetic (DP4A)" if sm else "its GPU has no INT8 arithmetic"
+    if precision == "int8" and (why := profile.why_no_int8()):
         raise BoardLacks(
-            f"INT8 on {profile.name}: {chip}; such an engine would be slower than FP16. "
+            f"INT8 on {profile.name}: {why}; such an engine would be slower than FP16. "
             f"Build the float artifact with --precision fp16"
         )
     profile.require(engines[0], precision)
@@ -147,10 +145,9 @@ def _request(profile: Board, precision: str, options: EngineOptions) -> dict[str
     """The fields of ``BuildOptions``."""
     if options.pin and precision != "fp16":
         raise BadConfig(f"pins keep layers in FP32 in an FP16 engine; this one is {precision}. Leave --pin out")
-    memory = profile.memory
     return {
         "precision": precision,
-        "workspace_mb": options.workspace_mb or (memory.workspace_mb if memory else 1024),
+        "workspace_mb": options.workspace_mb or profile.workspace_mb(),
         "nms": options.nms,
         "perf_only": options.perf_only,
         "calibration_images": [str(path) for path in _calibration_images(options)],

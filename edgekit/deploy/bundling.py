@@ -189,8 +189,7 @@ def plan_build(artifact: Artifact, profile: Board, options: BundleOptions) -> di
     build: dict[str, Any] = {"runtime": runtime, "precision": precision}
     if runtime.startswith("tensorrt"):
         check_origin(artifact)
-        memory = getattr(profile, "memory", None)
-        build |= {"nms": options.nms, "workspace_mb": options.workspace_mb or (memory.workspace_mb if memory else 1024)}
+        build |= {"nms": options.nms, "workspace_mb": options.workspace_mb or profile.workspace_mb()}
     elif precision != artifact.manifest.get("precision", "fp32"):
         raise BadConfig(f"{runtime} runs a file as it is: {artifact.path} is {artifact.manifest.get('precision')}")
     return build
@@ -206,19 +205,17 @@ def _runtime(profile: Board) -> str:
 
 
 def _precision(artifact: Artifact, profile: Board, runtime: str) -> str:
-    declared = str(artifact.manifest.get("precision", "fp32"))
-    if not runtime.startswith("tensorrt") or declared == "int8":
-        return declared
-    return "fp16" if "fp16" in profile.precisions else "fp32"
+    from ..conversion.engine import default_precision
+
+    if runtime.startswith("tensorrt"):
+        return default_precision(artifact, profile)
+    return str(artifact.manifest.get("precision", "fp32"))
 
 
 def _refuse_int8(profile: Board, precision: str, artifact: Artifact) -> None:
-    gpu = profile.gpu
-    asked = precision == "int8" or artifact.kind == "onnx-int8"
-    if asked and "int8" not in profile.precisions:
-        chip = f"its GPU is sm_{gpu.sm}, which has no INT8 arithmetic (DP4A)" if gpu and gpu.sm else "it has no INT8"
+    if (precision == "int8" or artifact.kind == "onnx-int8") and (why := profile.why_no_int8()):
         raise BoardLacks(
-            f"INT8 on {profile.name}: {chip}. An INT8 engine would run slower than FP16 there, and a Q/DQ file does "
+            f"INT8 on {profile.name}: {why}. An INT8 engine would run slower than FP16 there, and a Q/DQ file does "
             f"not build. Bundle the onnx artifact without --precision int8: it becomes "
             f"{profile.precisions[-1].upper()} on the board"
         )

@@ -10,14 +10,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..board import Board
 from ..progress import Progress
-from ..runtime.artifact import Artifact, read_artifact
+from ..runtime.artifact import Artifact
 from ..runtime.detections import Detections
 from ..runtime.errors import ArtifactError, BadInput, ChildDied, EdgeKitError
 from ..runtime.telemetry import CPU_CLOCK
@@ -101,23 +100,6 @@ class Measurement(NamedTuple):
     detections: dict[int, Detections]
 
 
-def bench_artifact(
-    artifact: Artifact | str | Path,
-    board: Board,
-    runtime: str,
-    eval_set: CocoSet,
-    options: BenchOptions | None = None,
-    shipped: Artifact | None = None,
-    progress: Progress | None = None,
-) -> Row:
-    """Measure one artifact on this machine as ``board``.
-
-    Raises BoardLacks before any work, the worker's own EdgeKitError, or ChildDied when the worker crashed.
-    """
-    found = artifact if isinstance(artifact, Artifact) else read_artifact(artifact)
-    return measure_target(Target(found, runtime, shipped), board, eval_set, options, progress).row
-
-
 def bench_targets(
     targets: Sequence[Target],
     board: Board,
@@ -156,7 +138,10 @@ def measure_target(
     progress: Progress | None = None,
     worker: Sequence[str] = WORKER,
 ) -> Measurement:
-    """``bench_artifact`` with the detections kept, and with the command that runs the worker."""
+    """Measure one artifact on this machine as ``board``. worker: the command that runs the worker.
+
+    Raises BoardLacks before any work, the worker's own EdgeKitError, or ChildDied when the worker crashed.
+    """
     options = options or BenchOptions()
     job = worker_job(target, board, eval_set, options)
     if (count := _batch(target.artifact)) > 1:

@@ -150,8 +150,8 @@ def write_report(
         if suffix == "json":
             for file, picture in zip(files, pictures, strict=True):
                 save_image(file, picture.image)
-    written = {name: place / f"report.{suffix}" for name, suffix in zip(ReportFiles._fields, texts, strict=False)}
-    return ReportFiles(**written, pictures=files)
+    at = {suffix: place / f"report.{suffix}" for suffix in texts}
+    return ReportFiles(at["json"], at["md"], at["html"], at["csv"], at["tex"], files)
 
 
 def _utf8(file: Path, text: str) -> bytes:

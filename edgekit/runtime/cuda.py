@@ -74,11 +74,6 @@ class Cuda(object):
         """{"device", "sm", "cuda"}: what an engine is bound to, but for TensorRT and L4T."""
         return {"device": self.name, "sm": self.sm, "cuda": self.version}
 
-    def free_mb(self):
-        """Device memory that is free right now, in MiB."""
-        with self:
-            return self.driver.mem_get_info()[0] // 2**20
-
     def close(self):
         """Nothing made through it may be used afterwards; the last that shares the context gives it back."""
         if self._primary is None:

@@ -18,7 +18,7 @@ PALETTE = (
     (0, 94, 213),
     (178, 114, 0),
 )
-INK, PAPER, ALARM = (24, 24, 24), (250, 250, 250), (60, 60, 230)
+INK, PAPER = (24, 24, 24), (250, 250, 250)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_HEIGHT = 22.0  # pixels of a capital letter at scale 1
 

@@ -17,7 +17,7 @@ from ..errors import EdgeKitError
 from . import archive, identity, trust
 from .store import Store, in_use
 
-BUG, MISTAKE, INTERRUPTED = 1, 2, 130
+BUG, MISTAKE, INTERRUPTED = 70, 2, 130  # as the workstation's
 HEARTBEAT = 45.0  # seconds without a word from the workstation after which a flash is taken for dead
 _PROGRAM = "edgekit_board.pyz"
 
@@ -296,7 +296,7 @@ class Talk(object):
 
 
 def main(argv):
-    """Run one verb. Returns the exit code: 0, 1 a bug, 2 a mistake that the user can mend, 130 interrupted."""
+    """Run one verb. Returns the exit code: 0, 2 a mistake that the user can mend, 70 a bug, 130 interrupted."""
     if sys.version_info < (3, 6):  # pragma: no cover
         sys.stderr.write("edgekit: needs Python 3.6 or later, this is {}\n".format(platform.python_version()))
         return MISTAKE
