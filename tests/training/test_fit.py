@@ -61,6 +61,20 @@ def test_what_a_training_writes_and_says(
     assert [str(w.message) for w in recwarn] == []
 
 
+def test_what_should_be_known_of_the_data_is_told(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a recipe with one set as of one with several: what was left out or ignored, and images in both splits."""
+    content = json.loads(tiny.with_name("train.json").read_text(encoding="utf-8"))
+    content["categories"].append({"id": 99, "name": "kiosk"})
+    box, *_ = content["annotations"]
+    content["annotations"].append({**box, "id": 99_999, "category_id": 99})
+    tiny.with_name("train.json").write_text(json.dumps(content), encoding="utf-8")
+    fit(load_recipe(tiny, ["train.epochs=1", "train.workers=0"]), tmp_path / "checkpoint")
+    assert "train: 1 boxes of class 'kiosk' left out: not asked for" in caplog.messages
+    assert "val: 8 of 8 images are trained on too" in caplog.messages
+
+
 @pytest.mark.parametrize(
     ("schedule", "told"), [("{}", True), ("{drops: [1]}", False), ("{kind: cosine}", False), ("{drops: []}", False)]
 )
