@@ -486,7 +486,7 @@ def _check_files(
         problems.advice = f"Not one image file is in {images}: is that the right folder?"
     if not turned:
         return []
-    return [f"{turned} images carry an EXIF rotation, which is ignored: their boxes are of the stored pixels"]
+    return [f"{turned} images carry an EXIF rotation, by which nothing is turned: boxes are of the stored pixels"]
 
 
 def _size_differs(header: ImageHeader, record: _ImageRecord) -> str:

@@ -12,25 +12,31 @@ from ..problems import Problems
 
 
 class CocoBuilder:
-    """Gathers images and boxes under names; ids are given in the order of arrival."""
+    """Gathers images and boxes under names; ids are given in the order of arrival.
+
+    orientations: EXIF's of each record whose file was looked at, else 1
+    """
 
     def __init__(self, images: Path, problems: Problems, names: list[str] | None = None) -> None:
         self.images, self.problems = images, problems
         self.records: list[dict[str, Any]] = []
+        self.orientations: list[int] = []
         self.annotations: list[dict[str, Any]] = []
         self.categories = {name: number for number, name in enumerate(names or [], 1)}
 
     def image(self, file_name: str, size: tuple[int, int] | None = None) -> dict[str, Any] | None:
         """A new image record; without ``size`` (width, height) the file is looked at. None when it cannot be read."""
+        orientation = 1
         if size is None:
             try:
                 header = read_header(self.images / file_name)
             except BadInput as error:
                 self.problems.add(file_name, str(error))
                 return None
-            size = header.width, header.height
+            size, orientation = (header.width, header.height), header.orientation
         record = {"id": len(self.records) + 1, "file_name": file_name, "width": size[0], "height": size[1]}
         self.records.append(record)
+        self.orientations.append(orientation)
         return record
 
     def box(self, image: dict[str, Any], name: str, xyxy: tuple[float, float, float, float], **flags: bool) -> None:
