@@ -341,7 +341,7 @@ class TrainSection(Section):
     compile: bool = False
     freeze_norm: bool = False
     workers: Annotated[int, Field(ge=0)] = 1
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     validate_every: Count = 5
     init: str | None = None
     init_classes: dict[str, str] | None = None

@@ -31,7 +31,7 @@ from .backbone import start_backbone
 from .batches import DetectionData, Validation
 from .compiling import compile_network
 from .depthwise import quicken
-from .module import DetectorModule
+from .module import DetectorModule, keeps_statistics
 from .qat import calibration_images
 from .resume import RESUME, STAMP, Start, WholeFiles, begin, stamp
 from .tasks import task_of
@@ -188,7 +188,13 @@ def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
                 f"teacher {recipe.name} and student {student.name} see the same input and must agree on {what}: "
                 f"{theirs} against {ours}"
             )
-    model = build(recipe.model.name, len(recipe.classes), recipe.model.options, recipe.preprocess.size)
+    size, seen = recipe.preprocess.size, student.preprocess.size
+    if bound_to_size(recipe.model.name) and size != seen:
+        raise BadConfig(
+            f"teacher {recipe.name}: its anchors are made for inputs of {size[0]}x{size[1]}, and it sees those of its "
+            f"student, {seen[0]}x{seen[1]}. Give a teacher that was trained with preprocess.size=[{seen[0]},{seen[1]}]"
+        )
+    model = build(recipe.model.name, len(recipe.classes), recipe.model.options, size)
     path = student.resolve(section.weights)
     if not path.exists():
         raise BadInput(
@@ -202,10 +208,18 @@ def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
 
 # -- Lightning --------------------------------------------------------------------------------------------------------
 def _processes(environment: Mapping[str, str]) -> tuple[int, int]:
-    """Processes on this machine, and machines, as torchrun says; without it, one process."""
+    """Processes on this machine, and machines, as torchrun says; without it, one process.
+
+    Raises BadConfig for more processes than GPUs, where there are any: each takes one.
+    """
     if not torch.distributed.is_torchelastic_launched():
         return 1, 1
     here = int(environment["LOCAL_WORLD_SIZE"])
+    if torch.cuda.is_available() and here > (gpus := torch.cuda.device_count()):
+        raise BadConfig(
+            f"torchrun started {here} processes, each of which needs a GPU, and this machine has {gpus}: "
+            f"torchrun --nproc-per-node={gpus}"
+        )
     return here, int(environment["WORLD_SIZE"]) // here
 
 
@@ -226,7 +240,8 @@ def _trainer(
         gradient_clip_val=train.clip_norm or None,
         check_val_every_n_epoch=train.validate_every,
         num_sanity_val_steps=0,
-        sync_batchnorm=gpu,  # a CPU has none
+        # a CPU has none, and norms that keep their statistics have nothing to share
+        sync_batchnorm=gpu and not keeps_statistics(recipe),
         use_distributed_sampler=False,  # EpochSampler splits the epoch itself
         enable_progress_bar=not any(isinstance(c, Report) for c in callbacks),
         enable_model_summary=False,

@@ -73,7 +73,7 @@ class DetectorModule(lightning.LightningModule):
     def train(self, mode: bool = True) -> DetectorModule:
         """Training mode, but for the norms that the recipe freezes."""
         super().train(mode)
-        if self.recipe.train.freeze_norm or self.recipe.quantization_aware:
+        if keeps_statistics(self.recipe):
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
@@ -185,6 +185,11 @@ class DetectorModule(lightning.LightningModule):
             {image_id: found for part in of_one_set for image_id, found in part.items()}
             for of_one_set in zip(*parts, strict=True)
         ]
+
+
+def keeps_statistics(recipe: Recipe) -> bool:
+    """Whether batch normalisation trains with the statistics that it starts with."""
+    return recipe.train.freeze_norm or recipe.quantization_aware is not None
 
 
 def lr_factor(schedule: ScheduleSection, step: int, steps_per_epoch: int, epochs: int) -> float:

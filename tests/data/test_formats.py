@@ -121,6 +121,33 @@ def test_voc_tells_of_a_broken_annotation_and_of_its_missing_image_at_once(voc, 
     assert "000005.jpg: no such" in str(error.value)
 
 
+def test_voc_says_that_images_were_not_looked_at_while_annotations_are_broken(voc):
+    """The image of an annotation with a size is looked at when all of them can be read: then it is told too."""
+    dimensions = "<size><width>{}</width><height>{}</height></size>".format(*size(voc / "JPEGImages" / "000005.jpg"))
+    xml(voc / "Annotations", "000005", [("car", 0, (1, 1, 50, 40))], dimensions=dimensions)
+    (voc / "JPEGImages" / "000005.jpg").unlink()
+    (voc / "Annotations" / "000007.xml").write_text("<annot")
+    with pytest.raises(BadInput, match=r"truncated or not XML[^\n]*\n.*were not looked at yet"):
+        read_set(voc, voc / "JPEGImages", layout="voc")
+    xml(voc / "Annotations", "000007", [("person", 0, (5, 6, 7, 8))])
+    with pytest.raises(BadInput, match=r"000005\.jpg: no such image file") as error:
+        read_set(voc, voc / "JPEGImages", layout="voc")
+    assert "not looked at" not in str(error.value)
+
+
+def test_voc_names_may_have_spaces(voc):
+    for old, new in (("000005", "wide street"), ("000007", "street 1")):
+        (voc / "Annotations" / f"{old}.xml").rename(voc / "Annotations" / f"{new}.xml")
+        (voc / "JPEGImages" / f"{old}.jpg").rename(voc / "JPEGImages" / f"{new}.jpg")
+    lines = {"train": "wide street\nstreet 1\n", "car_val": "wide street  1\nstreet 1 -1\n", "layout": "street 1 3\n"}
+    chosen = {"train": ["wide street", "street 1"], "car_val": ["wide street"], "layout": ["street 1"]}
+    for name, text in lines.items():
+        listing = voc / "ImageSets" / "Main" / f"{name}.txt"
+        listing.write_text(text)
+        found = read_set(listing, voc / "JPEGImages", layout="voc")
+        assert [sample.path.stem for sample in found.samples] == chosen[name]
+
+
 def test_ivslab_has_a_folder_for_each_clip_and_a_stride_takes_one_frame_of_so_many(tmp_path):
     root = tmp_path / "ivslab_train"
     for clip in ("1_40_00.mp4", "3_40_00.mp4"):

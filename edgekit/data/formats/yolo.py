@@ -180,7 +180,8 @@ def _below(root: Path, entry: Any) -> Path:
 
 
 def _read_labels(file: Path, image: dict[str, Any], names: list[str], points: int, builder: CocoBuilder) -> None:
-    if not file.is_file():
+    header = builder.headers[image["id"] - 1]
+    if header is None or not file.is_file():
         return
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if not line.strip():
@@ -192,7 +193,7 @@ def _read_labels(file: Path, image: dict[str, Any], names: list[str], points: in
                 raise ValueError(f"class {label}, but data.yaml names {len(names)} classes")
             if points:
                 values = _without_points(values, points)
-            corners = shown_to_stored(_corners(values), builder.orientations[image["id"] - 1])
+            corners = shown_to_stored(_corners(values), header.orientation)
             (x1, y1), (x2, y2) = (np.sort(corners, axis=0) * (image["width"], image["height"])).tolist()
             builder.box(image, names[label], (x1, y1, x2, y2))
         except ValueError as error:
