@@ -2,11 +2,11 @@
 
     python benchmarks/gpu_backlog.py --list
     python benchmarks/gpu_backlog.py --data DHAKA --out runs/backlog --minutes 9     as often as needed
-    python benchmarks/gpu_backlog.py --data DHAKA --out runs/try --try               each stage in miniature
+    python benchmarks/gpu_backlog.py --data DHAKA --out runs/backlog --try           each stage in miniature
 
 Stages are data, ``gpu_backlog.yaml``. A finished stage is skipped, one that was stopped goes on where it was: when the
 minutes are over its processes get SIGTERM, which every training survives. OUT has a log of each stage and, in
-``backlog.json``, how each one ended. Copy OUT home, and back before the next call.
+``backlog.json``, how each one ended. Copy OUT home, and back before the next call. Those of a trial are in OUT/try.
 """
 
 from __future__ import annotations
@@ -88,8 +88,9 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput(
             f"--data: {options.data or 'nothing given'}: no such folder; it has dhaka_roads' annotations/ and images/"
         )
-    options.out.mkdir(parents=True, exist_ok=True)
-    state_file = options.out / ("backlog-try.json" if options.trial else "backlog.json")
+    out = options.out / "try" if options.trial else options.out  # a stage takes what it finds there for finished
+    out.mkdir(parents=True, exist_ok=True)
+    state_file = out / "backlog.json"
     state: dict[str, Any] = json.loads(state_file.read_text(encoding="utf-8")) if state_file.is_file() else {}
     end = time.monotonic() + 60 * options.minutes
     for stage in load_plan().stages:
@@ -97,8 +98,8 @@ def run(options: argparse.Namespace) -> int:
         if state.get(stage.name, {}).get("ended") == "done" or (options.trial and stage.trial is None) or left <= 0:
             continue
         began = time.monotonic()
-        arguments = stage.arguments(options.trial, dhaka=options.data.resolve(), out=options.out.resolve())
-        code = run_stage(arguments, options.out / f"{stage.name}.log", left)
+        arguments = stage.arguments(options.trial, dhaka=options.data.resolve(), out=out.resolve())
+        code = run_stage(arguments, out / f"{stage.name}.log", left)
         ended = "stopped" if code is None else "done" if code == 0 else f"failed with exit code {code}"
         seconds = round(state.get(stage.name, {}).get("seconds", 0) + time.monotonic() - began)
         state[stage.name] = {"ended": ended, "seconds": seconds}

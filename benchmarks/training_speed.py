@@ -5,11 +5,13 @@
     python benchmarks/training_speed.py --data FOLDER --set augment.crop=[96,64] --rounds 2 --steps 3    a try
 
 * loop: ``fit`` as it is (loader, augmentation, weight average, logs, resume file; no validation) is stopped every few
-  steps, and the same number of bare steps runs: the same network, loss, optimiser and precision on one batch that lies
-  ready. A block of ``fit`` begins with steps that are not counted, until its loader has no more in hand than before.
+  steps, and the same number of bare steps runs: the same network, loss, clipping, optimiser and precision on one batch
+  that lies ready. A block of ``fit`` begins with steps that are not counted, until its loader has no more in hand than
+  before.
 * options: bare steps in fp32 and bf16, with and without channels_last, and compiled, called in turn (A B C A B C ...).
-* processes: ``fit`` in one process and in two (DistributedDataParallel), each pinned to a core of its own, in turn; and
-  two trainings side by side that know nothing of each other: what this machine gives to two at best.
+* processes: ``fit`` in one process and in two (DistributedDataParallel), in turn, each pinned to a core of its own and
+  with a GPU of its own if there are any; and two trainings side by side that know nothing of each other: what this
+  machine gives to two at best. Left out where it has one core or one GPU.
 
 A ratio's interval is a bootstrap over rounds (2.5 % to 97.5 %). A ratio stands other work on the machine better than
 milliseconds do, but what is kept wants a quiet machine all the same.
@@ -35,17 +37,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgekit.models.zoo import build
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime import machine
 from edgekit.runtime.artifact import new_file
 from edgekit.runtime.errors import EdgeKitError
-from edgekit.training.batches import DetectionData
-from edgekit.training.compiling import compile_network
-from edgekit.training.fit import fit, training_sets
-from edgekit.training.module import DetectorModule
-from edgekit.training.optimizer import optimizer_of
-from edgekit.training.tasks import task_of
+from edgekit.training.fit import fit, prepare, training_sets
 
 ROOT = Path(__file__).resolve().parents[1]
 GOAL = 0.9
@@ -73,35 +69,33 @@ def now() -> float:
 
 
 class Bare:
-    """Forward, loss, backward and step of a recipe's network on one batch that lies ready."""
+    """Forward, loss, backward, clipping and step of what ``fit`` trains, on one batch that lies ready."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         train, _ = training_sets(recipe)
-        torch.manual_seed(recipe.train.seed)
-        model = build(recipe.model.name, len(recipe.classes), recipe.model.options, recipe.preprocess.size)
-        task = task_of(model, recipe.model.name)
         alone = recipe.model_copy(update={"train": recipe.train.model_copy(update={"workers": 0})})
-        data = DetectionData(alone, train, None, task.collate(recipe, model))
-        module = DetectorModule(recipe, model, train.class_counts().tolist(), data.steps_per_epoch).to(self.device)
+        module, data, _ = prepare(alone, train)
+        module.to(self.device).on_fit_start()
         image, targets = next(iter(data.train_dataloader()))
         self.image = module._normalise(image.to(self.device))
         self.targets = module.transfer_batch_to_device(targets, torch.device(self.device), 0)
-        self.model, self.loss = module.model, module.loss
-        self.optimizer = optimizer_of(recipe.train, self.model.parameters(), list(self.loss.parameters()))
+        self.losses, self.clip = module.losses, recipe.train.clip_norm
+        self.optimizer = module.configure_optimizers()["optimizer"]
         precision = recipe.train.precision
         self.precision = ("fp16" if self.device == "cuda" else "fp32") if precision == "auto" else precision
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
-        if recipe.train.compile:
-            compile_network(self.model)
 
     def __call__(self) -> None:
         kind = TYPES.get(self.precision, torch.bfloat16)
         with torch.autocast(self.device, kind, enabled=self.precision in TYPES):
-            maps = self.model(self.image)
-        loss = self.loss(maps, self.targets, lambda count: count.clamp(min=1))["loss"]
+            loss = self.losses(self.image, self.targets)["loss"]
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
+        if self.clip:
+            self.scaler.unscale_(self.optimizer)
+            learnt = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(learnt, self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -216,8 +210,8 @@ def processes(arguments: Sequence[str], rounds: int, folder: Path) -> dict[str, 
 
     apart: two trainings at once, each in one process: they share the machine and nothing else
     """
-    if len(os.sched_getaffinity(0)) < 2:
-        return {"left out": "one core only"}
+    if reason := why_not_two():
+        return {"left out": reason}
     two: list[tuple[float, float]] = []
     apart: list[tuple[float, float]] = []
     for done in range(rounds):
@@ -228,20 +222,29 @@ def processes(arguments: Sequence[str], rounds: int, folder: Path) -> dict[str, 
     return {**interval(two), "seconds": two, "apart": {**interval(apart), "seconds": apart}, "threads each": 1}
 
 
+def why_not_two() -> str:
+    """What this machine lacks for two trainings at once; empty if nothing."""
+    if torch.cuda.is_available() and torch.cuda.device_count() < 2:
+        return "one GPU only, and each process needs its own"
+    return "one core only" if len(os.sched_getaffinity(0)) < 2 else ""
+
+
 def side_by_side(arguments: Sequence[str], out: Path) -> float:
-    """Seconds per batch of two trainings together, each on a core."""
+    """Seconds per batch of two trainings together, each on a core, and a GPU if there are any."""
     with ThreadPoolExecutor(2) as pool:
         sides = pool.map(lambda core: epoch_seconds(1, arguments, out.with_name(f"{out.name}-{core}"), core), (0, 1))
         return 1 / sum(1 / seconds for seconds in sides)
 
 
 def epoch_seconds(count: int, arguments: Sequence[str], out: Path, core: int = 0) -> float:
-    """Seconds per batch of a training in ``count`` processes on this machine, from the ``core``-th core on."""
+    """Seconds per batch of a training in ``count`` processes on this machine, from the ``core``-th core and GPU on."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", __file__]
-    threads = {"OMP_NUM_THREADS": "1"}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    if torch.cuda.is_available():
+        own["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus()[core : core + count])
     done = subprocess.run(
         [*launch, "--train", str(out), "--core", str(core), *arguments],
-        env={**os.environ, **threads, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **own},
         capture_output=True,
         text=True,
         check=False,
@@ -253,6 +256,12 @@ def epoch_seconds(count: int, arguments: Sequence[str], out: Path, core: int = 0
         rows = [row for row in csv.DictReader(handle) if row.get("train/seconds")]
     steps = int(rows[1]["step"]) - int(rows[0]["step"])
     return float(rows[1]["train/seconds"]) / (steps * count)  # per batch of one process
+
+
+def visible_gpus() -> list[str]:
+    """The names by which CUDA_VISIBLE_DEVICES chooses the GPUs of this process."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
 
 
 def train_here(recipe: Recipe, out: Path, first: int) -> None:
@@ -291,8 +300,10 @@ def show(result: Mapping[str, Any]) -> None:
             print(f"{name:28}{speed}{row['ratio']:8.2f} ({row['low']:.2f} .. {row['high']:.2f})")
         for name, reason in result["options"]["failed"].items():
             print(f"{name:28}{reason}")
-    if "ratio" in result.get("processes", {}):
-        part = result["processes"]
+    part = result.get("processes", {})
+    if "left out" in part:
+        print(f"processes: left out: {part['left out']}")
+    elif part:
         for what, found in (("two processes", part), ("two trainings apart", part["apart"])):
             print(f"{what}: {found['ratio']:.2f} times one ({found['low']:.2f} .. {found['high']:.2f})")
 
@@ -314,21 +325,30 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measure(wish: argparse.Namespace, load: Callable[[Sequence[str]], Recipe]) -> dict[str, Any]:
-    parts = wish.parts or ["loop", "options", "processes"]
+    """All parts that are wished for. ``--out`` is written after each: what one has measured outlives the next."""
     result: dict[str, Any] = {"recipe": wish.recipe, "set": wish.set, "threads": wish.threads}
     result["before"] = machine.facts()
     with tempfile.TemporaryDirectory() as scratch:
-        if "loop" in parts:
-            result["loop"] = loop(load(()), wish.rounds, wish.steps, Path(scratch))
-        if "options" in parts:
-            result["options"] = options(load, wish.rounds, wish.steps)
-        if "processes" in parts:
-            file = subset(load(()), wish.images, Path(scratch))
-            more = [f"data.train={file}", "train.epochs=2", "train.workers=0", *wish.set]
-            arguments = ["--data", str(wish.data), "--recipe", wish.recipe, "--set", *more]
-            result["processes"] = processes(arguments, max(1, wish.rounds // 3), Path(scratch))
-    result["after"] = machine.facts()
+        folder = Path(scratch)
+        parts: Mapping[str, Callable[[], dict[str, Any]]] = {
+            "loop": lambda: loop(load(()), wish.rounds, wish.steps, folder),
+            "options": lambda: options(load, wish.rounds, wish.steps),
+            "processes": lambda: processes(training_of(wish, load, folder), max(1, wish.rounds // 3), folder),
+        }
+        for name in wish.parts or parts:
+            result[name] = parts[name]()
+            result["after"] = machine.facts()
+            if wish.out:
+                with new_file(wish.out) as handle:
+                    json.dump(result, handle, indent=1)
     return result
+
+
+def training_of(wish: argparse.Namespace, load: Callable[[Sequence[str]], Recipe], folder: Path) -> list[str]:
+    """Arguments of one process of the part processes: a short training on a few of the images."""
+    file = subset(load(()), wish.images, folder)
+    more = [f"data.train={file}", "train.epochs=2", "train.workers=0", *wish.set]
+    return ["--data", str(wish.data), "--recipe", wish.recipe, "--set", *more]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -348,9 +368,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"training_speed: {error}", file=sys.stderr)
         return 2
     show(result)
-    if wish.out:
-        with new_file(wish.out) as handle:
-            json.dump(result, handle, indent=1)
     return 0
 
 

@@ -12,10 +12,10 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from .config import Section, explain, parse_yaml, read_mapping
-from .models.sizes import divisor
 from .paths import share, unknown_name
 from .runtime.errors import BadConfig
 from .runtime.preprocess import Preprocess
+from .sizes import divisor
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -341,7 +341,7 @@ class TrainSection(Section):
     compile: bool = False
     freeze_norm: bool = False
     workers: Annotated[int, Field(ge=0)] = 1
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     validate_every: Count = 5
     init: str | None = None
     init_classes: dict[str, str] | None = None

@@ -204,6 +204,13 @@ def load_json(path: Path) -> tuple[Any, str]:
     return content, hashlib.sha256(data).hexdigest()
 
 
+def category_names(content: Any) -> tuple[str, ...]:
+    """The names in a COCO object's categories; whether they are whole is for ``checked_set`` to say."""
+    table = content.get("categories") if isinstance(content, dict) else None
+    names = [c.get("name") for c in table if isinstance(c, dict)] if isinstance(table, list) else []
+    return tuple(name for name in names if isinstance(name, str))
+
+
 def _is_cut(error: Exception) -> bool:
     """Whether the text ended too early, rather than being wrong in its middle."""
     if not isinstance(error, json.JSONDecodeError):
@@ -308,6 +315,12 @@ def _is_inside(name: Any) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
+def nearest(name: str, known: Sequence[str]) -> str:
+    """What to say of a class that is not among the known ones."""
+    near = get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(known)}"
+
+
 def _choose(file: Path, names: dict[int, str], classes: Sequence[str] | None) -> list[int]:
     """Category ids in label order."""
     if classes is None:
@@ -316,9 +329,7 @@ def _choose(file: Path, names: dict[int, str], classes: Sequence[str] | None) ->
     problems = Problems(file)
     for name in classes:
         if name not in ids:
-            near = get_close_matches(name, list(ids), n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(ids)}"
-            problems.add(f"class {name!r}", f"the file has no such category; {hint}")
+            problems.add(f"class {name!r}", f"the file has no such category; {nearest(name, list(ids))}")
     for name, count in Counter(classes).items():
         if count > 1:
             problems.add(f"class {name!r}", "asked for twice")
@@ -475,7 +486,7 @@ def _check_files(
         problems.advice = f"Not one image file is in {images}: is that the right folder?"
     if not turned:
         return []
-    return [f"{turned} images carry an EXIF rotation, which is ignored: their boxes are of the stored pixels"]
+    return [f"{turned} images carry an EXIF rotation, by which nothing is turned: boxes are of the stored pixels"]
 
 
 def _size_differs(header: ImageHeader, record: _ImageRecord) -> str:

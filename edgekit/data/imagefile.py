@@ -8,12 +8,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..progress import Progress, tell
 from ..runtime.errors import BadInput
 from ..runtime.images import check_whole, jpeg_segments, read_bytes, read_image
 from .problems import MAX_PROBLEMS
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+# EXIF orientation -> what makes stored pixels of shown ones: are x and y swapped, and then x or y counted from the end
+_TURNS = {
+    1: (False, (False, False)),
+    2: (False, (True, False)),
+    3: (False, (True, True)),
+    4: (False, (False, True)),
+    5: (True, (False, False)),
+    6: (True, (False, True)),
+    7: (True, (True, True)),
+    8: (True, (True, False)),
+}
 
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -48,6 +62,20 @@ def read_header(path: Path) -> ImageHeader:
         return header
     height, width = read_image(path).shape[:2]
     return ImageHeader(width, height)
+
+
+def shown_to_stored(points: np.ndarray, orientation: int) -> np.ndarray:
+    """Points [..., 2] (x, y as shares of the picture as shown) -> the same as shares of the stored pixels."""
+    swapped, from_end = _TURNS[orientation]
+    points = points[..., ::-1] if swapped else points
+    return np.where(from_end, 1 - points, points)
+
+
+def stored_to_shown(points: np.ndarray, orientation: int) -> np.ndarray:
+    """The way back."""
+    swapped, from_end = _TURNS[orientation]
+    points = np.where(from_end, 1 - points, points)
+    return points[..., ::-1] if swapped else points
 
 
 def check_images(paths: Sequence[Path], progress: Progress | None = None) -> None:

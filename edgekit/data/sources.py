@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from ..paths import unknown_name
 from ..progress import Progress
 from ..runtime.artifact import value_sha256
 from ..runtime.errors import BadConfig, BadInput
-from .classmap import ClassMap, load_class_map
-from .coco import CocoSet, load_json
-from .formats import FORMATS, read_set
+from .classmap import load_class_map
+from .coco import CocoSet, category_names, load_json, nearest
+from .coco import Progress as Looked
+from .formats import LoadedSet, load_set
 
 if TYPE_CHECKING:
     from ..recipe import AnnotatedSection, Recipe, SourceSection
@@ -120,18 +121,10 @@ def recipe_sources(recipe: Recipe, progress: Progress | None = None) -> tuple[So
         return read_sources(recipe, progress=progress)
     if data is None or data.train is None:
         raise BadConfig(f"recipe {recipe.name}: data.train is not set; it names the COCO file to train on")
-    root = data_root(recipe)
-    class_map = load_class_map(data.class_map, recipe.folder) if data.class_map else None
-
-    def read(split: str, file: str, stride: int) -> CocoSet:
-        looked = None if progress is None else (lambda done, total: progress(split, done, total))
-        coco = read_set(root / file, root / data.images, classes, data.layout, class_map, stride, progress=looked)
-        if not coco.class_counts().any():
-            raise BadInput(f"{coco.annotations}: no box of {', '.join(classes)} in it; nothing to learn or measure")
-        return coco
-
-    train = read("train", data.train, data.frame_stride)
-    return (Source("", train, read("val", data.val, 1) if data.val else None, classes),)
+    loaded = _loaded(recipe, data, data_root(recipe))
+    _check_known(recipe, loaded)
+    train, val = (_checked(loaded.get(split), classes, _told(progress, split)) for split in ("train", "val"))
+    return (Source("", _whole(train, classes), _whole(val, classes), classes),)
 
 
 def read_sources(recipe: Recipe, check_images: bool = True, progress: Progress | None = None) -> tuple[Source, ...]:
@@ -167,6 +160,9 @@ def validation_names(recipe: Recipe) -> list[str]:
 def source_notes(sources: Sequence[Source], classes: Sequence[str]) -> list[str]:
     """What a user should know of the sources before training on them, in words."""
     notes = []
+    trained = [source.train.class_counts() for source in sources if source.train]
+    if trained and (empty := [name for name, count in zip(classes, np.sum(trained, axis=0), strict=True) if not count]):
+        notes.append(f"no box of {', '.join(empty)} to train on; it cannot be learnt")
     for source in sources:
         missing = [name for name in classes if name not in source.labelled]
         if missing:
@@ -188,32 +184,68 @@ def _place(source: Source, split: str) -> str:
 def _read(recipe: Recipe, name: str, check_images: bool, progress: Progress | None) -> Source:
     assert recipe.data is not None
     section, key = recipe.data.sources[name], f"data.sources.{name}"
-    root = data_root(recipe, section)
-    class_map = load_class_map(section.class_map, recipe.folder) if section.class_map else None
-    known = {split: _known(root, section, split, class_map) for split in ("train", "val")}
-    first = known["train"] or known["val"]
-    labelled = _labelled(recipe, section, key, root, first)
-
-    def read(split: str, stride: int = 1) -> CocoSet | None:
-        file = getattr(section, split)
-        # a file lists what its images show, so a class may be in the training set's alone
-        chosen = [c for c in labelled if c in known[split]]
-        if file is None:
-            return None
-        if not chosen:
-            raise BadInput(f"{key}.{split}: {root / file} has none of the labelled classes {', '.join(labelled)}")
-        looked = None if progress is None else (lambda done, total: progress(f"{name} {split}", done, total))
-        coco = read_set(
-            root / file, root / section.images, chosen, section.layout, class_map, stride, check_images, looked
-        )
-        if not coco.class_counts().any():
-            raise BadInput(f"{coco.annotations}: no box of {', '.join(chosen)} in it; nothing to learn or measure")
-        return widened(coco, recipe.classes)
-
-    train, val = read("train", section.frame_stride), read("val")
+    loaded = _loaded(recipe, section, data_root(recipe, section))
+    labelled = _labelled(recipe, section, key, next(iter(loaded.values())))
+    sets = [
+        _checked(loaded.get(split), labelled, _told(progress, f"{name} {split}"), check_images)
+        for split in ("train", "val")
+    ]
+    train, val = (None if coco is None else widened(coco, recipe.classes) for coco in sets)
     if section.labelled is None and train is not None:
         _check_default(train, labelled, key)
     return Source(name, train, val, labelled, section.repeat)
+
+
+def _loaded(recipe: Recipe, section: AnnotatedSection, root: Path) -> dict[str, LoadedSet]:
+    """The annotation files of one origin by their split, the training set's first."""
+    class_map = load_class_map(section.class_map, recipe.folder) if section.class_map else None
+    return {
+        split: load_set(root / file, root / section.images, section.layout, class_map, stride)
+        for split, file, stride in (("train", section.train, section.frame_stride), ("val", section.val, 1))
+        if file is not None
+    }
+
+
+def _checked(
+    loaded: LoadedSet | None, classes: Sequence[str], looked: Looked | None, check_images: bool = True
+) -> CocoSet | None:
+    """The set of those of ``classes`` that its file has, checked; None without a file.
+
+    Most layouts list what the images of one file show, so that a class may be in the other split's alone.
+    Raises BadInput for what is wrong, and for a file that has no box of these classes.
+    """
+    if loaded is None:
+        return None
+    # of a file that has none of them the reader says so
+    chosen = [name for name in classes if name in loaded.names] or list(classes)
+    coco = loaded.checked(chosen, check_images, looked)
+    if not coco.class_counts().any():
+        raise BadInput(f"{coco.annotations}: no box of {', '.join(chosen)} in it; nothing to learn or measure")
+    return coco
+
+
+def _told(progress: Progress | None, place: str) -> Looked | None:
+    return None if progress is None else (lambda done, total: progress(place, done, total))
+
+
+def _check_known(recipe: Recipe, loaded: Mapping[str, LoadedSet]) -> None:
+    """Raises BadInput for a class of the recipe that none of its files has."""
+    known = list(dict.fromkeys(name for one in loaded.values() for name in one.names))
+    lost = [name for name in recipe.classes if name not in known]
+    if not lost:
+        return
+    for one in loaded.values():
+        one.checked(check_images=False)  # a file that is no COCO object has no classes either, and says why
+    files = " and ".join(str(one.annotations) for one in loaded.values())
+    raise BadInput(
+        "\n".join(
+            [
+                f"{files}: no such class as in recipe {recipe.name}",
+                *(f"  class {name!r}: {nearest(name, known)}" for name in lost),
+                "Take it out of classes, or let a class map give the data's classes its name: data.class_map=FILE",
+            ]
+        )
+    )
 
 
 def evaluated_classes(annotations: Path | None, classes: Sequence[str]) -> list[str]:
@@ -221,7 +253,7 @@ def evaluated_classes(annotations: Path | None, classes: Sequence[str]) -> list[
     file's. A file that lacks some and has others belongs to another detector: then all, and reading it says which.
     """
     content = load_json(annotations)[0] if annotations is not None else None
-    known = _category_names(content)
+    known = category_names(content)
     return [name for name in classes if name in known] if known and set(known) < set(classes) else list(classes)
 
 
@@ -247,27 +279,10 @@ def data_root(recipe: Recipe, section: SourceSection | None = None) -> Path:
     return root
 
 
-def _known(root: Path, section: AnnotatedSection, split: str, class_map: ClassMap | None) -> list[str]:
-    """The classes that a split's file, through the class map, can have boxes of; none without a file."""
-    file = getattr(section, split)
-    if file is None:
-        return []
-    if class_map is not None:
-        return [name for name, olds in class_map.classes.items() if olds]
-    return _category_names(FORMATS[section.layout](root / file, root / section.images)[0])
-
-
-def _category_names(content: Any) -> list[str]:
-    """The names in a COCO object's categories; whether they are whole is its reader's to say."""
-    table = content.get("categories") if isinstance(content, dict) else None
-    names = [c.get("name") for c in table if isinstance(c, dict)] if isinstance(table, list) else []
-    return [name for name in names if isinstance(name, str)]
-
-
-def _labelled(recipe: Recipe, section: SourceSection, key: str, root: Path, known: Sequence[str]) -> tuple[str, ...]:
-    file = root / str(section.train or section.val)
-    told = f"{file}{f' by the class map {section.class_map}' if section.class_map else ''}"
-    has = ", ".join(known) or "none"
+def _labelled(recipe: Recipe, section: SourceSection, key: str, loaded: LoadedSet) -> tuple[str, ...]:
+    """The classes that were looked for in an origin's images, as its section says, or as its file lists."""
+    known, has = loaded.names, ", ".join(loaded.names) or "none"
+    told = f"{loaded.annotations}{f' by the class map {section.class_map}' if section.class_map else ''}"
     if section.labelled is None:
         found = tuple(name for name in recipe.classes if name in known)
         if not found:
@@ -305,6 +320,11 @@ def _check_every_class(recipe: Recipe, trained: Sequence[Source]) -> None:
             )
         if not count:
             raise BadInput(f"recipe {recipe.name}: no box of class {name} in {', '.join(where)}; nothing to learn")
+
+
+def _whole(coco: CocoSet | None, classes: tuple[str, ...]) -> CocoSet | None:
+    """A recipe's only set as it is; with all of the classes if its file lacks some."""
+    return coco if coco is None or coco.classes == classes else widened(coco, classes)
 
 
 def widened(coco: CocoSet, classes: Sequence[str]) -> CocoSet:

@@ -13,13 +13,13 @@ from math import floor
 
 import numpy as np
 
-from ..models.sizes import divisor
 from ..runtime.artifact import Artifact
 from ..runtime.detections import Detections
 from ..runtime.errors import BadConfig
 from ..runtime.postprocess import Postprocess, box_iou, classwise_nms, soft_nms
 from ..runtime.runner import Runner, open_runner
 from ..runtime.sessions import open_session
+from ..sizes import divisor
 
 Detector = Callable[[np.ndarray], Detections]
 Size = tuple[int, int]

@@ -87,11 +87,6 @@ SSD300_RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
 SSD300_SCALES = (0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05)
 
 
-def ssd300(size: Size) -> Layout:
-    """SSD300's six levels (38, 19, 10, 5, 3, 1 cells a side at 300x300)."""
-    return ssd_paper(min(size), SSD300_SCALES, SSD300_RATIOS, (None,) * 6)
-
-
 def octaves(
     strides: Sequence[int], base: float = 4.0, per_octave: int = 2, ratios: Sequence[float] = (1, 2, 0.5)
 ) -> Layout:

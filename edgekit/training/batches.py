@@ -30,7 +30,7 @@ class DetectionData(lightning.LightningDataModule):
     """Loaders of a recipe's training and validation sets, each process of a distributed training with its share.
 
     collate: makes a batch of Items;  world: how many processes train together
-    Raises BadConfig when the training set does not fill one batch of each.
+    Raises BadConfig when the training set does not fill one batch of each, or a validation set has no image for one.
     """
 
     def __init__(
@@ -50,6 +50,13 @@ class DetectionData(lightning.LightningDataModule):
                 f"{'' if isinstance(train, CocoSet) else 'an epoch '}do not fill a batch of {needed}; "
                 f"lower train.batch_size ({recipe.train.batch_size}) or train on more images"
             )
+
+        for coco in self.val.values():
+            if len(coco) < world:  # the process without an image would not join in gathering what the others saw
+                raise BadConfig(
+                    f"{coco.annotations}: {len(coco)} images to validate on, fewer than the {world} processes; start "
+                    f"fewer (torchrun --nproc-per-node), add images or leave it out (data.val=null)"
+                )
 
     def train_dataloader(self) -> WatchedLoader:
         section = self.recipe.train

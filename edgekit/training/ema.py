@@ -14,6 +14,8 @@ class WeightAverage(nn.Module):
 
     d = min(decay, (1 + n) / (10 + n)), so that early steps are not dragged by the initial weights. Batch-norm
     statistics are averaged too; integer buffers are copied. decay = 0 follows the model exactly.
+
+    A step that fp16 skips because a gradient overflowed counts too: the average moves on towards weights that stayed.
     """
 
     steps: torch.Tensor

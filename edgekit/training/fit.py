@@ -7,9 +7,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import lightning.pytorch as lightning
@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..data.coco import CocoSet
-from ..data.sources import Mixture, recipe_sources, source_notes
+from ..data.sources import Mixture, Source, recipe_sources, source_notes
 from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file, write_checkpoint
 from ..models.detector import Detector
 from ..models.zoo import bound_to_size, build
@@ -31,7 +31,7 @@ from .backbone import start_backbone
 from .batches import DetectionData, Validation
 from .compiling import compile_network
 from .depthwise import quicken
-from .module import DetectorModule
+from .module import DetectorModule, keeps_statistics
 from .qat import calibration_images
 from .resume import RESUME, STAMP, Start, WholeFiles, begin, stamp
 from .tasks import task_of
@@ -55,18 +55,10 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     """
     work = out.with_name(out.name + "-training")
     devices, nodes = _processes(os.environ)
-    train, val = training_sets(recipe)
-    model, teacher, parents = _networks(recipe)
-    collate = task_of(model, recipe.model.name).collate(recipe, model)
-    data = DetectionData(recipe, train, val, collate, devices * nodes)
-    if not (torch.cuda.is_available() or recipe.train.compile or recipe.quantization_aware):
-        quicken(model)
-    module = DetectorModule(recipe, model, train.class_counts().tolist(), data.steps_per_epoch, val, teacher)
-    if recipe.train.compile:
-        compile_network(model)
-    if module.rounding is not None and recipe.quantization_aware is not None:
-        count = recipe.quantization_aware.images
-        module.rounding.watch(model, calibration_images(data.train.sets, data.preprocess, count, module._normalise))
+    sources = recipe_sources(recipe)
+    _warn(source_notes(sources, recipe.classes))
+    train, val = _sets(recipe, sources)
+    module, data, parents = prepare(recipe, train, val, devices * nodes)
     with without_remarks(), one_cv2_thread():
         parents = {"train": train.digest(), **parents}
         start = begin(work, recipe, devices * nodes, resume, _writes(), parents, out)
@@ -81,7 +73,10 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
 
 def training_sets(recipe: Recipe) -> tuple[CocoSet | Mixture, Validation]:
     """The recipe's training set and, if it names one, its validation set; those of all sources if it has several."""
-    sources = recipe_sources(recipe)
+    return _sets(recipe, recipe_sources(recipe))
+
+
+def _sets(recipe: Recipe, sources: Sequence[Source]) -> tuple[CocoSet | Mixture, Validation]:
     if recipe.data is not None and not recipe.data.sources:
         (source,) = sources
         assert source.train is not None
@@ -89,9 +84,6 @@ def training_sets(recipe: Recipe) -> tuple[CocoSet | Mixture, Validation]:
     trained = tuple(source for source in sources if source.train is not None)
     if not trained:
         raise BadConfig(f"recipe {recipe.name}: no source has train, the annotations to train on")
-    if _writes():
-        for note in source_notes(sources, recipe.classes):
-            log.warning("%s", note)
     return Mixture(trained, recipe.classes), {source.name: source.val for source in sources if source.val is not None}
 
 
@@ -100,9 +92,39 @@ def _writes() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def _warn(notes: Iterable[str]) -> None:
+    """Say what a user should know, once for all processes."""
+    for note in notes if _writes() else ():
+        log.warning("%s", note)
+
+
 # -- networks ---------------------------------------------------------------------------------------------------------
+class Prepared(NamedTuple):
+    """What a training trains. parents: SHA-256 of the weights that were read, by role"""
+
+    module: DetectorModule
+    data: DetectionData
+    parents: dict[str, str]
+
+
+def prepare(recipe: Recipe, train: CocoSet | Mixture, val: Validation = None, processes: int = 1) -> Prepared:
+    """A recipe's network as ``fit`` trains it, with its losses, its teacher and its batches. Raises EdgeKitError."""
+    model, teacher, parents = _networks(recipe)
+    collate = task_of(model, recipe.model.name).collate(recipe, model)
+    data = DetectionData(recipe, train, val, collate, processes)
+    if not (torch.cuda.is_available() or recipe.train.compile or recipe.quantization_aware):
+        quicken(model)
+    module = DetectorModule(recipe, model, train.class_counts().tolist(), data.steps_per_epoch, val, teacher)
+    if recipe.train.compile:
+        compile_network(model)
+    if module.rounding is not None and recipe.quantization_aware is not None:
+        count = recipe.quantization_aware.images
+        module.rounding.watch(model, calibration_images(data.train.sets, data.preprocess, count, module._normalise))
+    return Prepared(module, data, parents)
+
+
 def _networks(recipe: Recipe) -> tuple[Detector, Detector | None, dict[str, str]]:
-    """The network to train, its teacher if it has one, and the hashes of the weights that were read, by role."""
+    """The network to train, its teacher if it has one, and ``Prepared.parents``."""
     lightning.seed_everything(recipe.train.seed, verbose=False)
     model = build(recipe.model.name, len(recipe.classes), recipe.model.options, recipe.preprocess.size)
     task = task_of(model, recipe.model.name)
@@ -110,8 +132,7 @@ def _networks(recipe: Recipe) -> tuple[Detector, Detector | None, dict[str, str]
     _check_sizes(recipe)
     task.prepare(recipe, model)
     parents, notes = _begin(model, recipe)
-    for note in [*notes, *_idle_schedule(recipe)] if _writes() else ():
-        log.warning("%s", note)
+    _warn([*notes, *_idle_schedule(recipe)])
     if recipe.teacher is None:
         return model, None, parents
     teacher, parents["teacher"] = _teacher(recipe.teacher, recipe)
@@ -167,7 +188,13 @@ def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
                 f"teacher {recipe.name} and student {student.name} see the same input and must agree on {what}: "
                 f"{theirs} against {ours}"
             )
-    model = build(recipe.model.name, len(recipe.classes), recipe.model.options, recipe.preprocess.size)
+    size, seen = recipe.preprocess.size, student.preprocess.size
+    if bound_to_size(recipe.model.name) and size != seen:
+        raise BadConfig(
+            f"teacher {recipe.name}: its anchors are made for inputs of {size[0]}x{size[1]}, and it sees those of its "
+            f"student, {seen[0]}x{seen[1]}. Give a teacher that was trained with preprocess.size=[{seen[0]},{seen[1]}]"
+        )
+    model = build(recipe.model.name, len(recipe.classes), recipe.model.options, size)
     path = student.resolve(section.weights)
     if not path.exists():
         raise BadInput(
@@ -181,10 +208,18 @@ def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
 
 # -- Lightning --------------------------------------------------------------------------------------------------------
 def _processes(environment: Mapping[str, str]) -> tuple[int, int]:
-    """Processes on this machine, and machines, as torchrun says; without it, one process."""
+    """Processes on this machine, and machines, as torchrun says; without it, one process.
+
+    Raises BadConfig for more processes than GPUs, where there are any: each takes one.
+    """
     if not torch.distributed.is_torchelastic_launched():
         return 1, 1
     here = int(environment["LOCAL_WORLD_SIZE"])
+    if torch.cuda.is_available() and here > (gpus := torch.cuda.device_count()):
+        raise BadConfig(
+            f"torchrun started {here} processes, each of which needs a GPU, and this machine has {gpus}: "
+            f"torchrun --nproc-per-node={gpus}"
+        )
     return here, int(environment["WORLD_SIZE"]) // here
 
 
@@ -205,7 +240,8 @@ def _trainer(
         gradient_clip_val=train.clip_norm or None,
         check_val_every_n_epoch=train.validate_every,
         num_sanity_val_steps=0,
-        sync_batchnorm=gpu,  # a CPU has none
+        # a CPU has none, and norms that keep their statistics have nothing to share
+        sync_batchnorm=gpu and not keeps_statistics(recipe),
         use_distributed_sampler=False,  # EpochSampler splits the epoch itself
         enable_progress_bar=not any(isinstance(c, Report) for c in callbacks),
         enable_model_summary=False,

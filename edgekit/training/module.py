@@ -73,7 +73,7 @@ class DetectorModule(lightning.LightningModule):
     def train(self, mode: bool = True) -> DetectorModule:
         """Training mode, but for the norms that the recipe freezes."""
         super().train(mode)
-        if self.recipe.train.freeze_norm or self.recipe.quantization_aware:
+        if keeps_statistics(self.recipe):
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
@@ -99,7 +99,19 @@ class DetectorModule(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Any], index: int) -> Tensor:
         image, targets = batch
-        image = self._normalise(image)
+        terms = self.losses(self._normalise(image), targets)
+        for name, value in terms.items():
+            self.log(
+                f"train/{name}", value.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(image)
+            )
+        self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False, batch_size=len(image))
+        return terms["loss"]
+
+    def losses(self, image: Tensor, targets: Any) -> dict[str, Tensor]:
+        """The terms of a batch by name, and under ``loss`` what is minimised.
+
+        image: network input [N, 3, H, W];  targets: as the collate of the network's task makes them
+        """
         with nullcontext() if self.rounding is None else self.rounding.applied():
             maps = self.model(image)
         with torch.autocast(self.device.type, enabled=False):
@@ -112,13 +124,7 @@ class DetectorModule(lightning.LightningModule):
                 extra = self.distillation(maps, teacher, self._share)
             loss = loss + extra.pop("loss")
             terms |= extra
-        terms["loss"] = loss
-        for name, value in terms.items():
-            self.log(
-                f"train/{name}", value.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(image)
-            )
-        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(image))
-        return loss
+        return {**terms, "loss": loss}
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.average.update(self.model)
@@ -139,9 +145,10 @@ class DetectorModule(lightning.LightningModule):
         It divides sums over a batch, so that averaged gradients are those of one big batch.
         """
         count = here.detach().clone()
-        if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(count)
-        return count.clamp(min=1) / self.trainer.world_size
+        if not torch.distributed.is_initialized():
+            return count.clamp(min=1)
+        torch.distributed.all_reduce(count)
+        return count.clamp(min=1) / torch.distributed.get_world_size()
 
     # -- validation --------------------------------------------------------------------------------------------------
     def on_validation_epoch_start(self) -> None:
@@ -178,6 +185,11 @@ class DetectorModule(lightning.LightningModule):
             {image_id: found for part in of_one_set for image_id, found in part.items()}
             for of_one_set in zip(*parts, strict=True)
         ]
+
+
+def keeps_statistics(recipe: Recipe) -> bool:
+    """Whether batch normalisation trains with the statistics that it starts with."""
+    return recipe.train.freeze_norm or recipe.quantization_aware is not None
 
 
 def lr_factor(schedule: ScheduleSection, step: int, steps_per_epoch: int, epochs: int) -> float:

@@ -53,6 +53,20 @@ def test_finished_stages_are_skipped_and_stopped_ones_go_on(monkeypatch: pytest.
     assert (tmp_path / "count").read_text() == "x"
 
 
+def test_a_trial_leaves_nothing_that_a_full_run_would_take_for_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write = "from pathlib import Path; Path(r'{out}', 'result').write_text('of one epoch')"
+    plan(monkeypatch, gpu_backlog.Stage(name="one", command=write, **{"try": ""}))
+    monkeypatch.setattr(
+        gpu_backlog.Stage, "arguments", lambda self, _, **places: [sys.executable, "-c", write.format(**places)]
+    )
+    out = tmp_path / "out"
+    assert gpu_backlog.main(["--data", str(tmp_path), "--out", str(out), "--try"]) == 0
+    assert [path.name for path in out.iterdir()] == ["try"]
+    assert (out / "try" / "result").read_text() == "of one epoch"
+
+
 def test_no_data_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu_backlog.main(["--data", "/nowhere"]) == 2
     assert "/nowhere: no such folder" in capsys.readouterr().err

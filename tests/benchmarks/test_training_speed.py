@@ -6,9 +6,16 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 import training_speed
+from safetensors.torch import load_file
 from training_speed import Turns, interval, main
 
+from edgekit.models.deformable import offset_parameters
+from edgekit.recipe import load_recipe
+from edgekit.runtime.errors import EdgeKitError
+from edgekit.training.depthwise import DepthwiseConv2d
+from edgekit.training.fit import fit
 from tests.training import jobs
 
 
@@ -69,3 +76,60 @@ def test_a_real_run(tmp_path, capsys):
 def test_a_recipe_that_does_not_exist(tmp_path, capsys):
     assert main(["--data", str(tmp_path), "--recipe", "nonesuch"]) == 2
     assert "nonesuch" in capsys.readouterr().err
+
+
+def test_one_gpu_is_no_machine_for_two_processes(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(training_speed.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(training_speed.torch.cuda, "device_count", lambda: 1)
+    found = training_speed.processes([], 1, tmp_path)
+    assert found == {"left out": "one GPU only, and each process needs its own"}
+    training_speed.show({"processes": found})
+    assert "left out: one GPU only" in capsys.readouterr().out
+
+
+def test_two_trainings_apart_have_a_gpu_each(monkeypatch, tmp_path):
+    monkeypatch.setattr(training_speed.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    seen = []
+
+    def run(command, env, **_):
+        seen.append(env["CUDA_VISIBLE_DEVICES"])
+        return SimpleNamespace(returncode=1, stderr="")
+
+    monkeypatch.setattr(training_speed.subprocess, "run", run)
+    for count, core in ((2, 0), (1, 0), (1, 1)):
+        with pytest.raises(EdgeKitError):
+            training_speed.epoch_seconds(count, [], tmp_path / "out", core)
+    assert seen == ["5,3", "5", "3"]
+
+
+def test_what_was_measured_outlives_a_part_that_fails(monkeypatch, tmp_path):
+    def fails(*_):
+        raise EdgeKitError("no more memory")
+
+    monkeypatch.setattr(training_speed, "loop", lambda *_: {"ratio": 0.95})
+    monkeypatch.setattr(training_speed, "options", fails)
+    recipe = jobs.write_tiny(tmp_path / "data")
+    out = tmp_path / "speed.json"
+    assert main(["--data", str(recipe.parent), "--recipe", str(recipe), "--out", str(out)]) == 2
+    found = json.loads(out.read_text())
+    assert found["loop"] == {"ratio": 0.95}
+    assert {"before", "after"} < found.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fpnlite-64-dhaka", "centernet-resnet18"])
+def test_a_bare_step_is_a_step_of_fit(tmp_path, name):
+    """With gradients that are clipped, on fast depthwise convolutions, and with offsets that learn slowly."""
+    train = "{epochs: 1, batch_size: 8, workers: 0, precision: fp32, ema: 0, clip_norm: 0.1, optimizer: {kind: sgd}}"
+    model = json.dumps(load_recipe(name).model.model_dump())
+    file = jobs.write_tiny(tmp_path / "data")
+    recipe = load_recipe(file, [f"model={model}", "preprocess.size=[96, 96]", "data.val=null", f"train={train}"])
+    bare = training_speed.Bare(recipe)
+    bare()
+    network = bare.losses.__self__.model
+    special = any(isinstance(module, DepthwiseConv2d) for module in network.modules()), bool(offset_parameters(network))
+    assert special == (name == "fpnlite-64-dhaka", name == "centernet-resnet18")
+    trained = load_file(fit(recipe, tmp_path / "run").file("weights.safetensors"))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, trained[name]), name

@@ -357,7 +357,7 @@ def test_the_wrong_images_folder_is_guessed(folder):
         read_coco(write(folder, CONTENT), folder / "nowhere")
 
 
-def _exif(data, orientation, order="<"):
+def with_exif(data, orientation, order="<"):
     tag = struct.pack(order + "HHIHH", 0x0112, 3, 1, orientation, 0)
     tiff = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, 1) + tag + bytes(4)
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff + data[2:]
@@ -368,7 +368,7 @@ def test_exif_rotation_is_ignored_and_noted(folder, order):
     data = _jpeg()
     plain = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     path = folder / "images" / "a.jpg"
-    path.write_bytes(_exif(data, 6, order))
+    path.write_bytes(with_exif(data, 6, order))
     assert cv2.imread(str(path)).shape == (WIDTH, HEIGHT, 3)  # cv2 alone turns it away from its boxes
     np.testing.assert_array_equal(read_image(path), plain)
     assert any("1 images carry an EXIF rotation" in note for note in read(folder, CONTENT).notes)
@@ -427,7 +427,7 @@ WHOLE = {
     "progressive": _jpeg(WIDTH, HEIGHT, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
     "restarts": _jpeg(WIDTH, HEIGHT, cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
     "data behind the end": _jpeg() + b"appended by a camera",
-    "a thumbnail inside": _exif(_jpeg(), 1)[:2]
+    "a thumbnail inside": with_exif(_jpeg(), 1)[:2]
     + b"\xff\xe2"
     + struct.pack(">H", 802)
     + _jpeg()[:800].ljust(800)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -10,6 +11,8 @@ from edgekit.data.classmap import ClassMap, class_map_names, load_class_map
 from edgekit.data.formats import FORMATS, read_set, yolo
 from edgekit.paths import share
 from edgekit.runtime.errors import BadConfig, BadInput
+
+from .test_coco import with_exif
 
 PHOTOS = sorted((share("calibration") / "dhaka-eval" / "images").glob("*.jpg"))
 
@@ -116,6 +119,33 @@ def test_voc_tells_of_a_broken_annotation_and_of_its_missing_image_at_once(voc, 
         read_set(voc / "ImageSets" / "Main" / "train.txt", voc / "JPEGImages", layout="voc")
     assert said in str(error.value)
     assert "000005.jpg: no such" in str(error.value)
+
+
+def test_voc_says_that_images_were_not_looked_at_while_annotations_are_broken(voc):
+    """The image of an annotation with a size is looked at when all of them can be read: then it is told too."""
+    dimensions = "<size><width>{}</width><height>{}</height></size>".format(*size(voc / "JPEGImages" / "000005.jpg"))
+    xml(voc / "Annotations", "000005", [("car", 0, (1, 1, 50, 40))], dimensions=dimensions)
+    (voc / "JPEGImages" / "000005.jpg").unlink()
+    (voc / "Annotations" / "000007.xml").write_text("<annot")
+    with pytest.raises(BadInput, match=r"truncated or not XML[^\n]*\n.*were not looked at yet"):
+        read_set(voc, voc / "JPEGImages", layout="voc")
+    xml(voc / "Annotations", "000007", [("person", 0, (5, 6, 7, 8))])
+    with pytest.raises(BadInput, match=r"000005\.jpg: no such image file") as error:
+        read_set(voc, voc / "JPEGImages", layout="voc")
+    assert "not looked at" not in str(error.value)
+
+
+def test_voc_names_may_have_spaces(voc):
+    for old, new in (("000005", "wide street"), ("000007", "street 1")):
+        (voc / "Annotations" / f"{old}.xml").rename(voc / "Annotations" / f"{new}.xml")
+        (voc / "JPEGImages" / f"{old}.jpg").rename(voc / "JPEGImages" / f"{new}.jpg")
+    lines = {"train": "wide street\nstreet 1\n", "car_val": "wide street  1\nstreet 1 -1\n", "layout": "street 1 3\n"}
+    chosen = {"train": ["wide street", "street 1"], "car_val": ["wide street"], "layout": ["street 1"]}
+    for name, text in lines.items():
+        listing = voc / "ImageSets" / "Main" / f"{name}.txt"
+        listing.write_text(text)
+        found = read_set(listing, voc / "JPEGImages", layout="voc")
+        assert [sample.path.stem for sample in found.samples] == chosen[name]
 
 
 def test_ivslab_has_a_folder_for_each_clip_and_a_stride_takes_one_frame_of_so_many(tmp_path):
@@ -244,6 +274,7 @@ def test_yolo_boxes_polygons_and_images_without_labels(yolo_set):
         ("0 0.5 0.5", "found 3 numbers"),
         ("car 0.5 0.5 0.1 0.1", "could not convert"),
         ("0 nan 0.5 0.1 0.1", "not finite"),
+        ("0 0.5 0.5 -0.1 0.1", "width -0.1 and height 0.1: neither can be negative"),
     ],
 )
 def test_yolo_names_file_and_line(yolo_set, line, said):
@@ -306,6 +337,32 @@ def test_yolo_writes_what_it_reads(tmp_path):
         other = by_name[sample.path.name]
         np.testing.assert_allclose(other.boxes, sample.boxes[~sample.ignore], atol=2e-3)
         assert other.labels.tolist() == sample.labels[~sample.ignore].tolist()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_yolo_shares_are_of_the_picture_as_shown(tmp_path, orientation):
+    """A dark box in a bright photograph is labelled where cv2, which turns it by its tag, shows it; and written so."""
+    stored = np.full((200, 400, 3), 255, np.uint8)
+    stored[50:90, 40:120] = 0
+    file = tmp_path / "images" / "train" / "a.jpg"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(with_exif(cv2.imencode(".jpg", stored)[1].tobytes(), orientation))
+    shown = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    height, width = shown.shape
+    ys, xs = np.nonzero(shown < 128)
+    left, right, top, bottom = xs.min() / width, (xs.max() + 1) / width, ys.min() / height, (ys.max() + 1) / height
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    box = f"0 {(left + right) / 2} {(top + bottom) / 2} {right - left} {bottom - top}\n"
+    polygon = f"0 {left} {top} {right} {top} {right} {bottom}\n"
+    (tmp_path / "labels" / "train" / "a.txt").write_text(box + polygon)
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [car]\n")
+    found = read_set(tmp_path / "data.yaml", Path(), layout="yolo")
+    np.testing.assert_allclose(found.samples[0].boxes, [[40, 50, 120, 90]] * 2, atol=1.01)
+    (again,) = yolo.write(found, tmp_path / "again").parent.rglob("a.txt")
+    lines = [[float(number) for number in line.split()] for line in again.read_text().splitlines()]
+    assert lines == [pytest.approx([float(number) for number in box.split()], abs=1e-5)] * 2
+    told = [note for note in found.notes if "carry an EXIF rotation" in note]
+    assert len(told) == (orientation != 1)
 
 
 def files_of(folder):

@@ -210,6 +210,67 @@ def test_data_check_of_a_recipe(file: Path) -> None:
     assert found["sources"][2]["labelled"] == ["pedestrian", "vehicle"]
 
 
+# -- one set, whose splits do not have all classes --------------------------------------------------------------------
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A recipe of a VOC set: train shows a car and a bus, val a car only, other a bike."""
+    for folder in ("Annotations", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    images = sorted((SAMPLE / "images").iterdir())
+    for split, image, names in zip(
+        ("train", "val", "other"), images, (["car", "bus"], ["car"], ["bike"]), strict=False
+    ):
+        corners = "<bndbox><xmin>9</xmin><ymin>9</ymin><xmax>60</xmax><ymax>60</ymax></bndbox>"
+        objects = "".join(f"<object><name>{name}</name>{corners}</object>" for name in names)
+        (tmp_path / "Annotations" / f"{image.stem}.xml").write_text(f"<annotation>{objects}</annotation>")
+        (tmp_path / "ImageSets" / "Main" / f"{split}.txt").write_text(f"{image.stem}\n")
+    lists = "train: ImageSets/Main/train.txt, val: ImageSets/Main/val.txt"
+    text = "name: voc\nclasses: [bus, car]\nmodel: {name: mobile-centernet}\npreprocess: {size: [96, 64]}\n"
+    (tmp_path / "recipe.yaml").write_text(
+        f"{text}data: {{root: ., layout: voc, images: {SAMPLE / 'images'}, {lists}}}\n", encoding="utf-8"
+    )
+    return tmp_path / "recipe.yaml"
+
+
+def test_a_class_may_be_in_one_split_alone(voc: Path) -> None:
+    """VOC has no list of its classes: they are those that the images of a split show."""
+    (source,) = recipe_sources(load_recipe(voc))
+    assert source.train is not None
+    assert source.val is not None
+    assert source.train.classes == source.val.classes == ("bus", "car")
+    assert source.train.class_counts().tolist() == [1, 1]
+    assert source.val.class_counts().tolist() == [0, 1]
+    turned = ["data.train=ImageSets/Main/val.txt", "data.val=ImageSets/Main/train.txt"]
+    sources = recipe_sources(load_recipe(voc, turned))
+    assert sources[0].train is not None
+    assert sources[0].train.class_counts().tolist() == [0, 1]
+    assert "no box of bus to train on; it cannot be learnt" in source_notes(sources, ("bus", "car"))
+    assert not any("to train on;" in note for note in source_notes((source,), ("bus", "car")))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["classes=[buss, car, bike]"], ["'buss': did you mean bus?", "'bike'", "data.class_map", "val.txt: no such"]),
+        (["data.val=ImageSets/Main/other.txt"], ["other.txt", "class 'bus'", "it has: bike"]),
+    ],
+)
+def test_a_class_that_no_split_has_is_named(voc: Path, overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(BadInput) as error:
+        recipe_sources(load_recipe(voc, overrides))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_file_that_is_no_set_says_so_rather_than_that_it_has_no_classes(file: Path) -> None:
+    broken = {"train": "broken.json, val: roads.json", "val": "roads.json, val: broken.json"}
+    (file.parent / "broken.json").write_text("{}", encoding="utf-8")
+    for files in broken.values():
+        whole = ["classes=[vehicle]", f"data={{root: ., images: {SAMPLE / 'images'}, train: {files}}}"]
+        with pytest.raises(BadInput, match=r"broken\.json.*\n.*images: missing"):
+            recipe_sources(load_recipe(file, whole))
+
+
 # -- mistakes ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("overrides", "words"),

@@ -27,7 +27,6 @@ from edgekit.conversion.graph import load_model, module_of, opset
 from edgekit.conversion.lint import lint
 from edgekit.conversion.quantize import QuantizeOptions, quantize
 from edgekit.conversion.simplify import simplify_file
-from edgekit.models.sizes import divisor
 from edgekit.models.zoo import build
 from edgekit.paths import share
 from edgekit.recipe import load_recipe, recipe_names
@@ -36,6 +35,7 @@ from edgekit.runtime.errors import ChildDied
 from edgekit.runtime.images import read_image
 from edgekit.runtime.preprocess import Preprocess
 from edgekit.runtime.sessions import open_session
+from edgekit.sizes import divisor
 
 from .conformance import enliven
 

@@ -25,7 +25,7 @@ def test_tensorflow_sizes_follow_the_shorter_side():
 
 def test_ssd300_is_the_paper():
     """SSD's code: min sizes 30, 60, 111, 162, 213, 264, max sizes the next one, 315 at the end; 8732 boxes."""
-    layout = layouts.ssd300((300, 300))
+    layout = layouts.ssd_paper(300, layouts.SSD300_SCALES, layouts.SSD300_RATIOS, (None,) * 6)
     assert [level.sizes[0][0] for level in layout] == pytest.approx([30, 60, 111, 162, 213, 264])
     assert layout[-1].sizes[1][0] == pytest.approx((264 * 315) ** 0.5)
     assert layout[1].sizes[4] == pytest.approx((60 * 3**0.5, 60 / 3**0.5))

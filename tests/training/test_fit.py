@@ -61,6 +61,18 @@ def test_what_a_training_writes_and_says(
     assert [str(w.message) for w in recwarn] == []
 
 
+def test_what_should_be_known_of_the_data_is_told(tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a recipe with one set as of one with several: what was left out or ignored, and images in both splits."""
+    content = json.loads(tiny.with_name("train.json").read_text(encoding="utf-8"))
+    content["categories"].append({"id": 99, "name": "kiosk"})
+    box, *_ = content["annotations"]
+    content["annotations"].append({**box, "id": 99_999, "category_id": 99})
+    tiny.with_name("train.json").write_text(json.dumps(content), encoding="utf-8")
+    fit(load_recipe(tiny, ["train.epochs=1", "train.workers=0"]), tmp_path / "checkpoint")
+    assert "train: 1 boxes of class 'kiosk' left out: not asked for" in caplog.messages
+    assert "val: 8 of 8 images are trained on too" in caplog.messages
+
+
 @pytest.mark.parametrize(
     ("schedule", "told"), [("{}", True), ("{drops: [1]}", False), ("{kind: cosine}", False), ("{drops: []}", False)]
 )
@@ -210,6 +222,8 @@ def refused(recipe_file: Path, out: Path, overrides: Sequence[str]) -> str:
         (["model.name=mobilenet-ssd", "augment.crop=[64, 64]"], ["augment.crop", "mobilenet-ssd", "preprocess.size"]),
         (["model.name=mobilenet-ssd", "train.multiscale={sizes: [[64, 64]]}"], ["train.multiscale", "mobilenet-ssd"]),
         (["augment.crop=[64, 64]", "train.multiscale={sizes: [[64, 64]]}"], ["augment.crop", "train.multiscale"]),
+        (["train.seed=-1"], ["train.seed", "greater than or equal to 0"]),
+        (["train.seed=4294967296"], ["train.seed", "less than 4294967296"]),
         (["yolo_loss={ignore: 0.7}"], ["yolo_loss", "mobile-centernet", "in loss"]),
         (["model.name=yolo", "loss={alpha: 1}"], ["loss", "yolo_loss"]),
         (["distillation={}", "teacher={recipe: nobody, weights: x}"], ["nobody"]),
@@ -238,6 +252,20 @@ def test_mistakes_are_told_before_anything_is_written(
     message = refused(tiny, tmp_path / "run", overrides)
     for word in words:
         assert word in message
+
+
+def test_a_teacher_whose_anchors_are_made_for_another_size_is_named(tiny: Path, tmp_path: Path) -> None:
+    student = json.dumps(load_recipe("fpnlite-64-dhaka").model.model_dump())
+    names = json.dumps(jobs.CLASSES)
+    other = tmp_path / "teacher.yaml"
+    other.write_text(
+        f"name: teacher\nclasses: {names}\nmodel: {student}\npreprocess: {{size: [192, 128]}}\n", encoding="utf-8"
+    )
+    taught = [f"model={student}", "distillation={pair: 0}", f"teacher={{recipe: {other}, weights: gone}}"]
+    message = refused(tiny, tmp_path / "run", [*taught, "preprocess.size=[96, 96]"])
+    for word in ("teacher teacher", "192x128", "96x96", "preprocess.size=[96,96]"):
+        assert word in message
+    assert "no such weights" in refused(tiny, tmp_path / "run", [*taught, "preprocess.size=[192, 128]"])
 
 
 def test_weights_that_do_not_fit_are_named(tiny: Path, tmp_path: Path, trained: Path) -> None:

@@ -6,13 +6,14 @@ A new layout is one module with ``read`` and one line in FORMATS.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...paths import unknown_name
 from ...runtime.artifact import value_sha256
 from ..classmap import ClassMap
-from ..coco import CocoSet, Progress, checked_set, load_json, read_coco
+from ..coco import CocoSet, Progress, category_names, checked_set, load_json
 from . import bdd100k, voc, yolo
 from .content import every_nth
 
@@ -31,6 +32,58 @@ FORMATS: dict[str, Callable[[Path, Path], tuple[dict[str, Any], Path]]] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class LoadedSet:
+    """An annotation file in memory, not yet checked: ``content`` should be a COCO object.
+
+    names: the classes that it can have boxes of, in its order
+    """
+
+    annotations: Path
+    images: Path
+    content: Any
+    sha256: str
+    names: tuple[str, ...]
+
+    def checked(
+        self, classes: Sequence[str] | None = None, check_images: bool = True, progress: Progress | None = None
+    ) -> CocoSet:
+        """The set, checked as ``read_coco`` does. Raises BadInput for all that is wrong with it."""
+        return checked_set(self.content, self.sha256, self.annotations, self.images, classes, check_images, progress)
+
+
+def load_set(
+    annotations: Path,
+    images: Path,
+    layout: str = "coco",
+    class_map: ClassMap | None = None,
+    frame_stride: int = 1,
+) -> LoadedSet:
+    """Read annotations in any known layout; see the layout's module for what ``annotations`` may be.
+
+    class_map: merges and drops the file's classes
+    frame_stride: of each clip's frames take one of so many, from the first on
+
+    Raises BadConfig for an unknown layout, and BadInput for files that cannot be read.
+    """
+    if layout not in FORMATS:
+        raise unknown_name("annotation layout", layout, list(FORMATS), "")
+    annotations, images = Path(annotations), Path(images)
+    if layout == "coco" and class_map is None and frame_stride == 1:
+        content, sha256 = load_json(annotations)
+        return LoadedSet(annotations, images, content, sha256, category_names(content))
+    content, folder = FORMATS[layout](annotations, images)
+    if layout == "coco":  # written by anybody: what follows must be able to trust its tables
+        checked_set(content, "", annotations, folder, check_images=False)
+    names = category_names(content)
+    if class_map is not None:
+        content = class_map.apply(content, annotations)
+        names = tuple(name for name, olds in class_map.classes.items() if olds)
+    if frame_stride > 1:
+        content = every_nth(content, frame_stride)
+    return LoadedSet(annotations, folder, content, value_sha256(content), names)
+
+
 def read_set(
     annotations: Path,
     images: Path,
@@ -41,22 +94,5 @@ def read_set(
     check_images: bool = True,
     progress: Progress | None = None,
 ) -> CocoSet:
-    """Read and check annotated images in any known layout; see the layout's module for what ``annotations`` may be.
-
-    class_map: merges and drops the file's classes before ``classes`` chooses among them
-    frame_stride: of each clip's frames take one of so many, from the first on
-
-    Raises BadConfig for an unknown layout, and BadInput for what is wrong with the files.
-    """
-    if layout not in FORMATS:
-        raise unknown_name("annotation layout", layout, list(FORMATS), "")
-    if layout == "coco" and class_map is None and frame_stride == 1:
-        return read_coco(annotations, images, classes, check_images, progress)
-    content, folder = FORMATS[layout](Path(annotations), Path(images))
-    if layout == "coco":  # written by anybody: what follows must be able to trust its tables
-        checked_set(content, "", Path(annotations), folder, check_images=False)
-    if class_map is not None:
-        content = class_map.apply(content, Path(annotations))
-    if frame_stride > 1:
-        content = every_nth(content, frame_stride)
-    return checked_set(content, value_sha256(content), Path(annotations), folder, classes, check_images, progress)
+    """Read and check annotated images: ``load_set``, of which ``classes`` are chosen, in this order."""
+    return load_set(annotations, images, layout, class_map, frame_stride).checked(classes, check_images, progress)

@@ -7,21 +7,26 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...runtime.errors import BadInput
-from ..imagefile import read_header
+from ..imagefile import ImageHeader, read_header
 from ..problems import Problems
 
 
 class CocoBuilder:
-    """Gathers images and boxes under names; ids are given in the order of arrival."""
+    """Gathers images and boxes under names; ids are given in the order of arrival.
+
+    headers: of the file of each record; None where the annotation has the size, and the file was not looked at
+    """
 
     def __init__(self, images: Path, problems: Problems, names: list[str] | None = None) -> None:
         self.images, self.problems = images, problems
         self.records: list[dict[str, Any]] = []
+        self.headers: list[ImageHeader | None] = []
         self.annotations: list[dict[str, Any]] = []
         self.categories = {name: number for number, name in enumerate(names or [], 1)}
 
     def image(self, file_name: str, size: tuple[int, int] | None = None) -> dict[str, Any] | None:
         """A new image record; without ``size`` (width, height) the file is looked at. None when it cannot be read."""
+        header = None
         if size is None:
             try:
                 header = read_header(self.images / file_name)
@@ -31,6 +36,7 @@ class CocoBuilder:
             size = header.width, header.height
         record = {"id": len(self.records) + 1, "file_name": file_name, "width": size[0], "height": size[1]}
         self.records.append(record)
+        self.headers.append(header)
         return record
 
     def box(self, image: dict[str, Any], name: str, xyxy: tuple[float, float, float, float], **flags: bool) -> None:
@@ -49,6 +55,8 @@ class CocoBuilder:
 
     def content(self) -> dict[str, Any]:
         """The COCO object. Raises BadInput when a problem was met."""
+        if None in self.headers:
+            self.problems.advice = "Image files of the other annotations come after these: they were not looked at yet."
         self.problems.raise_any()
         categories = [{"id": number, "name": name} for name, number in self.categories.items()]
         return {"images": self.records, "annotations": self.annotations, "categories": categories}

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..imagefile import SUFFIXES
 from ..problems import Problems
 from .content import CocoBuilder
 
+_NUMBER = re.compile(r"\s+(-?\d+)$")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -51,16 +53,30 @@ def _listing(annotations: Path) -> tuple[Path, list[str]]:
     """The folder of the XML files, and their names relative to it, without suffix."""
     if annotations.is_file():
         lines = annotations.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.split()[0] for line in lines if line.strip() and line.split()[1:2] != ["-1"]]
         root = next((p.parent for p in annotations.parents if p.name == "ImageSets"), None)
+        folder = annotations if root is None else root / "Annotations"
+        names = [name for line in lines if (name := _listed(line.strip(), folder))]
         if root is None or not names:
             raise BadInput(f"{annotations}: expected a list of image names below an ImageSets folder")
-        return root / "Annotations", names
+        return folder, names
     folder = annotations / "Annotations" if (annotations / "Annotations").is_dir() else annotations
     names = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.xml"))
     if not names:
         raise BadInput(f"{annotations}: no XML file in it; expected Pascal VOC's Annotations, or a list of ImageSets")
     return folder, names
+
+
+def _listed(line: str, folder: Path) -> str:
+    """The image that a line of ImageSets chooses, spaces in its name and all; empty if none.
+
+    The lists of one class have a flag behind the name: 1 if it is there, 0 if only difficult ones are, -1 if none is;
+    other lists have the number of an object. A name may end so too: then there is an annotation of it.
+    """
+    name = line
+    numbers: list[str] = []
+    while not (folder / f"{name}.xml").is_file() and (number := _NUMBER.search(name)):
+        name, numbers = name[: number.start()], [*numbers, number[1]]
+    return "" if "-1" in numbers else name
 
 
 def _read_one(file: Path, name: str, builder: CocoBuilder, first_pixel: int) -> None:

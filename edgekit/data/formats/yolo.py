@@ -4,6 +4,9 @@ Each line is ``class x y width height``: the class's index, and the box's centre
 with more numbers is a polygon, whose bounding box is taken; or, where data.yaml has ``kpt_shape``, a box and then the
 points of a pose, which are left out. An image without a text file has no objects.
 
+The shares are of the picture as it is shown, turned by its EXIF tag: so Ultralytics' loader has it. In a CocoSet
+boxes are of the stored pixels.
+
 ``annotations`` is the ``data.yaml`` or its folder, with ``#SPLIT`` behind it for another split than ``train``:
 ``data.yaml#val``.
 """
@@ -24,7 +27,7 @@ from ...config import read_mapping
 from ...runtime.artifact import new_file
 from ...runtime.errors import BadConfig, BadInput
 from ..coco import CocoSet, Sample
-from ..imagefile import SUFFIXES
+from ..imagefile import SUFFIXES, read_header, shown_to_stored, stored_to_shown
 from ..problems import Problems
 from .content import CocoBuilder
 
@@ -105,8 +108,9 @@ def _write_sample(sample: Sample, place: Path) -> None:
     for needed in (place, file):
         needed.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(sample.path.resolve())
-    corners = sample.boxes[~sample.ignore] / np.array([sample.width, sample.height] * 2, np.float64)
-    values = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
+    stored = sample.boxes[~sample.ignore].reshape(-1, 2, 2) / np.array([sample.width, sample.height], np.float64)
+    corners = np.sort(stored_to_shown(stored, read_header(sample.path).orientation), axis=1)
+    values = np.concatenate([corners.mean(axis=1), corners[:, 1] - corners[:, 0]], axis=1)
     rows = zip(sample.labels[~sample.ignore], values, strict=True)
     file.write_text("".join(f"{label} " + " ".join(f"{v:.6f}" for v in row) + "\n" for label, row in rows))
 
@@ -176,7 +180,8 @@ def _below(root: Path, entry: Any) -> Path:
 
 
 def _read_labels(file: Path, image: dict[str, Any], names: list[str], points: int, builder: CocoBuilder) -> None:
-    if not file.is_file():
+    header = builder.headers[image["id"] - 1]
+    if header is None or not file.is_file():
         return
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if not line.strip():
@@ -188,7 +193,9 @@ def _read_labels(file: Path, image: dict[str, Any], names: list[str], points: in
                 raise ValueError(f"class {label}, but data.yaml names {len(names)} classes")
             if points:
                 values = _without_points(values, points)
-            builder.box(image, names[label], _pixels(values, image["width"], image["height"]))
+            corners = shown_to_stored(_corners(values), header.orientation)
+            (x1, y1), (x2, y2) = (np.sort(corners, axis=0) * (image["width"], image["height"])).tolist()
+            builder.box(image, names[label], (x1, y1, x2, y2))
         except ValueError as error:
             builder.problems.add(f"{file}, line {number}", str(error))
 
@@ -201,15 +208,16 @@ def _without_points(values: np.ndarray, points: int) -> np.ndarray:
     return values[:4]
 
 
-def _pixels(values: np.ndarray, width: int, height: int) -> tuple[float, float, float, float]:
-    """Shares of the image -> x1, y1, x2, y2 in pixels, from a box or from a polygon x, y, x, y, ..."""
-    if len(values) == 4:
-        (x, y), (w, h) = values[:2], values[2:]
-        x1, y1, x2, y2 = x - w / 2, y - h / 2, x + w / 2, y + h / 2
-    elif len(values) >= 6 and len(values) % 2 == 0:
-        (x1, y1), (x2, y2) = values.reshape(-1, 2).min(0), values.reshape(-1, 2).max(0)
-    else:
+def _corners(values: np.ndarray) -> np.ndarray:
+    """Two opposite corners [2, 2] in shares of the picture, of a box or of a polygon x, y, x, y, ..."""
+    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(f"expected class x y width height, found {len(values) + 1} numbers")
     if not np.isfinite(values).all() or values.max() > 1.5:
         raise ValueError("the numbers are shares of the image, 0..1; these are pixels or not finite")
-    return float(x1 * width), float(y1 * height), float(x2 * width), float(y2 * height)
+    if len(values) == 4:
+        centre, size = values[:2], values[2:]
+        if size.min() < 0:
+            raise ValueError(f"width {size[0]} and height {size[1]}: neither can be negative")
+        return np.stack([centre - size / 2, centre + size / 2])
+    points = values.reshape(-1, 2)
+    return np.stack([points.min(0), points.max(0)])

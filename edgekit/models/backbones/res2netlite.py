@@ -21,6 +21,9 @@ class InputNorm(nn.BatchNorm2d):
     """Batch normalisation of the image itself (table 1, stage 0).
 
     It stands before a padded convolution, into which it cannot be folded; at inference it is one product and one sum.
+
+    On several GPUs PyTorch's SyncBatchNorm takes its place, as that of every norm that learns its statistics: the same
+    normalisation, over the images of all processes, under the same names of weights. What is exported is built anew.
     """
 
     def forward(self, input: Tensor) -> Tensor:
