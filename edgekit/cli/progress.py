@@ -21,7 +21,8 @@ _BARS = 8  # bars on the screen at once
 def work(out: Path | None = None, interrupted: str | None = None) -> Iterator[Progress]:
     """Run a verb's work: ``with work(out) as progress: ...(progress=progress)``.
 
-    What the work prints goes to stderr. Ctrl-C becomes ``Interrupted`` with ``interrupted``, or a word on ``out``.
+    What the work prints goes to stderr. Ctrl-C becomes ``Interrupted`` with ``interrupted``, or the work's own words on
+    what it leaves, or a word on ``out``.
     """
     try:
         with _stdout_to_stderr(), _bars() if sys.stderr.isatty() else _lines() as progress:
@@ -30,8 +31,9 @@ def work(out: Path | None = None, interrupted: str | None = None) -> Iterator[Pr
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
         # Lightning turns Ctrl-C into sys.exit(1)
+        own = str(error) if isinstance(error, KeyboardInterrupt) else ""
         what = f"nothing was changed at {out}" if out else "what was there before is unchanged"
-        raise Interrupted(f"interrupted; {interrupted or what}") from error
+        raise Interrupted(f"interrupted; {interrupted or own or what}") from error
 
 
 @contextlib.contextmanager

@@ -82,6 +82,11 @@ def test_interrupt_names_the_output(way, tmp_path):
         interrupt()
 
 
+def test_interrupt_has_the_words_of_the_work_itself():
+    with pytest.raises(Interrupted, match="interrupted; the last epoch is kept"), work("out"):
+        raise KeyboardInterrupt("the last epoch is kept")
+
+
 def test_a_plain_exit_is_no_interrupt():
     with pytest.raises(SystemExit), work():
         sys.exit(3)
