@@ -191,7 +191,7 @@ def test_ctrl_c(tiny: Path, tmp_path: Path, uninterrupted: Result) -> None:
         if done == 6:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt, match="the last finished epoch is kept; .* with --resume"):
+    with pytest.raises(KeyboardInterrupt, match=r"the last finished epoch is kept; .* with --resume"):
         fit(recipe, out, progress=progress)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # the next Ctrl-C works too
     assert read_artifact(out).manifest["metrics"]["epochs"] == 2
@@ -204,7 +204,7 @@ def test_ctrl_c_in_the_first_epoch_promises_nothing(tiny: Path, tmp_path: Path) 
     def progress(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt, match="no epoch was finished, .* without --resume"):
+    with pytest.raises(KeyboardInterrupt, match=r"no epoch was finished, .* without --resume"):
         fit(load_recipe(tiny, ["train.workers=0"]), tmp_path / "run", progress=progress)
 
 
