@@ -16,6 +16,7 @@ SHARED = {
     "paths",
     "progress",
     "recipe",
+    "words",
 }  # modules that every room but runtime may read
 LOWER = {"runtime", "data", "models", "evaluation"}
 ROOMS = {
