@@ -124,6 +124,7 @@ def recipe_sources(recipe: Recipe, progress: Progress | None = None) -> tuple[So
     class_map = load_class_map(data.class_map, recipe.folder) if data.class_map else None
 
     def read(split: str, file: str, stride: int) -> CocoSet:
+        _require_annotations(recipe, root / file, f"data.{split}")
         looked = None if progress is None else (lambda done, total: progress(split, done, total))
         coco = read_set(root / file, root / data.images, classes, data.layout, class_map, stride, progress=looked)
         if not coco.class_counts().any():
@@ -190,6 +191,9 @@ def _read(recipe: Recipe, name: str, check_images: bool, progress: Progress | No
     section, key = recipe.data.sources[name], f"data.sources.{name}"
     root = data_root(recipe, section)
     class_map = load_class_map(section.class_map, recipe.folder) if section.class_map else None
+    for split in ("train", "val"):
+        if file := getattr(section, split):
+            _require_annotations(recipe, root / file, f"{key}.{split}")
     known = {split: _known(root, section, split, class_map) for split in ("train", "val")}
     first = known["train"] or known["val"]
     labelled = _labelled(recipe, section, key, root, first)
@@ -245,6 +249,15 @@ def data_root(recipe: Recipe, section: SourceSection | None = None) -> Path:
             f"edgekit train {recipe.name} data.root=FOLDER"
         )
     return root
+
+
+def _require_annotations(recipe: Recipe, place: Path, key: str) -> None:
+    """Raises BadInput that says how to name others; ``#SPLIT`` behind a place is the layout's."""
+    if not Path(str(place).partition("#")[0]).exists():
+        raise BadInput(
+            f"{place}: no such annotations. Recipe {recipe.name} looks for them there; say where yours are: "
+            f"edgekit train {recipe.name} {key}=FILE"
+        )
 
 
 def _known(root: Path, section: AnnotatedSection, split: str, class_map: ClassMap | None) -> list[str]:

@@ -220,7 +220,13 @@ def test_data_check_of_a_recipe(file: Path) -> None:
         (["data.sources.town.labelled=[scooter, vehicle]"], ["no class scooter", "it has: pedestrian, vehicle"]),
         (["data.sources.town.rot=x"], ["data.sources.town.rot", "did you mean root"]),
         (["data.sources.town.repeat=0"], ["data.sources.town.repeat", "greater than 0"]),
-        (["data.sources.town.train=gone.json"], ["gone.json", "no such annotation file"]),
+        (
+            ["data.sources.town.train=gone.json"],
+            [
+                "gone.json: no such annotations.",
+                "say where yours are: edgekit train mixed data.sources.town.train=FILE",
+            ],
+        ),
         (["data.sources.town.class_map=gone.yaml"], ["gone.yaml"]),
         (["data.sources.town.root=gone"], ["gone", "no such folder", "data.root=FOLDER"]),
         (["data.sources.town.class_map=null"], ["town", "no class of the recipe's", "sign, bus, person, car"]),
