@@ -218,7 +218,7 @@ def _idle_gate(before: Mapping[str, Any] | None, max_drop: float) -> list[str]:
         return []
     return [
         f"FP32 has mAP@0.5 {before['map50']:.3g} on the set of the gate, so --max-drop {max_drop:g} cannot fail there. "
-        "Measure the loss on images that it knows: --evaluation SET"
+        "Measure the loss on a set in which it finds something: --evaluation SET"
     ]
 
 
