@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import repr as show  # shortens what a broken file may hold
 from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .runtime.errors import BadConfig
+from .words import counted
 
 # libyaml's parser where PyYAML was built with it (its wheels are): the same values in a tenth of the time
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -41,20 +44,50 @@ def read_mapping(file: Path) -> dict[str, Any]:
     return values
 
 
-def explain(root: type[BaseModel], file: Path, error: ValidationError, private: tuple[str, ...] = ()) -> str:
+def explain(
+    root: type[BaseModel],
+    file: Path,
+    error: ValidationError,
+    private: tuple[str, ...] = (),
+    given: Sequence[str] = (),
+) -> str:
     """Every problem that pydantic found, one per line, with the nearest known key for each unknown one.
 
-    private: fields of ``root`` that a file may not set, and so are not offered.
+    private: fields of ``root`` that a file may not set, and so are not offered
+    given: KEY=VALUE of the command line, which changed what the file says and is then to blame
     """
-    problems = error.errors()
-    lines = [f"{file}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
-    for problem in problems:
-        where = ".".join(str(part) for part in problem["loc"]) or root.__name__.lower()
+    lines, blamed = [], []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
         unknown = problem["type"] == "extra_forbidden"
-        told = problem["msg"].removeprefix("Value error, ")  # pydantic's words before those of a validator of ours
-        message = f"unknown key{_nearest(root, problem['loc'], private)}" if unknown else told
-        lines.append(f"  {where}: {message}")
-    return "\n".join(lines)
+        message = f"unknown key{_nearest(root, problem['loc'], private)}" if unknown else _told(problem)
+        lines.append(f"  {where or root.__name__.lower()}: {message}")
+        blamed.append([text for text in given if _is_of(text.partition("=")[0], where, message)])
+    if all(blamed):
+        changes = dict.fromkeys(text for texts in blamed for text in texts)
+        place = f"{', '.join(changes)} on the command line, for {file}"
+    else:
+        place = str(file)
+        lines = [
+            f"{line} (by {', '.join(texts)} on the command line)" if texts else line
+            for line, texts in zip(lines, blamed, strict=True)
+        ]
+    return "\n".join([f"{place}: {counted(len(lines), 'problem')}", *lines])
+
+
+def _told(problem: Mapping[str, Any]) -> str:
+    """What was needed and what was found: pydantic's words, which leave out the one or the other."""
+    if problem["type"] in ("value_error", "missing"):  # those of a validator of ours; there is nothing to show
+        return str(problem["msg"]).removeprefix("Value error, ")
+    needed = "should be a list" if problem["type"] == "tuple_type" else problem["msg"].removeprefix("Input ")
+    return f"{needed.partition(', unable to parse')[0]}, found {show(problem['input'])}"
+
+
+def _is_of(key: str, where: str, message: str) -> bool:
+    """Whether a problem is of a key of the command line: at it, below or above it, or of several, which it names."""
+    if not where:
+        return re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", message) is not None
+    return f"{where}.".startswith(f"{key}.") or f"{key}.".startswith(f"{where}.")
 
 
 def _nearest(root: type[BaseModel], loc: tuple[int | str, ...], private: tuple[str, ...]) -> str:

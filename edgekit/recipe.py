@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from .config import Section, explain, parse_yaml, read_mapping
 from .paths import share, unknown_name
@@ -29,7 +29,13 @@ def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
-Size = tuple[Count, Count]  # width, height in pixels
+def _two_sides(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"needs [width, height] in pixels, such as [256, 256], found {value!r}")
+    return value
+
+
+Size = Annotated[tuple[Count, Count], BeforeValidator(_two_sides)]  # width, height in pixels
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 # one line: the header of a weights file lists the names line by line
 Name = Annotated[str, Field(min_length=1, pattern=r"^[^\r\n]+$")]
@@ -464,7 +470,11 @@ class Recipe(Section):
                 got = f"got {size[0]}x{size[1]}"
                 raise ValueError(f"{key}: width and height must be divisible by {step} for {self.model.name}, {got}")
         if crop and (crop[0] > full[0] or crop[1] > full[1]):
-            raise ValueError(f"augment.crop {crop[0]}x{crop[1]} is larger than preprocess.size {full[0]}x{full[1]}")
+            most = f"[{min(crop[0], full[0])}, {min(crop[1], full[1])}]"
+            raise ValueError(
+                f"augment.crop {crop[0]}x{crop[1]} is larger than preprocess.size {full[0]}x{full[1]}: "
+                f"augment.crop=null, or at most augment.crop={most}"
+            )
         if (self.teacher is None) != (self.distillation is None):
             raise ValueError("teacher and distillation go together: give both or neither")
         if self.train.init and self.train.init_backbone:
@@ -524,7 +534,7 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     try:
         return Recipe.model_validate({**values, "folder": file.parent})
     except ValidationError as error:
-        raise BadConfig(explain(Recipe, file, error, private=("folder",))) from error
+        raise BadConfig(explain(Recipe, file, error, private=("folder",), given=overrides or ())) from error
 
 
 def _recipe_file(name: str) -> Path:

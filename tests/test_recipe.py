@@ -83,7 +83,14 @@ def test_an_unknown_key_offers_the_nearest(file: Path, text: str, words: list[st
         ("train: {precision: int8}", ["train.precision", "'fp32'", "'bf16'"]),
         ("augment: {scale: [1.5, 0.5]}", ["augment.scale", "[lowest, highest]"]),
         ("augment: {crop: [100, 64]}", ["augment.crop", "divisible by 32", "100x64"]),
-        ("augment: {crop: [128, 64]}", ["augment.crop 128x64", "larger than preprocess.size 96x64"]),
+        ("train: {epochs: two}", ["train.epochs: should be a valid integer, found 'two'"]),
+        (
+            "augment: {crop: [128, 64]}",
+            [
+                "augment.crop 128x64 is larger than preprocess.size 96x64: "
+                "augment.crop=null, or at most augment.crop=[96, 64]"
+            ],
+        ),
         ("export: {top_k: 5000}", ["export.top_k", "3840"]),
         ("teacher: {recipe: a, weights: b}", ["teacher and distillation go together"]),
         ("distillation: {pair: 1}", ["teacher and distillation go together"]),
@@ -107,7 +114,9 @@ def test_values_out_of_range_are_named(file: Path, text: str, words: list[str]) 
     ("old", "new", "words"),
     [
         ("[96, 64]", "[100, 64]", ["preprocess.size", "divisible by 32", "100x64"]),
-        ("[96, 64]", "[96]", ["preprocess.size"]),
+        ("[96, 64]", "[96]", ["preprocess.size: needs [width, height] in pixels, such as [256, 256], found [96]"]),
+        ("[96, 64]", "128", ["preprocess.size: needs [width, height] in pixels, such as [256, 256], found 128"]),
+        ("[car, bike]", "car", ["classes: should be a list, found 'car'"]),
         ("[car, bike]", "[car, bike, car]", ["classes", "car appears twice"]),
         ("[car, bike]", "[]", ["classes"]),
         ("[car, bike]", '["car\\nbike"]', ["classes.0"]),
@@ -200,6 +209,33 @@ def test_wrong_overrides(file: Path, override: str, words: list[str]) -> None:
     message = problems(file, overrides=[override])
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "first", "lines"),
+    [
+        ("", ["train.epochs=two"], "train.epochs=two on the command line, for {}: 1 problem", ["found 'two'"]),
+        (
+            "augment: {crop: [96, 64]}",
+            ["train.lr=1", "preprocess.size=[64, 64]"],
+            "preprocess.size=[64, 64] on the command line, for {}: 1 problem",
+            ["recipe: augment.crop 96x64 is larger"],
+        ),
+        (
+            "loss: {alpha: -1}",
+            ["train.schedule=fast"],
+            "{}: 2 problems",
+            ["loss.alpha: should be greater than 0, found -1\n", "(by train.schedule=fast on the command line)"],
+        ),
+    ],
+)
+def test_what_the_command_line_changed_is_not_blamed_on_the_file(
+    file: Path, text: str, overrides: list[str], first: str, lines: list[str]
+) -> None:
+    message = problems(file, text, overrides=overrides)
+    assert message.splitlines()[0] == first.format(file)
+    for line in lines:
+        assert line in message + "\n"
 
 
 # -- places -----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ SHARED = {
     "progress",
     "recipe",
     "sizes",
+    "words",
 }  # modules that every room but runtime may read
 LOWER = {"runtime", "data", "models", "evaluation"}
 ROOMS = {

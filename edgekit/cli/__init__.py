@@ -32,9 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)  # so that clean-up runs and no temporary folder stays behind
     try:
         from .app import invoke
+        from .output import telling_stdout
 
-        code = invoke(args)
-        sys.stdout.flush()  # what cannot be written must show here, where it is handled
+        with telling_stdout():
+            code = invoke(args)
+            sys.stdout.flush()  # what cannot be written must show here, where it is handled
         return code
     except BrokenPipeError:  # the reader (``| head``) went away, which is no mistake
         _drop_stdout()

@@ -17,12 +17,18 @@ class Interrupted(Exception):
     """Ctrl-C in the middle of a verb; the message says what is on the disk now."""
 
 
+class UnwritableStdout(Exception):
+    """The result was made and could not be printed; the message is the system's reason."""
+
+
 def explain(error: BaseException) -> tuple[int, str]:
     """(exit code, message) of an error that ended a command."""
     if isinstance(error, Interrupted):
         return INTERRUPTED, f"edgekit: {error}"
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "edgekit: interrupted; nothing was changed"
+    if isinstance(error, UnwritableStdout):
+        return MISTAKE, f"edgekit: stdout cannot be written ({error}). Send it elsewhere, or free some room."
     if _usage(error):
         return MISTAKE, _usage(error)
     if isinstance(error, EdgeKitError):
@@ -45,7 +51,7 @@ def _usage(error: BaseException) -> str:
         return ""
     text = io.StringIO()
     getattr(error, "show", print)(file=text)
-    return text.getvalue().rstrip()
+    return text.getvalue().rstrip().replace(": Value error, ", ": ")  # pydantic's, which typer asks about choices
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

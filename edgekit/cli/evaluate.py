@@ -9,7 +9,7 @@ import typer
 
 from ..runtime.errors import BadConfig
 from . import options
-from .output import plain, print_json, show_table, show_values
+from .output import print_json, show_metrics
 from .progress import work
 
 EXAMPLE = """
@@ -46,15 +46,7 @@ def evaluate(
     if json:
         print_json(metrics)
     else:
-        _show(plain(metrics))
-
-
-def _show(metrics: dict[str, Any]) -> None:
-    """Values, then a table by class; every share as it is in the JSON, 0..1."""
-    classes = metrics.pop("per_class", {})
-    show_values(metrics)
-    rows = [{"class": name, **(v if isinstance(v, dict) else {"ap50": v})} for name, v in classes.items()]
-    show_table(rows, {"class": "class", "boxes": "boxes", "ap50": "AP@0.5", "ap": "AP"})
+        show_metrics(metrics)
 
 
 def _passes(scales: str | None, merge: str | None) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Tables that must stay readable in a narrow terminal: they leave out their least columns before they fold a number."""
+"""Tables that must stay readable in a narrow terminal: they leave out their least columns, and never fold a number."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .output import stdout_console
+from .output import show_blocks, stdout_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,7 @@ def show_grid(
     """Print a table. folding: columns whose text may go over several lines; the others never do.
 
     least: columns to leave out where the terminal is too narrow, the first one first; what was left out is told.
-    A header may have several lines.
+    A header may have several lines. Where nothing helps, each record is told line by line.
     """
     console = stdout_console()
     cells = {name: [line[i] for line in body] for i, name in enumerate(headers)}
@@ -29,6 +29,9 @@ def show_grid(
         widths = {n: _width(n, of_column, folded if n in folding else None) for n, of_column in cells.items()}
         if sum(width + 2 for name, width in widths.items() if name not in gone) <= console.width:
             break
+    else:
+        show_blocks([name.replace("\n", "") for name in headers], body)
+        return
     console.print(_table(headers, body, gone, folding, widths))
     if gone:
         console.print(f"not shown in {console.width} columns: {', '.join(gone)}", style="dim", highlight=False)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..words import counted
 from . import options
 from .output import print_json, show_table
 from .progress import work
@@ -53,14 +54,15 @@ def lint(
 def _show(report: Any) -> None:
     facts = report.facts
     print(f"{report.model} for {report.board}" + (f", {report.stack}" if report.stack else ""))
-    print(f"  opset {facts['opset']}, {facts['nodes']} nodes, from {facts['producer'] or 'an unknown exporter'}")
+    nodes = counted(facts["nodes"], "node")
+    print(f"  opset {facts['opset']}, {nodes}, from {facts['producer'] or 'an unknown exporter'}")
     for word in ("inputs", "outputs"):
         print(f"  {word}: " + ", ".join(f"{name} {text}" for name, text in facts[word].items()))
     if report.findings:
         rows = [{**_where(f), "severity": f.severity, "found": f.found, "advice": f.advice} for f in report.findings]
         show_table(rows, COLUMNS)
     _show_memory(report.forecast)
-    counts = ", ".join(f"{report.count(kind)} {kind}{'s' * (report.count(kind) != 1)}" for kind in _KINDS)
+    counts = ", ".join(counted(report.count(kind), kind) for kind in _KINDS)
     print(f"{'Cannot be used there as it is' if report.errors else 'Fits'}: {counts}")
 
 

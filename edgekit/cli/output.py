@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from ..words import counted
+from .errors import UnwritableStdout
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDE = 200  # columns when stdout is a file or a pipe: a table there must not be folded
+
+
+class _TellingStdout:
+    """A text stream whose errors say that they are its own, which those of the system do not."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._told():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._told():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UnwritableStdout((error.strerror or str(error)).lower()) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def telling_stdout() -> Iterator[None]:
+    """Raise UnwritableStdout for what cannot be printed: no space there is not the same as no space at --out."""
+    with contextlib.redirect_stdout(cast(TextIO, _TellingStdout(sys.stdout))):
+        yield
 
 
 def print_json(value: Any) -> None:
@@ -58,10 +96,22 @@ def show_artifact(artifact: Any, as_json: bool, then: str) -> None:
         return
     size = sum(record["bytes"] for record in artifact.manifest["payload"].values())
     print(f"{artifact.kind}: {artifact.path} ({size / 1e6:.2f} MB)")
-    for name, value in plain(artifact.manifest.get("metrics", {})).items():
-        print(f"  {name}: {cell(value)}")
+    show_metrics(artifact.manifest.get("metrics", {}), indent="  ")
     show_notes([artifact])
     print(f"Next: {then.format(path=artifact.path)}")
+
+
+def show_metrics(metrics: Any, indent: str = "") -> None:
+    """Accuracy, as ``plain`` takes it: values, then a table by class; every share as it is in the JSON, 0..1."""
+    values = dict(plain(metrics))
+    classes = values.pop("per_class", {})
+    if isinstance(values.get("recall"), Mapping):  # by the most boxes of a class in an image
+        values["recall"] = [f"{cell(v)} ({counted(int(n), 'box')} an image)" for n, v in values["recall"].items()]
+    for name, value in values.items():
+        print(f"{indent}{name}: {cell(value)}")
+    rows = [{"class": name, **(v if isinstance(v, dict) else {"ap50": v})} for name, v in classes.items()]
+    if rows:
+        show_table(rows, {"class": "class", "boxes": "boxes", "ap50": "AP@0.5", "ap": "AP"})
 
 
 def show_notes(artifacts: Iterable[Any]) -> None:
@@ -86,18 +136,54 @@ def cell(value: Any) -> str:
 
 
 def show_table(records: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
-    """A table; ``columns`` maps a record's key to its heading. A column that is empty everywhere is left out."""
+    """A table; ``columns`` maps a record's key to its heading. A column that is empty everywhere is left out.
+
+    Cells are folded between words only. Where the terminal is too narrow for that, each record is told line by line.
+    """
+    rows = [{key: cell(record.get(key)) for key in columns} for record in records]
+    shown = [key for key in columns if any(row[key] != "-" for row in rows)]
+    body, headers = [[row[key] for key in shown] for row in rows], [columns[key] for key in shown]
+    console = stdout_console()
+    widths = _widths(headers, body, console.width - (3 * len(shown) - 1))  # what SIMPLE_HEAD puts around the columns
+    if widths is None:
+        show_blocks(headers, body)
+    else:
+        _print_table(console, headers, body, widths)
+
+
+def _widths(headers: Sequence[str], body: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Widths of columns that fit into ``room`` together and break no word; None where there are none."""
+    columns = [[header, *(line[i] for line in body)] for i, header in enumerate(headers)]
+    least = [max((len(word) for text in column for word in text.split()), default=0) for column in columns]
+    most = [max(map(len, column)) for column in columns]
+    for level in range(max(most, default=0), -1, -1):  # the widest columns are folded first
+        widths = [max(low, min(high, level)) for low, high in zip(least, most, strict=True)]
+        if sum(widths) <= room:
+            return widths
+    return None
+
+
+def _print_table(
+    console: Console, headers: Sequence[str], body: Sequence[Sequence[str]], widths: Sequence[int]
+) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    rows = [{key: cell(record.get(key)) for key in columns} for record in records]
-    shown = [key for key in columns if any(row[key] != "-" for row in rows)]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, highlight=False)
-    for key in shown:
-        table.add_column(columns[key], overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(row[key]) for key in shown))
-    stdout_console().print(table)
+    for header, width in zip(headers, widths, strict=True):
+        table.add_column(header, overflow="fold", width=width)
+    for line in body:
+        table.add_row(*map(escape, line))
+    console.print(table)
+
+
+def show_blocks(headers: Sequence[str], body: Sequence[Sequence[str]]) -> None:
+    """A table for narrow terminals: ``heading: value`` line by line, an empty line behind each record."""
+    for line in body:
+        for header, text in zip(headers, line, strict=True):
+            if text not in ("", "-"):
+                print(f"{header}: {text}" if header else text)
+        print()
 
 
 def stdout_console() -> Console:

@@ -21,7 +21,8 @@ _BARS = 8  # bars on the screen at once
 def work(out: Path | None = None, interrupted: str | None = None) -> Iterator[Progress]:
     """Run a verb's work: ``with work(out) as progress: ...(progress=progress)``.
 
-    What the work prints goes to stderr. Ctrl-C becomes ``Interrupted`` with ``interrupted``, or a word on ``out``.
+    What the work prints goes to stderr. Ctrl-C becomes ``Interrupted`` with ``interrupted``, or the work's own words on
+    what it leaves, or a word on ``out``.
     """
     try:
         with _stdout_to_stderr(), _bars() if sys.stderr.isatty() else _lines() as progress:
@@ -30,8 +31,9 @@ def work(out: Path | None = None, interrupted: str | None = None) -> Iterator[Pr
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
         # Lightning turns Ctrl-C into sys.exit(1)
+        own = str(error) if isinstance(error, KeyboardInterrupt) else ""
         what = f"nothing was changed at {out}" if out else "what was there before is unchanged"
-        raise Interrupted(f"interrupted; {interrupted or what}") from error
+        raise Interrupted(f"interrupted; {interrupted or own or what}") from error
 
 
 @contextlib.contextmanager
@@ -71,6 +73,7 @@ def _bars() -> Iterator[Progress]:
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks = {}
+        told: dict[str, str] = {}
 
         def show(phase: str, done: int, total: int) -> None:
             name = _name(phase)
@@ -78,32 +81,51 @@ def _bars() -> Iterator[Progress]:
                 tasks[name] = bars.add_task(phase)
                 for finished in bars.task_ids[:-_BARS]:
                     bars.update(finished, visible=False)
-            bars.update(tasks[name], description=phase, completed=done, total=total or None)
+            if told.setdefault(name, phase) != phase:  # such as an epoch's loss: above the bars, and there to stay
+                told[name] = phase
+                bars.console.print(phase, markup=False, highlight=False)
+            bars.update(tasks[name], completed=done, total=total or None)
 
         yield show
 
 
 @contextlib.contextmanager
 def _lines() -> Iterator[Progress]:
-    """A line when a phase starts and ends, and some between: every ten seconds at first, ever fewer in a long phase."""
-    began: dict[str, float] = {}
+    """A line when a phase starts and ends, and some between: every ten seconds at first, ever fewer in a long phase.
+
+    A detail that was not told before, such as an epoch's loss, is a line of its own.
+    """
+    began: dict[str, tuple[float, int]] = {}  # when, and with how much done: a resumed training begins in its middle
     shown: dict[str, float] = {}
+    told: dict[str, str] = {}
     ended: set[str] = set()
 
     def show(phase: str, done: int, total: int) -> None:
         now, name = time.monotonic(), _name(phase)
-        elapsed = now - began.setdefault(name, now)
+        start, done_before = began.setdefault(name, (now, done))
+        elapsed = now - start
         last = bool(total) and done >= total
         due = name not in shown or now - shown[name] >= max(_LINE_EVERY, elapsed / _LINES)
-        if name in ended or not (due or last):
+        new = told.get(name, phase) != phase
+        if not new and (name in ended or not (due or last)):
             return
-        shown[name] = now
+        shown[name], told[name] = now, phase
         if last:
             ended.add(name)
         count = f" {done}/{total}" if total else f" {done}" if done else ""
-        print(f"{phase}{count} ({elapsed:.0f} s)", file=sys.stderr, flush=True)
+        left = ""
+        if elapsed and done_before < done < total:
+            left = f", about {_time(elapsed / (done - done_before) * (total - done))} left"
+        print(f"{phase}{count} ({_time(elapsed)}{left})", file=sys.stderr, flush=True)
 
     yield show
+
+
+def _time(seconds: float) -> str:
+    """``90 s``, ``12 min``, ``3.5 h``: as long as a person waits."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _name(phase: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..words import counted
 from . import options
 from .output import print_json, show_notes
 from .progress import work
@@ -68,10 +69,9 @@ def _show_disturbed(rows: Sequence[Row]) -> None:
 
     count = sum(row.verdict.status in DISTURBED for row in rows)
     if count:
-        what = "1 row was" if count == 1 else f"{count} rows were"
         print(
-            f"note: {what} measured on a disturbed machine and will be kept so. When it is quiet, the same command "
-            "with --remeasure measures again and keeps what was exported"
+            f"note: {counted(count, 'row')} {'was' if count == 1 else 'were'} measured on a disturbed machine and will "
+            "be kept so. When it is quiet, the same command with --remeasure measures again and keeps what was exported"
         )
 
 

@@ -32,7 +32,7 @@ def train(
     from edgekit import pipeline
 
     first = os.environ.get("RANK", "0") == "0"  # torchrun starts one process per device; one of them speaks
-    with work(out, "the last finished epoch is kept; repeat the command with --resume to go on from it") as progress:
+    with work(out) as progress:
         artifact = pipeline.train(
             recipe, overrides=overrides or [], out=out, resume=resume, progress=progress if first else None
         )

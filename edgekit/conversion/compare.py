@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..data.imagefile import read_image
 from ..runtime.preprocess import Preprocess
+from ..words import counted
 from .child import run_in_child
 
 BOX_TOLERANCE = 0.1  # pixels of the network input
@@ -64,7 +65,7 @@ class Comparison:
         verdict = "all have a partner" if self.same else f"{max(self.unpaired, self.lost)} have no partner"
         verdict += f" ({self.lost} of the {self.strong} strong ones)" if self.lost else ""
         worst = f"worst difference {self.worst_box:.3g} px and {self.worst_score:.3g} in score"
-        return f"{self.boxes} boxes, {verdict}; {worst}"
+        return f"{counted(self.boxes, 'box')}, {verdict}; {worst}"
 
     def __add__(self, other: Comparison) -> Comparison:
         return Comparison(

@@ -17,6 +17,7 @@ from .operators import KINDS, OperatorTable
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+EXPORT = "edgekit export RECIPE --board BOARD"  # of an advice; ``lint`` puts in what it knows
 Shape = tuple[int | None, ...]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,9 +15,10 @@ from ..board import Board, load_board
 from ..progress import Progress
 from ..recipe import load_recipe, recipe_names
 from ..runtime.artifact import read_artifact
-from ..runtime.errors import BadInput, BoardLacks
+from ..runtime.errors import ArtifactError, BadInput, BoardLacks
+from ..words import counted
 from .child import run_in_child
-from .findings import SEVERITIES, Finding, Graph, record
+from .findings import EXPORT, SEVERITIES, Finding, Graph, record
 from .forecast import Forecast, forecast
 from .foreign import infer, read_foreign, shape_text
 from .operators import load_operators
@@ -77,7 +79,9 @@ def lint(
         arguments = {"path": str(file), "name": name, "board": str(board), "release": release}
         found = run_in_child("edgekit.conversion.lint:lint_file", arguments, "lint", name)
     tell("done", 2, 2)
-    findings = tuple(Finding(**values) for values in found.pop("findings"))
+    findings = tuple(
+        Finding(**{**values, "advice": _filled(values["advice"], source, board)}) for values in found.pop("findings")
+    )
     return Report(findings=findings, **found)
 
 
@@ -100,6 +104,25 @@ def _resolve(source: str | Path, board: Board, scratch: Path) -> tuple[str, Path
         f"{source}: no such ONNX file, artifact folder or recipe. "
         f"Make an artifact with: edgekit export RECIPE; recipes: edgekit zoo"
     )
+
+
+def _filled(advice: str, source: str | Path, board: str) -> str:
+    """An advice with the names of this call."""
+    return advice.replace(EXPORT, f"edgekit export {_made_of(source)} --board {board}") if EXPORT in advice else advice
+
+
+def _made_of(source: str | Path) -> str:
+    """What to export anew: the checkpoint that an artifact was made of, which most often lies beside it."""
+    if not (Path(source) / "manifest.json").is_file() or "checkpoint" not in read_artifact(source).manifest.get(
+        "parents", {}
+    ):
+        return "RECIPE"
+    wanted = read_artifact(source).manifest["parents"]["checkpoint"]
+    for beside in sorted(Path(source).parent.glob("*/manifest.json")):
+        with contextlib.suppress(ArtifactError):
+            if read_artifact(beside.parent).digest == wanted:
+                return str(beside.parent)
+    return "CHECKPOINT"
 
 
 def _exported(source: str | Path, board: Board, scratch: Path) -> Path:
@@ -197,7 +220,8 @@ def _cpu_findings(graph: Graph) -> Iterator[Finding]:
             yield graph.finding("error", "operator", node, found, "Replace it, or export without it.")
     signed = [n for _, n in graph.nodes if n.op_type == "QuantizeLinear" and graph.kind(_zero(n)) == "INT8"]
     if signed and graph.board.int8_flavour == "x86":
-        found = f"{len(signed)} activations in signed INT8 (flavour trt): slower than FP32 in ONNX Runtime on a CPU"
+        many = counted(len(signed), "activation")
+        found = f"{many} in signed INT8 (flavour trt): slower than FP32 in ONNX Runtime on a CPU"
         yield Finding("warning", "int8", found, "Quantize for it: edgekit quantize --flavour x86")
     for value in graph.model.graph.input:
         shape = graph.shapes.get(value.name)

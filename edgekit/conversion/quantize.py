@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig
+from ..words import counted, plural
 from .calibrate import METHODS, Calibration, calibrate
 from .child import Progress, run_in_child
 from .graph import layer_name, load_model, matches, name_nodes, opset, weighted_layers
@@ -110,8 +111,9 @@ def quantize(
     found = calibrate(model, images, source.preprocess, layout, options.method, _phase(tell, "calibrate"))
     manifest = _manifest(source, parents, options, found)
     manifest["notes"] += notes
-    work = _Work(source, model, options, found, images, manifest, layers, tell)
     before = dict(measure(source)) if measure is not None else None
+    manifest["notes"] += _idle_gate(before, options.max_drop)
+    work = _Work(source, model, options, found, images, manifest, layers, tell)
     with tempfile.TemporaryDirectory() as scratch:
         _search(work, chosen, Path(scratch), before, measure)
         _finish(work, before, out)
@@ -210,6 +212,16 @@ def _drop(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
     return 100 * (float(before["map50"]) - float(after["map50"]))
 
 
+def _idle_gate(before: Mapping[str, Any] | None, max_drop: float) -> list[str]:
+    """A note where FP32 has no more points to lose than may be lost, so that any INT8 would pass."""
+    if before is None or 100 * before["map50"] > max_drop:
+        return []
+    return [
+        f"FP32 has mAP@0.5 {before['map50']:.3g} on the set of the gate, so --max-drop {max_drop:g} cannot fail there. "
+        "Measure the loss on a set in which it finds something: --evaluation SET"
+    ]
+
+
 def _rank(work: _Work, chosen: Sequence[str]) -> list[str]:
     """Layers that are in INT8 now, the one that loses most first."""
     ranked = rank_layers(
@@ -226,11 +238,12 @@ def _rank(work: _Work, chosen: Sequence[str]) -> list[str]:
 
 def _complaint(work: _Work, before: Mapping[str, Any] | None) -> str:
     """Every try with its numbers, for AccuracyDrop."""
-    lines = [f"INT8 loses more than {work.options.max_drop:g} points of mAP@0.5:"]
+    most = work.options.max_drop
+    lines = [f"INT8 loses more than {most:g} {plural('point', most)} of mAP@0.5:"]
     for found in work.tries:
         if before is not None and found.metrics is not None:
             lines.append(
-                f"  {len(found.float_nodes)} layers in float: {100 * before['map50']:.2f} -> "
+                f"  {counted(len(found.float_nodes), 'layer')} in float: {100 * before['map50']:.2f} -> "
                 f"{100 * found.metrics['map50']:.2f}, a drop of {_drop(before, found.metrics):.2f}"
             )
     other = ", ".join(method for method in METHODS if method != work.options.method)

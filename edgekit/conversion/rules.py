@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from onnx import NodeProto, TensorProto, defs
 
-from .findings import Finding, Graph, Severity, attribute, operand
+from .findings import EXPORT, Finding, Graph, Severity, attribute, operand
 from .rules_quantization import quantizer
 
 NodeRule = Callable[[Graph, NodeProto], Iterator[Finding]]
@@ -91,7 +91,7 @@ def _unsupported_type(graph: Graph, node: NodeProto) -> Iterator[Finding]:
 
 def _advice_to_cast(kind: str, wanted: str, graph: Graph) -> str:
     if kind == "UINT8" and _is_pixels(graph):
-        return f"Export it for this board (edgekit export RECIPE --board BOARD), or cast the pixels to {wanted}."
+        return f"Export it for this board ({EXPORT}), or cast the pixels to {wanted}."
     return f"Cast to {wanted} before it."
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from onnx import TensorProto, helper
 
-from .findings import Finding, Graph
+from .findings import EXPORT, Finding, Graph
 from .rules import OPERATOR_RULES, unsupported_operator
 
 FP16_MOST = 65504.0
@@ -45,9 +45,7 @@ def _inputs(graph: Graph) -> Iterator[Finding]:
             continue
         kind = np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name
         if kind not in stack.io_types and kind not in ("int64", "float64"):
-            advice = (
-                "Export with a float input: edgekit export RECIPE --board NAME takes the layout that the board has."
-            )
+            advice = f"Export with a float input: {EXPORT} takes the layout that the board has."
             found = f"input {value.name!r} is {kind}; {stack.name} has {', '.join(stack.io_types)}"
             if kind == "uint8":
                 found += " (UINT8 from TensorRT 8.5 on)"

@@ -20,12 +20,14 @@ import numpy as np
 
 from ..runtime.artifact import new_file, value_sha256
 from ..runtime.errors import BadInput
+from ..words import counted, plural
 from .imagefile import ImageHeader, read_header, read_image
 from .problems import Problems
 
 # How far a box may reach over the border and still be clipped: rounding by an annotation tool or by a resize.
 TOLERANCE_PIXELS = 2.0
 TOLERANCE_FRACTION = 0.01  # of the image's side, where that is more
+NOTED_PIXELS = 0.01  # clipping less is no change: texts of six digits come back with that
 MAX_COORDINATE = 2.0**24  # float32 counts whole pixels up to there
 
 Progress = Callable[[int, int], None]
@@ -396,25 +398,27 @@ class _BoxReader:
             self.problems.add(where, f"bbox {annotation['bbox']} {over} the {record.width} x {record.height} image")
         else:
             ignore = any(bool(annotation.get(key)) for key in ("iscrowd", "difficult", "ignore"))
-            self.clipped += inside != box
+            self.clipped += max(abs(a - b) for a, b in zip(inside, box, strict=True)) > NOTED_PIXELS
             self.ignored += ignore
             self.rows[record.image_id].append((inside, self.labels[category], ignore, _area(annotation, inside)))
 
     def notes(self) -> list[str]:
         """What was mended, in words."""
-        notes = [f"{n} boxes of class {name!r} left out: not asked for" for name, n in sorted(self.dropped.items())]
+        dropped = sorted(self.dropped.items())
+        notes = [f"{counted(n, 'box')} of class {name!r} left out: not asked for" for name, n in dropped]
         if self.clipped:
-            notes.append(f"{self.clipped} boxes reached over the border by a little and were clipped")
+            notes.append(f"{counted(self.clipped, 'box')} clipped: over the border by a little")
         if self.empty:
             shown = ", ".join(map(str, self.empty[:5])) + (", ..." if len(self.empty) > 5 else "")
-            notes.append(f"{len(self.empty)} boxes without area left out (annotations {shown})")
+            those = f"{plural('annotation', len(self.empty))} {shown}"
+            notes.append(f"{counted(len(self.empty), 'box')} without area left out ({those})")
         if self.ignored:
-            notes.append(f"{self.ignored} crowd, difficult or ignore boxes: neither targets nor negatives")
+            notes.append(f"{counted(self.ignored, 'crowd, difficult or ignore box')}: neither target nor negative")
         if self.shared:
-            notes.append(f"{self.shared} image records have the same file as another record")
+            notes.append(f"{counted(self.shared, 'image record')} with the same file as another record")
         bare = sum(not rows for rows in self.rows.values())
         if bare:
-            notes.append(f"{bare} images without boxes kept as negatives")
+            notes.append(f"{counted(bare, 'image')} without boxes kept as {plural('negative', bare)}")
         return notes
 
     def sample(self, record: _ImageRecord, images: Path) -> Sample:
@@ -486,7 +490,9 @@ def _check_files(
         problems.advice = f"Not one image file is in {images}: is that the right folder?"
     if not turned:
         return []
-    return [f"{turned} images carry an EXIF rotation, by which nothing is turned: boxes are of the stored pixels"]
+    return [
+        f"{counted(turned, 'image')} with an EXIF rotation, which turns nothing: boxes are of the stored pixels"
+    ]
 
 
 def _size_differs(header: ImageHeader, record: _ImageRecord) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..runtime.errors import BadInput
+from ..words import counted
 
 MAX_PROBLEMS = 10  # told in one error; the rest are counted
 
@@ -26,7 +27,7 @@ class Problems:
     def raise_any(self) -> None:
         if not self.count:
             return
-        lines = [f"{self.file}: {self.count} problem{'s' if self.count > 1 else ''}", *self.lines]
+        lines = [f"{self.file}: {counted(self.count, 'problem')}", *self.lines]
         if self.count > len(self.lines):
             lines.append(f"  and {self.count - len(self.lines)} more")
         raise BadInput("\n".join([*lines, self.advice] if self.advice else lines))

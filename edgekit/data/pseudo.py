@@ -7,6 +7,8 @@ objects as well as background.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ def pseudo_label(
 ) -> dict[str, Any]:
     """Write a COCO file of what the detector sees in a folder of images and its sub-folders; returns a summary.
 
+    The summary counts what was left out, if anything was: boxes without area, and files that are no images.
+
     score: detections from it on (0..1) become labels, and keep their ``score``
     doubt: those between it and ``score`` are marked ``ignore``, and ``iscrowd``, the one key that other tools go by:
         neither targets nor negatives
@@ -44,14 +48,16 @@ def pseudo_label(
     if not paths:
         raise BadInput(f"{images}: no such folder, or no image in it or below it")
     check_images(paths, progress)
-    records, annotations = [], []
+    records, annotations, unsized = [], [], 0
     with open_runner(artifact.path, runtime, score_threshold=doubt) as runner:
         for number, path in enumerate(paths, 1):
             image = read_image(path)
             height, width = image.shape[:2]
             name = path.relative_to(images).as_posix()
             records.append({"id": number, "file_name": name, "width": width, "height": height})
-            annotations += _labels(runner(image)[0], number, artifact, score)
+            found = runner(image)[0]
+            annotations += _labels(found[found.sized], number, artifact, score)
+            unsized += int((~found.sized).sum())
             tell(progress, "label", number, len(paths))
     categories = zip(artifact.manifest["category_ids"], artifact.classes, strict=True)
     content = {
@@ -63,7 +69,20 @@ def pseudo_label(
     with new_file(out) as handle:
         json.dump(content, handle)
     sure = sum("ignore" not in a for a in annotations)
-    return {"images": len(paths), "labels": sure, "ignored": len(annotations) - sure, "annotations": str(out)}
+    summary: dict[str, Any] = {"images": len(paths), "labels": sure, "ignored": len(annotations) - sure}
+    left_out = {"boxes_without_area": unsized, "other_files": _others(images, paths)}
+    return {**summary, **{key: value for key, value in left_out.items() if value}, "annotations": str(out)}
+
+
+def _others(folder: Path, images: Sequence[Path]) -> dict[str, int]:
+    """What else lies in the folder and below it, by suffix: nobody should think that it was labelled."""
+    read = set(images)
+    names = (
+        "links to folders" if path.is_dir() else path.suffix.lower() or "no suffix"
+        for path in folder.rglob("*")
+        if path not in read and (path.is_symlink() or not path.is_dir())
+    )
+    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
 
 
 def _check_own(out: Path) -> None:
@@ -89,5 +108,4 @@ def _labels(found: Detections, image_id: int, artifact: Artifact, score: float) 
             **({"ignore": 1} if record["score"] < score else {}),
         }
         for record in found.to_coco(image_id, artifact.manifest["category_ids"])
-        if min(record["bbox"][2:]) > 0  # a network may predict a size below zero
     ]

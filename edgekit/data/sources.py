@@ -121,7 +121,7 @@ def recipe_sources(recipe: Recipe, progress: Progress | None = None) -> tuple[So
         return read_sources(recipe, progress=progress)
     if data is None or data.train is None:
         raise BadConfig(f"recipe {recipe.name}: data.train is not set; it names the COCO file to train on")
-    loaded = _loaded(recipe, data, data_root(recipe))
+    loaded = _loaded(recipe, data, data_root(recipe), "data")
     _check_known(recipe, loaded)
     train, val = (_checked(loaded.get(split), classes, _told(progress, split)) for split in ("train", "val"))
     return (Source("", _whole(train, classes), _whole(val, classes), classes),)
@@ -184,7 +184,7 @@ def _place(source: Source, split: str) -> str:
 def _read(recipe: Recipe, name: str, check_images: bool, progress: Progress | None) -> Source:
     assert recipe.data is not None
     section, key = recipe.data.sources[name], f"data.sources.{name}"
-    loaded = _loaded(recipe, section, data_root(recipe, section))
+    loaded = _loaded(recipe, section, data_root(recipe, section), key)
     labelled = _labelled(recipe, section, key, next(iter(loaded.values())))
     sets = [
         _checked(loaded.get(split), labelled, _told(progress, f"{name} {split}"), check_images)
@@ -196,8 +196,11 @@ def _read(recipe: Recipe, name: str, check_images: bool, progress: Progress | No
     return Source(name, train, val, labelled, section.repeat)
 
 
-def _loaded(recipe: Recipe, section: AnnotatedSection, root: Path) -> dict[str, LoadedSet]:
-    """The annotation files of one origin by their split, the training set's first."""
+def _loaded(recipe: Recipe, section: AnnotatedSection, root: Path, key: str) -> dict[str, LoadedSet]:
+    """The annotation files of one origin by their split, the training set's first. key: where the recipe names it"""
+    for split in ("train", "val"):
+        if file := getattr(section, split):
+            _require_annotations(recipe, root / file, f"{key}.{split}")
     class_map = load_class_map(section.class_map, recipe.folder) if section.class_map else None
     return {
         split: load_set(root / file, root / section.images, section.layout, class_map, stride)
@@ -277,6 +280,15 @@ def data_root(recipe: Recipe, section: SourceSection | None = None) -> Path:
             f"edgekit train {recipe.name} data.root=FOLDER"
         )
     return root
+
+
+def _require_annotations(recipe: Recipe, place: Path, key: str) -> None:
+    """Raises BadInput that says how to name others; ``#SPLIT`` behind a place is the layout's."""
+    if not Path(str(place).partition("#")[0]).exists():
+        raise BadInput(
+            f"{place}: no such annotations. Recipe {recipe.name} looks for them there; say where yours are: "
+            f"edgekit train {recipe.name} {key}=FILE"
+        )
 
 
 def _labelled(recipe: Recipe, section: SourceSection, key: str, loaded: LoadedSet) -> tuple[str, ...]:

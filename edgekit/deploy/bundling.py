@@ -24,6 +24,7 @@ from ..runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
 from ..runtime.onboard import archive
 from ..runtime.onboard import trust as signers
 from ..runtime.onboard.golden import choose_threshold, judged_from
+from ..words import counted
 from .boardzip import NAME, board_zip
 from .signing import sign_index
 
@@ -232,9 +233,8 @@ def _lint(artifact: Artifact, board: str, profile: Board, options: BundleOptions
         return
     worst = [finding for finding in report.findings if finding.severity == "error"]
     told = " ".join(f"{f.op} {f.module or f.node or 'the file'}: {f.found}. {f.advice}".lstrip() for f in worst[:3])
-    count = "1 fault" if report.errors == 1 else f"{report.errors} faults"
     raise BoardLacks(
-        f"{artifact.path}: {profile.name} cannot run it ({count}). {told} "
+        f"{artifact.path}: {profile.name} cannot run it ({counted(report.errors, 'fault')}). {told} "
         f"All of them: edgekit lint {artifact.path} --board {profile.name}"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.imagefile import SUFFIXES, check_images, list_images
 from ..progress import Progress, tell
 from ..runtime.artifact import Artifact, check_not_read, check_place, new_files
-from ..runtime.errors import BadInput
+from ..runtime.errors import BadConfig, BadInput
 from ..runtime.images import read_image
 from ..runtime.runner import open_runner
 from .draw import draw_detections, save_image
@@ -27,15 +27,18 @@ def predict_images(
     """Run every image; write ``out``/detections.json and ``out``/pictures/NAME.jpg.
 
     score: boxes below it (0..1) are left out of both. detections.json has COCO's ``images``, ``categories`` and
-    ``annotations`` (with ``score``); image ids are 1, 2, ... in the order of the list.
+    ``annotations`` (with ``score``); image ids are 1, 2, ... in the order of the list. Boxes without area are in
+    neither, and are counted in the summary if there were any.
     """
     out = Path(check_place(out, "folder"))
+    _check_apart(out, images)
     paths = gather_images(images)
     check_images(paths, progress)
     pictures = [out / "pictures" / name for name in _picture_names(paths)]
     check_not_read([*pictures, out / "detections.json"], paths)
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    unsized = 0
     with (
         new_files(out) as beside,
         open_runner(artifact.path, runtime, score_threshold=min(score, 1.0)) as runner,
@@ -43,6 +46,8 @@ def predict_images(
         for image_id, (path, picture) in enumerate(zip(paths, pictures, strict=True), 1):
             image = read_image(path)
             found, _ = runner(image)
+            unsized += int((~found.sized).sum())
+            found = found[found.sized]
             save_image(beside / picture.relative_to(out), draw_detections(image, found, artifact.classes, score))
             height, width = image.shape[:2]
             records.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
@@ -58,9 +63,17 @@ def predict_images(
     return {
         "images": len(paths),
         "boxes": len(annotations),
+        **({"boxes_without_area": unsized} if unsized else {}),
         "detections": str(out / "detections.json"),
         "pictures": [str(picture) for picture in pictures],
     }
+
+
+def _check_apart(out: Path, sources: Sequence[str | Path]) -> None:
+    """Raise BadConfig for results in a folder that is read: its next reader would take the pictures for images."""
+    for folder in (Path(source).resolve() for source in sources if Path(source).is_dir()):
+        if out.resolve().is_relative_to(folder):
+            raise BadConfig(f"{out}: lies in {folder}, which is read by this command. Choose a place outside of it.")
 
 
 def gather_images(sources: Sequence[str | Path]) -> list[Path]:

@@ -43,6 +43,14 @@ class Detections(object):
     def __repr__(self):
         return "Detections(n={})".format(len(self))
 
+    @property
+    def sized(self):
+        """bool [n]: whether a box has a width and a height by ``to_coco``'s digits; a network may predict none.
+
+        Files for others hold only such boxes. An evaluation counts every box, as a false alarm.
+        """
+        return (self.boxes[:, 2:] - self.boxes[:, :2] >= 0.001).all(axis=1)
+
     def to_coco(self, image_id, category_ids):
         """COCO results ({image_id, category_id, bbox [x, y, w, h], score}); category_ids maps class index to id."""
         records = []

@@ -32,8 +32,9 @@ from .batches import DetectionData, Validation
 from .compiling import compile_network
 from .depthwise import quicken
 from .module import DetectorModule, keeps_statistics
+from .only import only_training
 from .qat import calibration_images
-from .resume import RESUME, STAMP, Start, WholeFiles, begin, stamp
+from .resume import RESUME, STAMP, Start, WholeFiles, begin, stamp, what_is_kept
 from .tasks import task_of
 from .transfer import start_from
 from .watch import DataWait, MetricsTable, Report, without_remarks
@@ -51,9 +52,15 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     progress: called with ("train", steps done, steps in all)
 
     Under torchrun every process calls it; the first one writes. Raises EdgeKitError for what a user can mend, and
-    KeyboardInterrupt for Ctrl-C, after which ``resume`` works.
+    KeyboardInterrupt for Ctrl-C, with words on what there is to go on from.
     """
     work = out.with_name(out.name + "-training")
+    with only_training(work) if _writes() else contextlib.nullcontext():
+        _train(recipe, out, work, resume, progress)
+    return read_artifact(out, kinds=("checkpoint",))
+
+
+def _train(recipe: Recipe, out: Path, work: Path, resume: bool, progress: Progress | None) -> None:
     devices, nodes = _processes(os.environ)
     sources = recipe_sources(recipe)
     _warn(source_notes(sources, recipe.classes))
@@ -62,13 +69,14 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     with without_remarks(), one_cv2_thread():
         parents = {"train": train.digest(), **parents}
         start = begin(work, recipe, devices * nodes, resume, _writes(), parents, out)
+        if start.step >= recipe.train.epochs * data.steps_per_epoch and _writes():
+            log.warning("this training had reached its end, epoch %d, before; nothing was trained", recipe.train.epochs)
         publish = Publish(recipe, data, start.parents, out)
         callbacks = [publish, DataWait(), *([Report(progress)] if progress else [])]
         trainer = _trainer(recipe, work, start, callbacks, devices, nodes)
-        with _interruptible(trainer):
+        with _interruptible(trainer, work / RESUME):
             trainer.fit(module, datamodule=data, ckpt_path=start.file, weights_only=True)
             publish.finish(trainer, module)
-    return read_artifact(out, kinds=("checkpoint",))
 
 
 def training_sets(recipe: Recipe) -> tuple[CocoSet | Mixture, Validation]:
@@ -270,8 +278,10 @@ def one_cv2_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+def _interruptible(trainer: lightning.Trainer, file: Path) -> Iterator[None]:
     """Ctrl-C raises KeyboardInterrupt, SIGTERM ends with its exit code, and a dead loader is told as what it is.
+
+    file: to resume from, if the training got so far, which KeyboardInterrupt tells
 
     Lightning makes SystemExit(1) of the one and leaves further Ctrl-C ignored, and SystemExit(0) of the other. A signal
     to the whole group, as timeouts and schedulers send it, also ends the loader's processes, and PyTorch makes a
@@ -283,9 +293,9 @@ def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
         yield
     except SIGTERMException as error:
         raise SystemExit(128 + signal.SIGTERM) from error
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt(what_is_kept(file)) from error
         raise
     except (RuntimeError, ConnectionError) as error:
         # ConnectionError: the process died between sending a batch and handing over its memory

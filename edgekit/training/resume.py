@@ -97,6 +97,13 @@ def begin(
     return Start(file, int(content["global_step"]), before)
 
 
+def what_is_kept(file: Path) -> str:
+    """What an interrupted training leaves, by whether its resume file is there; for whoever interrupted it."""
+    if file.is_file():
+        return "the last finished epoch is kept; repeat the command with --resume to go on from it"
+    return "no epoch was finished, so there is nothing to go on from; repeat the command without --resume"
+
+
 def _other_parents(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
     for role, name in NAMED_IN.items():
         if before.get(role) != now.get(role):

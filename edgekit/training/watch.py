@@ -131,11 +131,28 @@ def _loader(trainer: lightning.Trainer) -> WatchedLoader:
 
 
 class Report(Callback):
-    """Forwards steps to a progress callback."""
+    """Forwards steps to a progress callback, with the last epoch's loss, and its mAP@0.5 where it was validated."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._phase = "train"
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self._tell(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
+        words = [f"train, epoch {epoch}/{epochs}", f"loss {metrics['train/loss']:.4g}"]
+        if epoch % (trainer.check_val_every_n_epoch or 1) == 0:
+            words += [
+                f"{' '.join(['val', *name.split('/')[1:-1]])} mAP@0.5 {value:.3f}"
+                for name, value in metrics.items()
+                if name.startswith("val/") and name.endswith("/map50")
+            ]
+        self._phase = ", ".join(words)
+        self._tell(trainer)
+
+    def _tell(self, trainer: lightning.Trainer) -> None:
         if trainer.is_global_zero:
-            self._progress("train", trainer.global_step, int(trainer.estimated_stepping_batches))
+            self._progress(self._phase, trainer.global_step, int(trainer.estimated_stepping_batches))

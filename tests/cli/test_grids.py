@@ -37,6 +37,13 @@ def test_the_least_columns_go_first_and_are_named(width, gone, show):
     assert ("published" in out) == ("origin" not in gone)
 
 
+def test_where_nothing_fits_each_record_is_told_line_by_line(show):
+    assert show(20).splitlines() == [
+        *("name: a rather long name of a network", "size: 1.784", "GOPS/frame: 8.963", "note: some words"),
+        *("origin: published", "", "name: b", "size: 10.5", "origin: here", ""),
+    ]
+
+
 def test_brackets_are_text(monkeypatch, capsys):
     monkeypatch.setattr(grids, "stdout_console", lambda: Console(width=80))
     grids.show_grid(["name"], [["[bold]x[/bold]"]])

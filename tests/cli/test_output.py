@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import BaseModel
+from rich.console import Console
 
 import edgekit
-from edgekit.cli import main
+from edgekit.cli import main, output
 from edgekit.cli.app import VERBS
 from edgekit.cli.output import cell, plain
 from edgekit.measure.complexity import Complexity
@@ -72,6 +73,25 @@ def test_an_artifact_for_people_says_where_how_big_and_what_next(pipeline, artif
     assert f"edgekit quantize {artifact.path}" in out
 
 
+def test_metrics_are_told_alike_by_every_verb(pipeline, artifact, capsys):
+    """A table of classes, and what each recall is of."""
+    metrics = {
+        "map50": 0.25,
+        "per_class": {"red cell": {"ap": 0.125, "ap50": 0.25, "boxes": 41}},
+        "recall": {"1": 0.1, "10": 0.2},
+    }
+    artifact.manifest["metrics"] = pipeline.results["evaluate"] = metrics
+    for verb in ("quantize", "evaluate"):
+        main([verb, "a"])
+        out = capsys.readouterr().out
+        assert "map50: 0.25\n" in out
+        assert "recall: 0.1 (1 box an image), 0.2 (10 boxes an image)\n" in out
+        assert ["red", "cell", "41", "0.25", "0.125"] in [line.split() for line in out.splitlines()]
+        assert "per_class" not in out
+    main(["quantize", "a", "--json"])
+    assert json.loads(capsys.readouterr().out)["metrics"] == metrics
+
+
 def test_notes_of_a_step_are_told(pipeline, artifact, capsys):
     artifact.manifest["notes"] = ["int64 arithmetic is left"]
     main(["export", "r"])
@@ -121,6 +141,27 @@ def test_tables_hold_every_value_and_drop_empty_columns(pipeline, capsys):
     for word in ("one" * 20, "two", "[x]", "map50", "0.5"):
         assert word in out
     assert "empty" not in out
+
+
+@pytest.mark.parametrize("columns", [30, 40, 60, 100])
+def test_a_narrow_terminal_breaks_no_word_and_no_number(columns, pipeline, monkeypatch, capsys):
+    classes = {
+        "Thrombocytes": {"boxes": 12345, "small": 1234, "medium": 0, "median_size": [38.25, 41.5], "class_weight": 1.5},
+        "red blood cell": {"boxes": 7, "small": 0, "medium": 7, "median_size": [100.0, 90.0], "class_weight": 10.0},
+    }
+    pipeline.results["data_stats"] = {"images": 1, "image_sizes": {}, "per_class": classes, "notes": []}
+    monkeypatch.setattr(output, "stdout_console", lambda: Console(width=columns))
+    assert main(["data", "stats", "a.json"]) == 0
+    out = capsys.readouterr().out
+    words = set(out.replace(":", " ").split())
+    assert {"Thrombocytes", "12345", "1234", "38.25,", "41.5", "red", "blood", "cell", "weight", "median"} <= words
+    assert max(map(len, out.splitlines())) <= columns
+    assert ("class: Thrombocytes\nboxes: 12345\n" in out) == (columns < 60)
+
+
+def test_a_word_longer_than_any_terminal_is_not_broken(capsys):
+    output.show_table([{"file": "x" * 300, "n": 1}], {"file": "file", "n": "n"})
+    assert capsys.readouterr().out == f"file: {'x' * 300}\nn: 1\n\n"
 
 
 def test_doctor_shows_what_mends(pipeline, capsys):

@@ -11,9 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto, helper, save
 
 from edgekit.cli import main
+from edgekit.conversion.graph import load_model
 from edgekit.paths import share
+from edgekit.runtime.artifact import new_artifact, read_artifact
 
 RECIPE = "mobile-centernet-w16-bccd"
 PHOTOS = sorted((share("calibration") / "bccd-eval" / "images").iterdir())[:2]
@@ -57,6 +60,51 @@ def refused(folder: Path, command: list[str], words: str, capsys: pytest.Capture
 def test_predict_leaves_the_pictures_that_it_reads(onnx: Path, album: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["predict", str(onnx), str(album), "--out", str(album.parent)]
     refused(album.parent, command, "is read by this command", capsys)
+
+
+@pytest.mark.parametrize("place", ["", "boxes", "deep/er"])
+def test_predict_leaves_no_pictures_where_the_next_reader_finds_them(
+    place: str, onnx: Path, album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", str(onnx), str(album), "--out", str(album / place)]
+    refused(album, command, "which is read by this command", capsys)
+
+
+def flat(tmp_path: Path, onnx: Path) -> Path:
+    """The network with every box's width and height negative: x1, y1 and x2, y2 exchanged."""
+    model = load_model(str(onnx / "model.onnx"))
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == "boxes" else name for name in node.output]
+    order = helper.make_tensor("order", TensorProto.INT64, [4], [2, 3, 0, 1])
+    model.graph.initializer.append(order)
+    model.graph.node.append(helper.make_node("Gather", ["before", "order"], ["boxes"], axis=2))
+    with new_artifact(tmp_path / "flat", "onnx", read_artifact(onnx).manifest) as folder:
+        save(model, f"{folder}/model.onnx")
+    return tmp_path / "flat"
+
+
+def test_boxes_without_area_are_counted_and_in_no_file(
+    onnx: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, summaries = str(flat(tmp_path, onnx)), []
+    for command in (["predict", network, str(album), "--score", "0.2"], ["label", network, str(album)]):
+        out = tmp_path / f"{command[0]}.json"
+        assert main([*command, "--json", "--out", str(out)]) == 0
+        summaries.append(json.loads(capsys.readouterr().out))
+        file = out / "detections.json" if out.is_dir() else out
+        assert json.loads(file.read_text())["annotations"] == []
+    predicted, labelled = (summary["boxes_without_area"] for summary in summaries)
+    assert predicted == labelled > 0
+
+
+def test_label_counts_what_is_no_image(
+    onnx: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.GIF", "b.gif", "notes"):
+        (album / name).touch()
+    (album / "elsewhere").symlink_to(tmp_path)
+    assert main(["label", str(onnx), str(album), "--out", str(tmp_path / "l.json")]) == 0
+    assert "other files: .gif 2, links to folders 1, no suffix 1\n" in capsys.readouterr().out
 
 
 def test_predict_names_every_bad_image_and_leaves_nothing(
@@ -124,6 +172,18 @@ def test_a_bundle_replaces_bundles_only(onnx: Path, tmp_path: Path, capsys: pyte
     command = ["bundle", str(onnx), "--board", "x86-1t", "--out", str(tmp_path / "README.md")]
     assert main(command) == 2
     assert (tmp_path / "README.md").read_text() == "mine"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_full_stdout_is_named(more: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "edgekit", "boards", *more]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "edgekit: stdout cannot be written (no space left on device). Send it elsewhere, or free some room.\n"
+    )
 
 
 def test_a_closed_pipe_is_no_finding() -> None:

@@ -27,8 +27,8 @@ def test_lines_show_the_start_the_end_and_one_every_ten_seconds(monkeypatch, cap
         progress("report", 0, 0)
     assert capsys.readouterr().err.splitlines() == [
         "images 0/30 (0 s)",
-        "images 10/30 (10 s)",
-        "images 20/30 (20 s)",
+        "images 10/30 (10 s, about 20 s left)",
+        "images 20/30 (20 s, about 10 s left)",
         "images 30/30 (30 s)",
         "report (0 s)",
     ]
@@ -43,12 +43,37 @@ def test_a_long_phase_says_less_and_less(monkeypatch, capsys):
             now[0] += 1.0
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "train, epoch 1/60 0/9000 (0 s)"
-    assert lines[1] == "train, epoch 1/60 10/9000 (10 s)"
+    assert lines[1] == "train, epoch 1/60 10/9000 (10 s, about 2.5 h left)"
     assert 60 < len(lines) < 150
 
 
+def test_what_each_epoch_ends_with_is_a_line(monkeypatch, capsys):
+    """At once, and the last one's after its last step too; a resumed training's rate is of the steps since then."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with work() as progress:
+        phase = "train"
+        for step in range(61, 81):
+            progress(phase, step, 80)
+            now[0] += 40.0
+            if step % 10 == 0:
+                phase = f"train, epoch {step // 10}/8, loss {1 / step:.4f}"
+                progress(phase, step, 80)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "train 61/80 (0 s)"
+    assert lines[1] == "train 62/80 (40 s, about 12 min left)"
+    assert "train, epoch 7/8, loss 0.0143 70/80 (7 min, about 7 min left)" in lines
+    assert lines[-2:] == [
+        "train, epoch 7/8, loss 0.0143 80/80 (13 min)",
+        "train, epoch 8/8, loss 0.0125 80/80 (13 min)",
+    ]
+
+
 def test_bars_on_a_terminal():
-    code = "from edgekit.cli.progress import work\nwith work() as p:\n    p('quantize', 2, 2)\nprint('{}')"
+    code = (
+        "from edgekit.cli.progress import work\nwith work() as p:\n    p('quantize', 1, 2)\n"
+        "    p('quantize, try 2, loss 0.5', 2, 2)\nprint('{}')"
+    )
     parent, child = pty.openpty()
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -63,6 +88,7 @@ def test_bars_on_a_terminal():
     assert json.loads(done.stdout) == {}
     assert "quantize" in shown
     assert "2/2" in shown
+    assert shown.count("quantize, try 2, loss 0.5") == 1
     assert "━" in shown
 
 
@@ -80,6 +106,11 @@ def test_interrupt_names_the_output(way, tmp_path):
         interrupt()
     with pytest.raises(Interrupted, match="kept; repeat with --resume"), work("out", "kept; repeat with --resume"):
         interrupt()
+
+
+def test_interrupt_has_the_words_of_the_work_itself():
+    with pytest.raises(Interrupted, match="interrupted; the last epoch is kept"), work("out"):
+        raise KeyboardInterrupt("the last epoch is kept")
 
 
 def test_a_plain_exit_is_no_interrupt():

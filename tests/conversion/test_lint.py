@@ -11,6 +11,7 @@ from edgekit.conversion.foreign import infer
 from edgekit.conversion.lint import lint, lint_file
 from edgekit.conversion.operators import load_operators
 from edgekit.conversion.rules_file import tensorrt_findings
+from edgekit.runtime.artifact import new_artifact, read_artifact
 from edgekit.runtime.errors import BadConfig, BadInput, BoardLacks
 
 KINDS = {
@@ -429,6 +430,18 @@ def test_a_release_that_the_profile_does_not_list_is_told(tmp_path):
     assert note.advice == "See whether the board has TensorRT 8.5.2."
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_an_advice_names_what_is_known(tmp_path, beside):
+    """The checkpoint that an artifact was made of, where it is found, and the board."""
+    with new_artifact(tmp_path / "mine", "checkpoint", {"classes": ["car"]}):
+        pass
+    parents = {"checkpoint": read_artifact(tmp_path / "mine").digest if beside else "0" * 64}
+    with new_artifact(tmp_path / "mine-onnx", "onnx", {"classes": ["car"], "parents": parents}) as folder:
+        onnx.save(model([("Cast", ["x"], ["y"], {"to": 1})], {"x": ("u8", [1, 8, 16, 3])}), f"{folder}/model.onnx")
+    (advice,) = [f.advice for f in lint(tmp_path / "mine-onnx").findings if f.rule == "input-type"]
+    assert f"edgekit export {tmp_path / 'mine' if beside else 'CHECKPOINT'} --board jetson-tx2 takes" in advice
+
+
 def test_a_cpu_board_knows_every_onnx_operator_and_no_plugin(tmp_path):
     assert [f["rule"] for f in lint_file(str(saved(topk(4000), tmp_path)), "m", "x86", None)["findings"]] == [
         "contract"
@@ -439,7 +452,7 @@ def test_a_cpu_board_knows_every_onnx_operator_and_no_plugin(tmp_path):
 
 def test_signed_activations_are_slow_on_a_cpu(tmp_path):
     found_there = lint_file(str(saved(quantized(np.int8(0)), tmp_path)), "m", "x86", None)["findings"]
-    assert next(f["found"] for f in found_there if f["rule"] == "int8").startswith("1 activations in signed INT8")
+    assert next(f["found"] for f in found_there if f["rule"] == "int8").startswith("1 activation in signed INT8")
 
 
 @pytest.mark.parametrize(

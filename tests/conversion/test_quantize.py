@@ -102,6 +102,16 @@ def test_a_better_int8_passes_any_gate(pixels, photos, tmp_path):
     assert artifact.manifest["quantization"]["drop"] == pytest.approx(-2)
 
 
+@pytest.mark.parametrize(("before", "idle"), [(0.0, True), (0.01, True), (0.0101, False)])
+def test_a_gate_that_cannot_fail_is_told(pixels, photos, tmp_path, before, idle):
+    """A detector that finds nothing on these images has nothing to lose."""
+    measure, _ = accuracies(before, before)
+    artifact = quantize(pixels, photos, PARENTS, tmp_path / "int8", QuantizeOptions(max_drop=1.0), measure)
+    told = [note for note in artifact.manifest["notes"] if "--max-drop 1 cannot fail there" in note]
+    assert len(told) == idle
+    assert all(f"FP32 has mAP@0.5 {before:.3g}" in note for note in told)
+
+
 def test_layers_go_back_to_float_in_growing_groups(pixels, photos, ranking, tmp_path):
     measure, asked = accuracies(0.50, 0.40, 0.45, 0.495)
     artifact = quantize(pixels, photos, PARENTS, tmp_path / "int8", measure=measure)
@@ -120,7 +130,7 @@ def test_when_nothing_helps_every_number_is_told_and_nothing_is_left(pixels, pho
     with pytest.raises(AccuracyDrop) as failure:
         quantize(pixels, photos, PARENTS, tmp_path / "int8", measure=measure)
     message = str(failure.value)
-    assert "more than 1 points" in message
+    assert "more than 1 point of mAP" in message
     assert "3 layers in float: 50.00 -> 40.00, a drop of 10.00" in message
     assert "19 layers in float: 50.00 -> 44.00, a drop of 6.00" in message
     assert "--max-drop" in message

@@ -98,7 +98,7 @@ def test_a_set_by_category_id(folder):
     empty = coco.samples[1]
     assert empty.boxes.shape == (0, 4)
     assert empty.labels.dtype == np.int64
-    assert coco.notes == ("1 images without boxes kept as negatives",)
+    assert coco.notes == ("1 image without boxes kept as negative",)
     with pytest.raises(ValueError, match="read-only"):
         sample.boxes[0] = 0
 
@@ -113,7 +113,7 @@ def test_classes_not_asked_for_are_left_out_with_a_note(folder):
     coco = read(folder, CONTENT, classes=["bicycle"])
     assert len(coco) == 2
     assert coco.class_counts().tolist() == [1]
-    assert "1 boxes of class 'car' left out: not asked for" in coco.notes
+    assert "1 box of class 'car' left out: not asked for" in coco.notes
 
 
 @pytest.mark.parametrize(
@@ -164,20 +164,26 @@ def test_numbers_written_as_floats_are_taken(folder):
 def test_a_box_a_little_over_the_border_is_clipped_and_counted(folder, bbox, expected):
     coco = read(folder, with_box(*bbox))
     assert coco.samples[0].boxes[-1].tolist() == expected
-    assert "1 boxes reached over the border by a little and were clipped" in coco.notes
+    assert "1 box clipped: over the border by a little" in coco.notes
+
+
+def test_a_clip_that_nobody_could_see_is_not_counted(folder):
+    coco = read(folder, with_box(-0.0003, 4, 10.0003, 44.0004))
+    assert coco.samples[0].boxes[-1].tolist() == [0, 4, 10, 48]
+    assert not any("clipped" in note for note in coco.notes)
 
 
 @pytest.mark.parametrize("bbox", [[5, 5, 0, 3], [5, 5, 3, 0], [30, 5, 1e-9, 3]])
 def test_a_box_without_area_is_left_out_by_name(folder, bbox):
     coco = read(folder, with_box(*bbox, id=77))
     assert len(coco.samples[0].boxes) == 2
-    assert "1 boxes without area left out (annotations 77)" in coco.notes
+    assert "1 box without area left out (annotation 77)" in coco.notes
 
 
 def test_two_records_of_one_file_are_noted(folder):
     twin = {"id": 8, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT}
     notes = read(folder, edited(lambda c: c["images"].append(twin))).notes
-    assert "1 image records have the same file as another record" in notes
+    assert "1 image record with the same file as another record" in notes
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -371,7 +377,7 @@ def test_exif_rotation_is_ignored_and_noted(folder, order):
     path.write_bytes(with_exif(data, 6, order))
     assert cv2.imread(str(path)).shape == (WIDTH, HEIGHT, 3)  # cv2 alone turns it away from its boxes
     np.testing.assert_array_equal(read_image(path), plain)
-    assert any("1 images carry an EXIF rotation" in note for note in read(folder, CONTENT).notes)
+    assert any("1 image with an EXIF rotation" in note for note in read(folder, CONTENT).notes)
     rotated = edited(lambda c: c["images"][0].update(width=HEIGHT, height=WIDTH))
     rotated["annotations"].pop()
     with pytest.raises(BadInput, match=r"counts in the EXIF rotation.*save the image upright"):

@@ -394,7 +394,7 @@ def test_yolo_splits_stand_side_by_side(tmp_path):
 @pytest.mark.parametrize(
     ("classes", "split", "said"),
     [
-        (("car", "bus"), "train", r"images/train: is there already.*--split val"),
+        (("car", "bus"), "train", r"images/train: is there already.*Free in this folder: --split val, --split test"),
         # the same indices would mean other classes
         (("bus", "car"), "val", r"names car, bus, and what is to be written bus, car.*--classes car,bus"),
     ],
@@ -405,6 +405,21 @@ def test_yolo_does_not_mix_sets(tmp_path, classes, split, said):
     with pytest.raises(BadConfig, match=said):
         yolo.write(coco_of(tmp_path, ["b.jpg"], classes), tmp_path / "y", split)
     assert files_of(tmp_path / "y") == before
+
+
+def test_yolo_of_a_coco_file_says_so(tmp_path):
+    (tmp_path / "train.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"found a \.json.* needs its data\.yaml.*data\.layout=coco"):
+        yolo.read(tmp_path / "train.json", tmp_path)
+
+
+def test_yolo_offers_no_split_that_is_taken(tmp_path):
+    for count, free in ((1, "--split val, --split test"), (2, "--split test"), (3, None)):
+        yolo.write(coco_of(tmp_path, ["a.jpg"]), tmp_path / "y", yolo.SPLITS[count - 1])
+        with pytest.raises(BadConfig) as error:
+            yolo.check_split(tmp_path / "y", "train")
+        offered = f"Free in this folder: {free}. Or name" if free else "again. Name"
+        assert f"{offered} another folder, or remove it." in str(error.value)
 
 
 def test_yolo_is_written_whole_or_not_at_all(tmp_path):

@@ -281,7 +281,13 @@ def test_a_file_that_is_no_set_says_so_rather_than_that_it_has_no_classes(file: 
         (["data.sources.town.labelled=[scooter, vehicle]"], ["no class scooter", "it has: pedestrian, vehicle"]),
         (["data.sources.town.rot=x"], ["data.sources.town.rot", "did you mean root"]),
         (["data.sources.town.repeat=0"], ["data.sources.town.repeat", "greater than 0"]),
-        (["data.sources.town.train=gone.json"], ["gone.json", "no such annotation file"]),
+        (
+            ["data.sources.town.train=gone.json"],
+            [
+                "gone.json: no such annotations.",
+                "say where yours are: edgekit train mixed data.sources.town.train=FILE",
+            ],
+        ),
         (["data.sources.town.class_map=gone.yaml"], ["gone.yaml"]),
         (["data.sources.town.root=gone"], ["gone", "no such folder", "data.root=FOLDER"]),
         (["data.sources.town.class_map=null"], ["town", "no class of the recipe's", "sign, bus, person, car"]),

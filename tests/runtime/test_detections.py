@@ -40,6 +40,14 @@ def test_disagreement_is_refused(boxes, scores, class_ids, message):
         Detections(boxes, scores, class_ids)
 
 
+def test_boxes_without_a_size_that_coco_records_could_tell():
+    boxes = [[1, 1, 2, 2], [2, 1, 1, 2], [1, 2, 2, 1], [1, 1, 1.0004, 2], [1, 1, 1.002, 2], [1, 1, np.nan, 2]]
+    found = Detections(boxes, [0.5] * 6, [0] * 6)
+    assert found.sized.tolist() == [True, False, False, False, True, False]
+    assert all(min(r["bbox"][2:]) > 0 for r in found[found.sized].to_coco(1, [1]))
+    assert Detections.empty().sized.shape == (0,)
+
+
 def test_coco_records(three):
     records = three.to_coco(7, [1, 3, 8])
     assert records[2] == {"image_id": 7, "category_id": 3, "bbox": [1.25, 2.5, 2.75, 5.5], "score": 0.1}

@@ -43,7 +43,18 @@ def test_what_a_training_writes_and_says(
     out = tmp_path / "runs" / "checkpoint"
     wishes = ["train.epochs=3", "train.schedule.drops=[2]"]
     artifact = fit(load_recipe(tiny, wishes), out, progress=lambda *step: steps.append(step))
-    assert steps == [("train", n, 6) for n in range(1, 7)]
+    assert [step[1:] for step in steps] == [(n, 6) for n in (1, 2, 2, 3, 4, 4, 5, 6, 6)]  # epochs end with two steps
+    loss, validated = (
+        [float(row[name]) for row in result_of(out).table if row[name]] for name in ("train/loss", "val/map50")
+    )
+    assert dict.fromkeys(phase for phase, *_ in steps) == dict.fromkeys(
+        [
+            "train",
+            f"train, epoch 1/3, loss {loss[0]:.4g}",
+            f"train, epoch 2/3, loss {loss[1]:.4g}, val mAP@0.5 {validated[0]:.3f}",
+            f"train, epoch 3/3, loss {loss[2]:.4g}",
+        ]
+    )
     assert artifact.kind == "checkpoint"
     assert artifact.classes == list(jobs.CLASSES)
     assert artifact.manifest["metrics"].keys() == {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -22,6 +24,7 @@ from edgekit.models.zoo import build
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import read_artifact
 from edgekit.runtime.errors import ArtifactError, BadConfig, ChildDied, EdgeKitError
+from edgekit.training import only
 from edgekit.training.fit import fit
 from edgekit.training.resume import RESUME, STAMP, Start, begin, stamp
 
@@ -98,6 +101,78 @@ def test_a_finished_training_resumed_is_what_it_was(tiny: Path, tmp_path: Path) 
     assert result_of(out).metrics["epochs"] == 3
 
 
+def test_nothing_left_to_train_is_told(tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = ["train.workers=0", "data.val=null"]
+    fit(load_recipe(tiny, [*settings, "train.epochs=1"]), tmp_path / "run")
+    said = "this training had reached its end, epoch 1, before; nothing was trained"
+    assert said not in caplog.messages
+    fit(load_recipe(tiny, [*settings, "train.epochs=1"]), tmp_path / "run", resume=True)
+    assert caplog.messages.count(said) == 1
+    caplog.clear()
+    fit(load_recipe(tiny, [*settings, "train.epochs=2"]), tmp_path / "run", resume=True)
+    assert "nothing was trained" not in caplog.text
+
+
+# -- two trainings into one place -------------------------------------------------------------------------------------
+def hold_until_killed(file: Path, out: Path) -> None:
+    """A training that stands still in its second epoch, with a loader's process."""
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)
+
+    def progress(_: str, done: int, __: int) -> None:
+        if done == 3:
+            (out.parent / "reached").touch()
+            time.sleep(600)
+
+    fit(load_recipe(file, ["train.workers=1", "data.val=null"]), out, progress=progress)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_training_into_the_same_place_is_refused(tiny: Path, tmp_path: Path, resume: bool) -> None:
+    """Its folder stays where it is; and the place is free at once when the first one dies, however it does."""
+    recipe, out = load_recipe(tiny, ["train.workers=0", "data.val=null", "train.epochs=2"]), tmp_path / "run"
+    first = jobs.start(hold_until_killed, tiny, out)
+    while not (tmp_path / "reached").exists() and first.is_alive():
+        time.sleep(0.05)
+    with pytest.raises(BadConfig, match=rf"another training \(pid {first.pid} on .*\) writes here.*another --out"):
+        fit(recipe, out, resume)
+    assert (tmp_path / "run-training" / RESUME).is_file()
+    assert not (tmp_path / "run-training.previous").exists()
+    first.kill()
+    first.join()
+    fit(recipe, out)
+    assert read_artifact(out).manifest["metrics"]["epochs"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("data", "reached", "run", "run-training", "run-training.previous")
+    }
+
+
+def test_a_file_system_without_locks_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(only.fcntl, "lockf", no_locks)
+    with only.only_training(tmp_path / "run-training"):
+        pass
+
+
+def test_a_lock_that_its_holder_removed_meanwhile_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking the file: it would lock a file that nobody else can find."""
+    file, real = tmp_path / ".run-training.lock", fcntl.lockf
+    ends = iter([file.unlink, lambda: None])
+
+    def lock_late(handle: Any, how: int) -> None:
+        next(ends)()
+        real(handle, how)
+
+    monkeypatch.setattr(only.fcntl, "lockf", lock_late)
+    with only.only_training(tmp_path / "run-training"):
+        assert file.is_file()
+    assert not file.exists()
+
+
 # -- Ctrl-C and SIGTERM -----------------------------------------------------------------------------------------------
 @pytest.fixture
 def terminal() -> Iterator[None]:
@@ -116,12 +191,21 @@ def test_ctrl_c(tiny: Path, tmp_path: Path, uninterrupted: Result) -> None:
         if done == 6:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"the last finished epoch is kept; .* with --resume"):
         fit(recipe, out, progress=progress)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # the next Ctrl-C works too
     assert read_artifact(out).manifest["metrics"]["epochs"] == 2
     fit(recipe, out, resume=True)
     assert result_of(out).weights == uninterrupted.weights
+
+
+@pytest.mark.usefixtures("terminal")
+def test_ctrl_c_in_the_first_epoch_promises_nothing(tiny: Path, tmp_path: Path) -> None:
+    def progress(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match=r"no epoch was finished, .* without --resume"):
+        fit(load_recipe(tiny, ["train.workers=0"]), tmp_path / "run", progress=progress)
 
 
 def terminate_in_step(file: Path, out: Path, step: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ...runtime.errors import BadConfig, BadInput
+from ...words import counted
 from ..foreign import value_shape
 from ..graph import opset
 from .spec import BoxPart, CentersPart, LayoutSpec, Part, PriorsPart, ScorePart, SelectedPart
@@ -142,6 +143,15 @@ def _shape(graph: Appender, name: str) -> tuple[int | None, ...]:
     return shape
 
 
+def _length(graph: Appender, part: Part) -> int | None:
+    """A of a part that ``_rows`` makes [N, A, K]; None where it is not fixed."""
+    shape = _shape(graph, part.output)
+    if len(shape) == 4:
+        axis = 2 if shape[2] == 1 else 1
+        shape = shape[:axis] + shape[axis + 1 :]
+    return shape[-1 if part.transposed else -2]
+
+
 def _three_axes(
     graph: Appender, tensor: str, shape: tuple[int | None, ...], part: Part
 ) -> tuple[str, tuple[int | None, ...]]:
@@ -204,7 +214,7 @@ def _boxes(graph: Appender, part: BoxPart, priors: PriorsPart | None) -> str:
     if count != 4:
         raise BadConfig(f"boxes: four values for each box, found {count} in {part.output!r}")
     if priors is not None:
-        corners = _ssd_boxes(graph.step("priors"), tensor, priors)
+        corners = _ssd_boxes(graph.step("priors"), tensor, part, priors)
         return _in_pixels(graph, corners, priors.units)
     return _in_pixels(graph, _corners(graph, tensor, part.format), part.units)
 
@@ -229,13 +239,20 @@ def _in_pixels(graph: Appender, tensor: str, units: str) -> str:
     return graph.binary("Mul", tensor, np.array([[[width, height, width, height]]], np.float32))
 
 
-def _ssd_boxes(graph: Appender, offsets: str, part: PriorsPart) -> str:
+def _ssd_boxes(graph: Appender, offsets: str, boxes: BoxPart, part: PriorsPart) -> str:
     """Liu et al. 2016, eq. 2 solved for the box: centre = prior + offset * variance * size, size = prior * exp(...)."""
     if part.output is not None:
-        priors = _rows(graph, Part(output=part.output))[0]
+        priors, count = _rows(graph, Part(output=part.output))[0], _length(graph, Part(output=part.output))
     else:
         assert part.file is not None
-        priors = graph.constant(read_priors(part.file)[None])
+        values = read_priors(part.file)
+        priors, count = graph.constant(values[None]), len(values)
+    wanted = _length(graph, boxes)
+    if count is not None and wanted is not None and count != wanted:
+        raise BadConfig(
+            f"{part.output or part.file} has {counted(count, 'prior')}, output {boxes.output} has "
+            f"{counted(wanted, 'box')}; needed one prior for each box, in the order of the boxes"
+        )
     centre, size = graph.slice(priors, 0, 2, 2), graph.slice(priors, 2, 4, 2)
     if part.format == "xyxy":
         size = graph.binary("Sub", size, centre)

@@ -32,6 +32,7 @@ from ..problems import Problems
 from .content import CocoBuilder
 
 CONFIG = "data.yaml"
+SPLITS = ("train", "val", "test")
 
 
 def read(annotations: Path, images: Path) -> tuple[dict[str, Any], Path]:
@@ -41,6 +42,11 @@ def read(annotations: Path, images: Path) -> tuple[dict[str, Any], Path]:
     if not file.is_file():
         raise BadInput(
             f"{file}: no such file; the YOLO layout is described by a data.yaml. Give data.yaml#val for a split"
+        )
+    if file.suffix.lower() == ".json":
+        raise BadInput(
+            f"{file}: found a .json file, as the COCO layout has, and the YOLO layout needs its data.yaml. For COCO: "
+            "data.layout=coco in a recipe, --layout coco on the command line"
         )
     config = read_mapping(file)
     root = _root(file, config)
@@ -65,12 +71,13 @@ def label_file(image: Path) -> Path:
 
 def check_split(folder: Path, split: str) -> None:
     """Raises BadConfig where ``write`` would mix its images with others: what lies there stays as it is."""
-    for kind in ("images", "labels"):
-        if (folder / kind / split).exists():
-            raise BadConfig(
-                f"{folder / kind / split}: is there already, and two sets in one split could not be told apart again. "
-                "Name another split (--split val) or folder, or remove it."
-            )
+    taken = {name: [p for p in (folder / "images" / name, folder / "labels" / name) if p.exists()] for name in SPLITS}
+    if taken[split]:
+        free = ", ".join(f"--split {name}" for name in SPLITS if not taken[name])
+        raise BadConfig(
+            f"{taken[split][0]}: is there already, and two sets in one split could not be told apart again. "
+            f"{f'Free in this folder: {free}. Or name' if free else 'Name'} another folder, or remove it."
+        )
 
 
 def write(coco: CocoSet, folder: Path, split: str = "train") -> Path:
@@ -153,7 +160,7 @@ def _points(file: Path, shape: Any) -> int:
 
 def _images(file: Path, root: Path, config: dict[str, Any], split: str) -> list[Path]:
     if split not in config or not config[split]:
-        splits = [k for k in ("train", "val", "test") if config.get(k)]
+        splits = [k for k in SPLITS if config.get(k)]
         raise BadInput(f"{file}: no split {split!r}; it has: {', '.join(splits) or 'none'}")
     entries = config[split] if isinstance(config[split], list) else [config[split]]
     found: list[Path] = []

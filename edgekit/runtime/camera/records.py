@@ -130,7 +130,7 @@ class CocoJson(Sink):
         self._images.write(",\n" * (self._image_count > 1) + json.dumps(image))
 
     def _add_boxes(self, result):
-        chosen = np.flatnonzero(result.detections.scores >= self._score)
+        chosen = np.flatnonzero((result.detections.scores >= self._score) & result.detections.sized)
         records = result.detections[chosen].to_coco(self._image_count, self._category_ids)
         for record, track in zip(records, result.ids[chosen]):  # noqa: B905 - Python 3.6
             self._box_count += 1

@@ -234,6 +234,13 @@ def test_a_wrong_layout_shows_the_outputs_and_what_fits(files, tmp_path, name, l
         brought(files, name, layout, tmp_path)
 
 
+def test_priors_of_another_count_are_told(files, tmp_path):
+    few = tmp_path / "pri.npy"
+    np.save(few, np.full((10, 4), 0.5, np.float32))
+    with pytest.raises(BadConfig, match=r"pri\.npy has 10 priors, output loc has 192 boxes"):
+        brought(files, "ssd", "ssd", tmp_path, priors=str(few))
+
+
 @pytest.mark.parametrize(
     ("name", "layout", "classes", "told"),
     [

@@ -119,6 +119,15 @@ def test_coco_json_can_be_loaded_by_cocos_own_tools(tmp_path):
     assert "track_id" not in loaded.anns[2]
 
 
+def test_coco_json_has_no_boxes_without_area(tmp_path):
+    sink = coco(tmp_path / "boxes.json")
+    sink.open()
+    sink.write(result(1, boxes=[[11, 2, 1, 22], [3, 3, 9, 9]], scores=[0.9, 0.5], ids=[4, 5]))
+    sink.close()
+    (only,) = json.loads(sink.path.read_text())["annotations"]
+    assert (only["id"], only["bbox"], only["track_id"]) == (1, [3.0, 3.0, 6.0, 6.0], 5)
+
+
 def test_coco_json_without_a_result_is_valid(tmp_path):
     sink = coco(tmp_path / "boxes.json")
     sink.open()
