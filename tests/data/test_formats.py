@@ -361,7 +361,7 @@ def test_yolo_shares_are_of_the_picture_as_shown(tmp_path, orientation):
     (again,) = yolo.write(found, tmp_path / "again").parent.rglob("a.txt")
     lines = [[float(number) for number in line.split()] for line in again.read_text().splitlines()]
     assert lines == [pytest.approx([float(number) for number in box.split()], abs=1e-5)] * 2
-    told = [note for note in found.notes if "carry an EXIF rotation" in note]
+    told = [note for note in found.notes if "with an EXIF rotation" in note]
     assert len(told) == (orientation != 1)
 
 
