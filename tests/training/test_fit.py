@@ -80,7 +80,7 @@ def test_what_should_be_known_of_the_data_is_told(tiny: Path, tmp_path: Path, ca
     content["annotations"].append({**box, "id": 99_999, "category_id": 99})
     tiny.with_name("train.json").write_text(json.dumps(content), encoding="utf-8")
     fit(load_recipe(tiny, ["train.epochs=1", "train.workers=0"]), tmp_path / "checkpoint")
-    assert "train: 1 boxes of class 'kiosk' left out: not asked for" in caplog.messages
+    assert "train: 1 box of class 'kiosk' left out: not asked for" in caplog.messages
     assert "val: 8 of 8 images are trained on too" in caplog.messages
 
 
