@@ -133,10 +133,10 @@ def _check_input(source: Artifact, options: QuantizeOptions) -> None:
         )
     found = opset(load_model(source.file("model.onnx")))
     if found < LOWEST_OPSET:
-        raise BadConfig(
-            f"{source.path}: found opset {found}, needed {LOWEST_OPSET} for one scale per channel. "
-            f"Export it again: edgekit export RECIPE export.opset={LOWEST_OPSET}"
-        )
+        again = f"Export it again: edgekit export RECIPE export.opset={LOWEST_OPSET}"
+        if "imported" in source.manifest["recipe"]:
+            again = f"Export it anew from its framework with opset {LOWEST_OPSET}, then: edgekit import-onnx FILE"
+        raise BadConfig(f"{source.path}: found opset {found}, needed {LOWEST_OPSET} for one scale per channel. {again}")
 
 
 def _phase(tell: Phases, name: str) -> Progress:
