@@ -312,8 +312,3 @@ def _names_after_layers(model: ModelProto) -> set[str]:
         if node.name in after or node.name in layers:
             reached.update(node.output)
     return after
-
-
-def matches(layer: str, names: Iterable[str]) -> bool:
-    """Is ``layer`` one of ``names``, or inside one of them? ``head`` covers ``head.size.2``."""
-    return any(layer == name or layer.startswith(f"{name}.") for name in names)

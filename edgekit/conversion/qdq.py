@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from ..models.modules import matches
 from ..runtime.errors import ChildDied
 from .graph import (
     WEIGHTED,
@@ -25,7 +26,6 @@ from .graph import (
     drop_unused,
     inner_nodes,
     load_model,
-    matches,
     module_of,
     name_nodes,
     opset,

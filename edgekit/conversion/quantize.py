@@ -14,11 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..models.modules import matches
 from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig
 from .calibrate import METHODS, Calibration, calibrate
 from .child import Progress, run_in_child
-from .graph import layer_name, load_model, matches, name_nodes, opset, weighted_layers
+from .graph import layer_name, load_model, name_nodes, opset, weighted_layers
 from .qdq import FLAVOURS
 from .sensitivity import rank_layers
 

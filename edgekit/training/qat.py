@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..data.coco import CocoSet
 from ..data.dataset import DetectionDataset, stack_canvases
+from ..models.modules import matches
 from ..runtime.errors import BadConfig
 from ..runtime.preprocess import Preprocess
 
@@ -178,7 +179,7 @@ def plan_of(calls: Sequence[Call], flavour: str, float_modules: Sequence[str]) -
     kinds = INT8_KINDS[flavour]
     inner = _inner(calls)
     in_int8 = [
-        inner[i] and call.kind in kinds and not _covers(float_modules, call.module) for i, call in enumerate(calls)
+        inner[i] and call.kind in kinds and not matches(call.module, float_modules) for i, call in enumerate(calls)
     ]
     wanted = _wanted(calls, in_int8, flavour)
     made = {number: call for call in calls for number in call.outputs}
@@ -207,10 +208,6 @@ def plan_of(calls: Sequence[Call], flavour: str, float_modules: Sequence[str]) -
 def _rounded_after(call: Call | None) -> bool:
     """Is what ``call`` makes rounded there, and not where it is read?"""
     return call is not None and bool(call.kind) and len(call.outputs) == 1
-
-
-def _covers(prefixes: Sequence[str], module: str) -> bool:
-    return any(module == prefix or module.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _inner(calls: Sequence[Call]) -> list[bool]:

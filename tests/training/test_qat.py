@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.conversion.calibrate import activations
-from edgekit.conversion.graph import layer_name, load_model, matches, weighted_layers
+from edgekit.conversion.graph import layer_name, load_model, weighted_layers
 from edgekit.conversion.histogram import Observer
 from edgekit.conversion.qdq import quantize_file
+from edgekit.models.modules import matches
 from edgekit.models.zoo import build
 from edgekit.recipe import load_recipe
 from edgekit.runtime.errors import BadConfig
