@@ -123,7 +123,7 @@ def kind_of_maker(node: NodeProto | None) -> str:
 
 def of_training(net: Detector, image: Tensor, flavour: str) -> list[Place]:
     """Every activation that training rounds."""
-    rounding, recorder = Rounding(flavour), Recorder(image, net)
+    rounding, recorder = Rounding(flavour), Remembering(image, net)
     rounding.watch(net, [image])
     with torch.no_grad(), recorder.following(net):
         net(image)
@@ -141,8 +141,15 @@ def of_training(net: Detector, image: Tensor, flavour: str) -> list[Place]:
         if call is None or call.kind in WITH_PARAMETERS:
             found[number] = place
         else:  # what a network computes twice from the same tensors, the file has once
-            found[call.kind, call.inputs, call.outputs.index(number), place] = place
+            found[call.kind, call.inputs, call.outputs.index(number), recorder.value(number)] = place
     return list(found.values())
+
+
+class Remembering(Recorder):
+    """Knows the tensors' values too."""
+
+    def value(self, number: int) -> bytes:
+        return self._kept[number].numpy().tobytes()
 
 
 def maker(made: dict[int, Call], number: int) -> str:
