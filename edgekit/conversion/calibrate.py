@@ -22,9 +22,10 @@ from ..runtime.errors import BadConfig, BadInput
 from ..runtime.preprocess import Preprocess
 from .child import Progress, run_in_child
 from .compare import Array, fill_batch, network_input
-from .extremes import extremes, watching_session
+from .extremes import extremes
 from .graph import body_of, load_model
 from .histogram import Observer
+from .session import cpu_session
 
 METHODS = ("minmax", "entropy", "percentile")
 # Operators whose inputs and outputs may be quantized, by any flavour.
@@ -243,5 +244,5 @@ def activations(model: str | Path, names: Sequence[str] | None = None) -> Callab
     wanted = list(sizes) if names is None else list(names)
     del body.graph.output[:]
     body.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
-    session = watching_session(body)
+    session = cpu_session(body, optimise=False)
     return lambda image: dict(zip(wanted, session.run(wanted, {"image": image}), strict=True))

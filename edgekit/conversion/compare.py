@@ -15,6 +15,7 @@ from ..data.imagefile import read_image
 from ..runtime.preprocess import Preprocess
 from ..words import counted
 from .child import run_in_child
+from .session import cpu_session
 
 BOX_TOLERANCE = 0.1  # pixels of the network input
 SCORE_TOLERANCE = 1e-4
@@ -205,12 +206,7 @@ def network_input(path: str | Path, preprocess: Preprocess, layout: str) -> Arra
 
 def run_onnx(path: str | Path, inputs: Sequence[Array]) -> list[Outputs]:
     """Boxes and scores of an ONNX file on ONNX Runtime with one thread. Native code: it may crash."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = cpu_session(path, threads=1)
     batch = session.get_inputs()[0].shape[0]
     return [_both(session.run(["boxes", "scores"], {"image": fill_batch(x, batch)})) for x in inputs]
 

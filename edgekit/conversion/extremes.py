@@ -8,13 +8,13 @@ come out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from .compare import Array
+from .session import cpu_session
 
 Values = NDArray[np.float32]
 # ReduceSum, for ReduceMin and ReduceMax pass over a NaN among other values
@@ -26,7 +26,7 @@ def extremes(model: ModelProto, names: Sequence[str]) -> Callable[[Array], tuple
 
     Both are NaN where the tensor has a NaN or an infinity.
     """
-    session = watching_session(_reduced(model, set(names)))
+    session = cpu_session(_reduced(model, set(names)), optimise=False)
     outputs = [_named(name, kind) for kind in _REDUCTIONS for name in names]
 
     def look(image: Array) -> tuple[Values, Values]:
@@ -36,19 +36,6 @@ def extremes(model: ModelProto, names: Sequence[str]) -> Callable[[Array], tuple
         return np.where(broken, np.float32(np.nan), low), np.where(broken, np.float32(np.nan), high)
 
     return look
-
-
-def watching_session(model: ModelProto) -> Any:
-    """An ONNX Runtime session that computes every tensor of the graph as it stands there, in the order of the nodes."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # an activation that was fused away would be missing
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # a tensor can go when it has been read; in another order the reductions come last
-    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _reduced(model: ModelProto, names: set[str]) -> ModelProto:

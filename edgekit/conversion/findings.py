@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from ..board import Board
 from ..hardware import StackSection
 from .foreign import every_node, value_shape
-from .graph import constants, module_of, opset
+from .graph import constant_value, constants, module_of, opset
 from .operators import KINDS, OperatorTable
 
 Severity = Literal["error", "warning", "note"]
@@ -75,7 +75,10 @@ class Graph:
         graph = self.model.graph
         known = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output, *graph.value_info)}
         known.update((t.name, t.data_type) for t in graph.initializer)
-        known.update((n.output[0], a.t.data_type) for _, n in self.nodes for a in n.attribute if a.name == "value")
+        for _, node in self.nodes:
+            value = constant_value(node) or attribute(node, "value")  # that of a ConstantOfShape
+            if isinstance(value, TensorProto):
+                known[node.output[0]] = value.data_type
         return {name: kind for name, kind in known.items() if kind}
 
     @cached_property
@@ -99,11 +102,16 @@ class Graph:
 
     @cached_property
     def users(self) -> dict[str, list[NodeProto]]:
+        """Tensor name -> the nodes that read it. What leaves the graph is in ``outputs``."""
         table: dict[str, list[NodeProto]] = {}
         for _, node in self.nodes:
             for name in node.input:
                 table.setdefault(name, []).append(node)
         return table
+
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        return frozenset(value.name for value in self.model.graph.output)
 
     @cached_property
     def makers(self) -> dict[str, NodeProto]:

@@ -2,9 +2,11 @@
 
 Each part is counted on the safe side, and each is named, so that a reader can see which one is too large:
 
-- weights: every constant of the file, in the engine's precision while it runs
+- weights: every constant of the file, in the engine's precision while it runs; without TensorRT integers as they are
+  stored, and floating point as float32
 - activations: the largest sum of tensors that are alive at the same time, by liveness over the graph in its own order.
-  Fusion makes it smaller; that is not counted on. Reshape and the like share their input's memory
+  Fusion makes it smaller; that is not counted on. Reshape and the like share their input's memory, and what only
+  quantizes or dequantizes a weight is that weight
 - file: while an engine is built the file is held twice, as bytes and parsed, and the builder keeps float32 weights;
   while it is loaded, the engine's bytes are held beside the weights
 - workspace: the board's cap, of which a build may use everything
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from ..hardware import MemorySection
 from .findings import Graph
@@ -44,7 +46,8 @@ class Peak:
 class Forecast:
     """Megabytes (MiB) by part, for building and for running. available: of the whole board, or None where unknown.
 
-    precision: of the engine that is forecast. workspace: the most that leaves room for everything else, in MiB
+    precision: of the engine that is forecast, or of the file where there is none
+    workspace: the most that leaves room for everything else, in MiB
     """
 
     precision: str
@@ -69,8 +72,8 @@ def forecast(graph: Graph, precision: str) -> Forecast:
     compiled = graph.stack is not None
     weights = _weights(graph)
     peak = live_peak(graph, 4)
-    ratio = BYTES[precision] / 4
-    engine = weights * ratio
+    ratio = BYTES[precision] / 4 if compiled else 1.0  # a CPU's runtime reads the tensors as the file has them
+    engine = weights * ratio if compiled else _stored_weights(graph)
     common = {"idle system": float(memory.idle_mb)} if memory else {}
     if compiled:
         common["CUDA and TensorRT libraries"] = float(memory.overhead_mb if memory else UNKNOWN_LIBRARIES)
@@ -109,7 +112,7 @@ def live_peak(graph: Graph, float_bytes: float) -> Peak:
         _add(graph, value.name, float_bytes, alive, unknown)
     best, moment, held = sum(alive.values()), "", dict(alive)
     for index, node in enumerate(nodes):
-        for name in node.output:
+        for name in () if _is_weight(graph, node) else node.output:
             if root.get(name, name) == name and name in last and name not in graph.values:
                 _add(graph, name, float_bytes, alive, unknown)
         now = sum(alive.values())
@@ -119,6 +122,11 @@ def live_peak(graph: Graph, float_bytes: float) -> Peak:
             del alive[name]
     largest = sorted(held.items(), key=lambda item: -item[1])[:3]
     return Peak(best, moment, tuple(largest), tuple(unknown))
+
+
+def _is_weight(graph: Graph, node: NodeProto) -> bool:
+    """Whether it quantizes or dequantizes a constant, which is counted as such."""
+    return node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[0] not in graph.live
 
 
 def _roots(graph: Graph) -> dict[str, str]:
@@ -150,6 +158,12 @@ def _width(code: int | None, float_bytes: float) -> float:
 def _weights(graph: Graph) -> float:
     """Of all constants, as float32 where they are floating point or quantized."""
     return sum(value.size * (8 if value.dtype == np.int64 else 4) for value in graph.values.values()) / MIB
+
+
+def _stored_weights(graph: Graph) -> float:
+    """Of all constants, integers as they are stored and floating point as float32."""
+    kinds = (value.size * (value.itemsize if value.dtype.kind in "iub" else 4) for value in graph.values.values())
+    return sum(kinds) / MIB
 
 
 def _file(graph: Graph) -> float:

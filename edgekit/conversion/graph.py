@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 from onnx.checker import ValidationError
 
 from ..measure.graph import consumers as consumers  # questions that measuring asks too
@@ -36,6 +38,11 @@ ARITHMETIC = frozenset(
         *("Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Range", "Sign", "Sub", "Sum", "Where", "Xor"),
         *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"),
     }
+)
+
+# Attributes in which a Constant of opset 12 and later holds numbers without a tensor, and their element type
+PLAIN_CONSTANTS: Mapping[str, type[Any]] = MappingProxyType(
+    {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 )
 
 
@@ -65,10 +72,20 @@ def constants(model: ModelProto) -> dict[str, np.ndarray]:
     """Every constant of the graph by tensor name: initializers and the outputs of Constant nodes."""
     found = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     for node in model.graph.node:
-        value = next((a.t for a in node.attribute if a.name == "value"), None)
-        if node.op_type == "Constant" and value is not None:
+        value = constant_value(node)
+        if value is not None:
             found[node.output[0]] = numpy_helper.to_array(value)
     return found
+
+
+def constant_value(node: NodeProto) -> TensorProto | None:
+    """What a Constant node holds, in whichever of its attributes; None for text, a sparse one, and other operators."""
+    for entry in node.attribute if node.op_type == "Constant" else ():
+        if entry.name == "value":
+            return entry.t
+        if entry.name in PLAIN_CONSTANTS:
+            return numpy_helper.from_array(np.asarray(helper.get_attribute_value(entry), PLAIN_CONSTANTS[entry.name]))
+    return None
 
 
 def int64_arithmetic(model: ModelProto) -> list[str]:
@@ -139,8 +156,8 @@ def constants_to_initializers(model: ModelProto) -> None:
     """Constant nodes become initializers; TensorRT asks for them at a Resize's scales and a TopK's K."""
     nodes = []
     for node in model.graph.node:
-        value = next((a.t for a in node.attribute if a.name == "value"), None)
-        if node.op_type != "Constant" or value is None:
+        value = constant_value(node)
+        if value is None:
             nodes.append(node)
             continue
         tensor = model.graph.initializer.add()
@@ -295,8 +312,3 @@ def _names_after_layers(model: ModelProto) -> set[str]:
         if node.name in after or node.name in layers:
             reached.update(node.output)
     return after
-
-
-def matches(layer: str, names: Iterable[str]) -> bool:
-    """Is ``layer`` one of ``names``, or inside one of them? ``head`` covers ``head.size.2``."""
-    return any(layer == name or layer.startswith(f"{name}.") for name in names)

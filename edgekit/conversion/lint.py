@@ -20,7 +20,7 @@ from ..words import counted
 from .child import run_in_child
 from .findings import EXPORT, SEVERITIES, Finding, Graph, record
 from .forecast import Forecast, forecast
-from .foreign import infer, read_foreign, shape_text
+from .foreign import infer, precision_of, read_foreign, shape_text
 from .operators import load_operators
 from .rules_file import tensorrt_findings
 
@@ -196,10 +196,13 @@ def _value_text(value: Any) -> str:
 
 
 def _precision(graph: Graph) -> str:
-    """What an engine of this file would be: INT8 where it is quantized, else FP16 where the board has it."""
+    """What an engine of this file would be: INT8 where it is quantized, else FP16 where the board has it.
+
+    Without TensorRT the file is computed as it is: INT8 where it is quantized, else FP32, to which FP16 is cast there.
+    """
+    quantized = precision_of(graph.model) == "int8"
     if graph.stack is None:
-        return "fp32"
-    quantized = any(node.op_type == "QuantizeLinear" for _, node in graph.nodes)
+        return "int8" if quantized else "fp32"
     if quantized and "int8" in graph.board.precisions:
         return "int8"
     return "fp16" if "fp16" in graph.board.precisions else "fp32"

@@ -50,11 +50,6 @@ class Scan:
     images: int
     limit: float = LIMIT
 
-    @property
-    def headroom(self) -> float:
-        """How many times the largest value fits below the end of FP16; below 1 it overflows."""
-        return LARGEST / max((p.largest for p in self.peaks), default=1.0)
-
     def to_dict(self, most: int = 5) -> dict[str, Any]:
         """JSON value with the ``most`` largest peaks."""
         peaks = [asdict(peak) for peak in self.peaks[:most]]

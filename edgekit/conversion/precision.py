@@ -10,14 +10,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..models.modules import matches
 from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig
 from ..runtime.preprocess import Preprocess
 from .child import run_in_child
 from .compare import NOTHING, Array, Comparison, Outputs, compare_outputs, fill_batch, network_inputs, run_onnx
-from .graph import layer_name, load_model, matches, name_nodes
+from .graph import layer_name, load_model, name_nodes
 from .half import HalfFile, rounding_model, write_half
 from .overflow import Scan, scan_overflow
+from .session import cpu_session
 
 Phases: TypeAlias = Callable[[str, int, int], None]
 # 11 bits of FP16: a relative error of 2^-11 in every activation, so that boxes and close scores move a little
@@ -155,15 +157,7 @@ def compare_half(
 
 def run_rounded(path: str | Path, inputs: Sequence[Array]) -> list[Outputs]:
     """Boxes and scores of a typed FP16 file with every FP16 tensor rounded as it is stored; see ``rounding_model``."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # an optimiser would take the two casts of each rounding for nothing
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    model = rounding_model(load_model(path)).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = cpu_session(rounding_model(load_model(path)), threads=1, optimise=False)
     batch = session.get_inputs()[0].shape[0]
     found = [session.run(["boxes", "scores"], {"image": fill_batch(x, batch)}) for x in inputs]
     return [(np.asarray(boxes), np.asarray(scores)) for boxes, scores in found]

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from ..models.modules import matches
 from ..runtime.errors import ChildDied
 from .graph import (
     WEIGHTED,
@@ -25,7 +26,6 @@ from .graph import (
     drop_unused,
     inner_nodes,
     load_model,
-    matches,
     module_of,
     name_nodes,
     opset,
@@ -104,9 +104,7 @@ def quantize_file(
     own_biases(model)
     wish = FLAVOURS[flavour]
     quantized = _insert(model, ranges, wish, _in_float(model, float_nodes, float_modules), reduce_range)
-    if wish.symmetric:
-        share_skips(quantized)
-    elif input_as_pixels(quantized):
+    if not wish.symmetric and input_as_pixels(quantized):
         pixels_in_blocks(quantized)
     _clean(quantized, version, ir)
     problems = refused_by_tensorrt(quantized) if flavour == "trt" else []
@@ -211,31 +209,6 @@ def refused_by_tensorrt(model: ModelProto) -> list[str]:
         if stored is not None and node.op_type == "DequantizeLinear":
             problems.append(f"{node.name}: dequantizes {stored.dtype} that is stored in the file")
     return problems
-
-
-def share_skips(model: ModelProto) -> int:
-    """Let residual additions read the INT8 copy of a tensor that the next convolution reads anyway.
-
-    TensorRT then keeps the shortcut in INT8 and adds it inside the convolution. Returns how many were changed.
-    """
-    table = _dequantized(model)
-    changed = 0
-    for node in [n for n in model.graph.node if n.op_type == "Add"]:
-        known = [i for i, name in enumerate(node.input) if name in table]
-        if known:  # one side at most: the other one is the convolution's own result, added before rounding
-            node.input[known[0]] = table[node.input[known[0]]]
-            changed += 1
-    return changed
-
-
-def _dequantized(model: ModelProto) -> dict[str, str]:
-    """Float tensor -> what its QuantizeLinear and DequantizeLinear make of it."""
-    uses = consumers(model)
-    table: dict[str, str] = {}
-    for node in model.graph.node:
-        followers = uses.get(node.output[0], []) if node.op_type == "QuantizeLinear" else []
-        table.update((node.input[0], f.output[0]) for f in followers if f.op_type == "DequantizeLinear")
-    return table
 
 
 def _sort(model: ModelProto) -> None:

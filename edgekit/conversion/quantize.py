@@ -14,12 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..models.modules import matches
 from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig
 from ..words import counted, plural
 from .calibrate import METHODS, Calibration, calibrate
 from .child import Progress, run_in_child
-from .graph import layer_name, load_model, matches, name_nodes, opset, weighted_layers
+from .graph import layer_name, load_model, name_nodes, opset, weighted_layers
 from .qdq import FLAVOURS
 from .sensitivity import rank_layers
 
@@ -135,10 +136,10 @@ def _check_input(source: Artifact, options: QuantizeOptions) -> None:
         )
     found = opset(load_model(source.file("model.onnx")))
     if found < LOWEST_OPSET:
-        raise BadConfig(
-            f"{source.path}: found opset {found}, needed {LOWEST_OPSET} for one scale per channel. "
-            f"Export it again: edgekit export RECIPE export.opset={LOWEST_OPSET}"
-        )
+        again = f"Export it again: edgekit export RECIPE export.opset={LOWEST_OPSET}"
+        if "imported" in source.manifest["recipe"]:
+            again = f"Export it anew from its framework with opset {LOWEST_OPSET}, then: edgekit import-onnx FILE"
+        raise BadConfig(f"{source.path}: found opset {found}, needed {LOWEST_OPSET} for one scale per channel. {again}")
 
 
 def _phase(tell: Phases, name: str) -> Progress:

@@ -13,6 +13,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, defs
 
 from .findings import EXPORT, Finding, Graph, Severity, attribute, operand
+from .graph import PLAIN_CONSTANTS
 from .rules_quantization import quantizer
 
 NodeRule = Callable[[Graph, NodeProto], Iterator[Finding]]
@@ -20,6 +21,8 @@ NodeRule = Callable[[Graph, NodeProto], Iterator[Finding]]
 TOPK_MOST = 3840  # NvInfer.h of every release from 8.2.1 to 11.1
 RESIZE_MODES = ("nearest", "linear")
 RESIZE_COORDINATES = ("half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners")
+ALL_RELEASES = (99,)  # later than every release: what holds before it holds always
+PLAIN_CONSTANTS_FROM = (8, 5)  # the oldest release whose importer is known to read them; 7.2 reads ``value`` alone
 NMS_SLOW_SCORE = 0.007  # below it EfficientNMS_TRT leaves its fast path
 REMOVED_IN_11 = frozenset({"BatchedNMS_TRT", "BatchedNMSDynamic_TRT", "NMS_TRT"})
 
@@ -183,13 +186,33 @@ def _resize(graph: Graph, node: NodeProto) -> Iterator[Finding]:
     if node.op_type == "Resize" and coordinates not in RESIZE_COORDINATES:
         found = f"Resize with coordinates {coordinates!r}; there are {', '.join(RESIZE_COORDINATES)}"
         yield graph.finding("error", "resize", node, found, "Export with align_corners=False, which gives half_pixel.")
-    for name, bad in (("antialias", 1), ("keep_aspect_ratio_policy", "not_larger"), ("exclude_outside", 1)):
-        if attribute(node, name) == bad:
-            yield graph.finding("error", "resize", node, f"Resize with {name} = {bad}", "Resize without it.")
+    nearest = attribute(node, "nearest_mode", "round_prefer_floor")
+    if coordinates == "tf_half_pixel_for_nn" and nearest != "round_prefer_floor":
+        found = (
+            f"Resize with coordinates {coordinates!r} and nearest_mode {nearest!r}; with them it rounds one way only"
+        )
+        yield graph.finding(
+            "error", "resize", node, found, "Use nearest_mode round_prefer_floor, or asymmetric and floor."
+        )
+    for name, neutral in (("antialias", 0), ("keep_aspect_ratio_policy", "stretch"), ("exclude_outside", 0)):
+        value = attribute(node, name, neutral)
+        if value != neutral:
+            yield graph.finding("error", "resize", node, f"Resize with {name} = {value}", "Resize without it.")
+    yield from _resized_axes(graph, node)
     scales = operand(node, 2) if node.op_type == "Resize" and graph.opset >= 11 else operand(node, 1)
     if scales and graph.value(scales) is None and not operand(node, 3):
         yield graph.finding("error", "resize", node, "the scales of Resize must be constants", FOLD)
     yield from _resized_dimensions(graph, node, mode)
+
+
+def _resized_axes(graph: Graph, node: NodeProto) -> Iterator[Finding]:
+    """``axes`` came with opset 18: releases before 10 do not read it, later ones take all axes in their order."""
+    shape = graph.shapes.get(node.input[0])
+    axes = list(attribute(node, "axes", []))
+    rank = len(axes) if shape is None else len(shape)
+    if axes and [axis % rank for axis in axes] != list(range(rank)):
+        found = f"Resize with axes = {axes}; there are scales or sizes of all axes only"
+        yield graph.finding("error", "resize", node, found, "Give a scale or size for every axis, and no axes.")
 
 
 def _resized_dimensions(graph: Graph, node: NodeProto, mode: str) -> Iterator[Finding]:
@@ -204,7 +227,8 @@ def _resized_dimensions(graph: Graph, node: NodeProto, mode: str) -> Iterator[Fi
 
 def _nms(graph: Graph, node: NodeProto) -> Iterator[Finding]:
     advice = "Export without NMS and let the host do it (EdgeKit does), or use EfficientNMS_TRT."
-    if graph.version >= (8, 5):
+    assert graph.table is not None
+    if node.op_type not in graph.table.experimental:
         found = "NonMaxSuppression: the number of boxes depends on the image, so the output needs an allocator"
         yield graph.finding("warning", "nms", node, found, advice)
         return
@@ -226,7 +250,7 @@ def _efficient_nms(graph: Graph, node: NodeProto) -> Iterator[Finding]:
 
 def _pool(graph: Graph, node: NodeProto) -> Iterator[Finding]:
     if len(node.output) > 1 and node.output[1]:
-        used = node.output[1] in graph.users
+        used = node.output[1] in graph.users or node.output[1] in graph.outputs
         severity: Severity = "error" if used else "warning"
         yield graph.finding(
             severity, "pool", node, "MaxPool's second output (indices) does not exist", "Do without it."
@@ -353,6 +377,14 @@ def _scatter(graph: Graph, node: NodeProto) -> Iterator[Finding]:
         )
 
 
+def _constant(graph: Graph, node: NodeProto) -> Iterator[Finding]:
+    plain = [entry.name for entry in node.attribute if entry.name in PLAIN_CONSTANTS]
+    if plain and graph.version < PLAIN_CONSTANTS_FROM:
+        found = f"Constant with {plain[0]}; TensorRT is known to read it from 8.5 on, and before that a tensor (value)"
+        advice = "Simplify the file (onnxsim), or: edgekit import-onnx FILE; both store it as a tensor."
+        yield graph.finding("warning", "constant", node, found, advice)
+
+
 def _control_flow(graph: Graph, node: NodeProto) -> Iterator[Finding]:
     found = f"{node.op_type}: control flow is restricted (shapes of the branches, types of what is carried) and slow"
     yield graph.finding("warning", "control-flow", node, found, f"Take it out of the network's forward(). {FOLD}")
@@ -385,12 +417,13 @@ OPERATOR_RULES: Mapping[str, tuple[NodeRule, ...]] = MappingProxyType(
         "Pad": (_pad,),
         "Slice": (_constant_operand(3, "the axes", (10, 3)),),
         "Squeeze": (_constant_operand(1, "the axes", (10, 7)),),
-        "Unsqueeze": (_constant_operand(1, "the axes", (99,)),),
-        "ReduceSum": (_constant_operand(1, "the axes", (99,)),),
+        "Unsqueeze": (_constant_operand(1, "the axes", ALL_RELEASES),),
+        "ReduceSum": (_constant_operand(1, "the axes", ALL_RELEASES),),
         "Clip": (_constant_operand(1, "min", (8, 5)), _constant_operand(2, "max", (8, 5))),
-        "CumSum": (_constant_operand(1, "the axis", (99,)),),
+        "CumSum": (_constant_operand(1, "the axis", ALL_RELEASES),),
         "BatchNormalization": (_parameters,),
         "InstanceNormalization": (_parameters,),
+        "Constant": (_constant,),
         "Range": (_range,),
         "Einsum": (_einsum,),
         "Cast": (_cast,),

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
-from .findings import EXPORT, Finding, Graph
+from .findings import EXPORT, Finding, Graph, attribute
 from .rules import OPERATOR_RULES, unsupported_operator
 
 FP16_MOST = 65504.0
 INT32 = np.iinfo(np.int32)
 INTEGER_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Mod", "Pow", "Neg", "Abs", "Min", "Max", "Sum", "Equal"})
+
+CARRYING = frozenset({"Identity", "Reshape", "Squeeze", "Unsqueeze"})  # their first input
 
 
 def _opset(graph: Graph) -> Iterator[Finding]:
@@ -108,14 +110,34 @@ def _half_range(graph: Graph) -> Iterator[Finding]:
 
 
 def _wide_integers(graph: Graph) -> Iterator[Finding]:
-    """INT64 constants that INT32 cannot hold. The ends of a Slice are meant to be clamped."""
+    """INT64 constants that INT32 cannot hold. The bounds of a Slice are meant to be clamped."""
     if graph.table is None or graph.table.native_int64:
         return
     for name, value in graph.values.items():
-        users = [u for u in graph.users.get(name, []) if u.op_type != "Slice"]
-        if value.dtype == np.int64 and value.size and users and (value.max() > INT32.max or value.min() < INT32.min):
+        if value.dtype != np.int64 or not value.size or INT32.min <= value.min() <= value.max() <= INT32.max:
+            continue
+        users = [u for u, tensor in _final_uses(graph, name) if u.op_type != "Slice" or tensor == u.input[0]]
+        if users:
             found = f"INT64 constant {name!r} leaves the range of INT32, to which it is clamped"
             yield graph.finding("error", "int64", users[0], found, "Use smaller numbers.")
+
+
+def _final_uses(graph: Graph, name: str) -> Iterator[tuple[NodeProto, str]]:
+    """(node, what it reads) of everything that computes with the numbers of a constant, wherever they are carried."""
+    for user in graph.users.get(name, []):
+        if not _carries(user, name):
+            yield user, name
+            continue
+        if user.output[0] in graph.outputs:
+            yield user, name
+        yield from _final_uses(graph, user.output[0])
+
+
+def _carries(node: NodeProto, name: str) -> bool:
+    """Whether the same INT64 numbers come out. Cast to INT32 they are others."""
+    if node.op_type == "Cast":
+        return bool(attribute(node, "to") == TensorProto.INT64)
+    return node.op_type == "Concat" or (node.op_type in CARRYING and name == node.input[0])
 
 
 def _integer_arithmetic(graph: Graph) -> Iterator[Finding]:

@@ -13,7 +13,9 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from ..runtime.preprocess import Preprocess
 from .child import Progress, run_in_child
 from .compare import Array, fill_batch, network_inputs
+from .findings import attribute
 from .graph import constants, initializers, last_layers, load_model, name_nodes, own_biases, weighted_layers
+from .session import cpu_session
 
 IMAGES = 4  # enough to rank layers by; the errors of single images differ little
 _LEVELS = 255
@@ -73,15 +75,11 @@ def layer_errors(
 
 
 def _run(model: ModelProto, ends: Sequence[str], inputs: Sequence[Array]) -> list[list[Array]]:
-    import onnxruntime
-
     graph = ModelProto()
     graph.CopyFrom(model)
     del graph.graph.output[:]
     graph.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in ends)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = cpu_session(graph)
     return [session.run(list(ends), {"image": image}) for image in inputs]
 
 
@@ -122,7 +120,8 @@ def _round_weights(model: ModelProto, node: NodeProto) -> None:
     if name not in initializers(model):
         return
     weight: NDArray[np.float32] = numpy_helper.to_array(initializers(model)[name])
-    axis = {"ConvTranspose": 1, "MatMul": weight.ndim - 1}.get(node.op_type, 0)
+    gemm = 0 if attribute(node, "transB", 0) else 1
+    axis = {"ConvTranspose": 1, "MatMul": weight.ndim - 1, "Gemm": gemm}.get(node.op_type, 0)
     others = tuple(i for i in range(weight.ndim) if i != axis)
     scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True) / (_LEVELS // 2), 1e-12)
     rounded = (np.rint(weight / scale) * scale).astype(np.float32)

@@ -24,8 +24,6 @@ class Simplification:
     """What happened. notes: everything that a user should know, empty when all went well."""
 
     simplified: bool
-    nodes_before: int
-    nodes_after: int
     comparison: Comparison | None
     notes: tuple[str, ...]
 
@@ -42,7 +40,6 @@ def simplify(
     images: real images on which the boxes before and after are compared.
     Never fails because of the simplifier: the reason is in ``notes``.
     """
-    before = len(load_model(source).graph.node)
     beside = f"{target}.simplified"
     notes: list[str] = []
     comparison = None
@@ -62,11 +59,10 @@ def simplify(
     else:
         shutil.copyfile(source, target)
         Path(beside).unlink(missing_ok=True)
-    model = load_model(target)
-    integers = int64_arithmetic(model)
+    integers = int64_arithmetic(load_model(target))
     if integers:
         notes.append(f"int64 arithmetic is left, which TensorRT 8.2 may refuse: {', '.join(integers)}")
-    return Simplification(good, before, len(model.graph.node), comparison, tuple(notes))
+    return Simplification(good, comparison, tuple(notes))
 
 
 def _compare(

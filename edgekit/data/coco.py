@@ -490,9 +490,7 @@ def _check_files(
         problems.advice = f"Not one image file is in {images}: is that the right folder?"
     if not turned:
         return []
-    return [
-        f"{counted(turned, 'image')} with an EXIF rotation, which turns nothing: boxes are of the stored pixels"
-    ]
+    return [f"{counted(turned, 'image')} with an EXIF rotation, which turns nothing: boxes are of the stored pixels"]
 
 
 def _size_differs(header: ImageHeader, record: _ImageRecord) -> str:

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..data.coco import CocoSet
 from ..data.dataset import DetectionDataset, stack_canvases
+from ..models.modules import matches
 from ..runtime.errors import BadConfig
 from ..runtime.preprocess import Preprocess
 
@@ -45,6 +46,12 @@ def round_activation(x: Tensor, low: float, high: float, symmetric: bool) -> Ten
     return torch.fake_quantize_per_tensor_affine(x, scale, zero, least, most)
 
 
+def round_constant(x: Tensor) -> Tensor:
+    """A constant among activations, uint8 by its own extremes: the quantizer stores it so beside them on x86."""
+    low, high = x.detach().aminmax()
+    return round_activation(x, float(low), float(high), False)
+
+
 def round_weight(weight: Tensor, axis: int) -> Tensor:
     """Signed 8-bit weights, one scale for each index of ``axis``: the largest of its absolute values is 127.
 
@@ -62,9 +69,10 @@ def _kinds() -> dict[Callable[..., Any], str]:
         "conv": (torch.conv2d, F.conv2d),
         "deconv": (torch.conv_transpose2d, F.conv_transpose2d),
         "linear": (F.linear,),
+        "matmul": (torch.matmul, torch.mm, torch.bmm, t.matmul, t.mm, t.bmm, t.__matmul__, t.__rmatmul__),
         "norm": (F.batch_norm, torch.batch_norm),
         "clip": (F.relu, torch.relu, torch.relu_, t.relu, t.relu_, F.relu_, F.relu6, F.hardtanh),
-        "activation": (F.leaky_relu, torch.sigmoid, t.sigmoid, F.sigmoid, F.hardsigmoid, F.silu, F.hardswish),
+        "activation": (F.leaky_relu, torch.sigmoid, t.sigmoid, F.sigmoid, F.hardsigmoid),
         "add": (torch.add, t.add, t.__add__, t.__radd__, t.add_, t.__iadd__),
         "mul": (torch.mul, t.mul, t.__mul__, t.__rmul__, t.mul_, t.__imul__),
         "cat": (torch.cat, torch.concat),
@@ -76,27 +84,54 @@ def _kinds() -> dict[Callable[..., Any], str]:
 
 KINDS: Mapping[Callable[..., Any], str] = MappingProxyType(_kinds())
 WEIGHT_AXIS: Mapping[str, int] = MappingProxyType({"conv": 0, "deconv": 1, "linear": 0})  # of the output channels
+WITH_PARAMETERS = frozenset({*WEIGHT_AXIS, "norm"})  # what they read after their first argument are parameters
 # "keep": the result has its input's scale
 INT8_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "x86": (*WEIGHT_AXIS, "clip", "activation", "add", "mul", "cat", "pool", "keep"),
-        "trt": tuple(WEIGHT_AXIS),
+        "x86": (*WEIGHT_AXIS, "matmul", "clip", "activation", "add", "mul", "cat", "pool", "keep"),
+        "trt": (*WEIGHT_AXIS, "matmul"),
     }
 )
+# One call here, and x times its gate in the exported file: there both are rounded
+GATES: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType(
+    {F.silu: torch.sigmoid, F.hardswish: F.hardsigmoid}
+)
+
+
+def kind_of(func: Callable[..., Any], args: Sequence[Any]) -> str:
+    """The kind of a call, "" where INT8 does not know it; what joins one tensor alone is not in the exported file."""
+    kind = KINDS.get(func, "")
+    return "" if kind == "cat" and len(args[0]) == 1 else kind
+
+
+CONSTANT = -1  # in the place of a tensor's number
 
 
 @dataclass
 class Call:
-    """One operator call. inputs, outputs: numbers of tensors, -1 for a constant;  module: whose weight it has, else
+    """One operator call. inputs, outputs: numbers of tensors, or CONSTANT;  module: whose weight it has, else
     the innermost one that calls it
 
-    kind: "" for an operator that INT8 does not know
+    kind: "" for an operator that INT8 does not know;  axis: of a "cat"
     """
 
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     module: str = ""
+    axis: int = 0
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it has weights, as the quantizer sees it: a matrix product with a constant has."""
+        return self.kind in WEIGHT_AXIS or (self.kind == "matmul" and CONSTANT in self.inputs)
+
+    @property
+    def weight(self) -> tuple[int, int] | None:
+        """(place among the arguments, axis with a scale for each index) of its weights."""
+        if not self.is_layer:
+            return None
+        return (self.inputs.index(CONSTANT), 1) if self.kind == "matmul" else (1, WEIGHT_AXIS[self.kind])
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -107,7 +142,21 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-class Recorder(TorchFunctionMode):
+class _AsExported(TorchFunctionMode):
+    """Sees the calls of a forward pass, an activation with a gate as the two operators that it is exported as."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        gate = GATES.get(func)
+        if gate is None:
+            return self.see(func, args, kwargs or {})
+        return self.see(torch.mul, (args[0], self.see(gate, args[:1], {})), {})
+
+    def see(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call ``func``."""
+        raise NotImplementedError
+
+
+class Recorder(_AsExported):
     """Writes down the calls of a forward pass. Tensor 0 is the image; what does not depend on it has no number."""
 
     def __init__(self, image: Tensor, model: nn.Module) -> None:
@@ -138,14 +187,15 @@ class Recorder(TorchFunctionMode):
             stack.enter_context(self)
             yield
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        inputs = tuple(self._numbers.get(id(t), -1) for t in _activations((*args, *(kwargs or {}).values())))
+    def see(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        kind = kind_of(func, args)
+        inputs = tuple(self._numbers.get(id(t), CONSTANT) for t in _operands(kind, (*args, *kwargs.values())))
         module = next((self._modules[id(t)] for t in _tensors(args) if id(t) in self._modules), self._entered[-1])
-        result = func(*args, **(kwargs or {}))
-        kind = KINDS.get(func, "")
+        result = func(*args, **kwargs)
         outputs = tuple(self._number(t) for t in _tensors((result,))) if any(n >= 0 for n in inputs) else ()
         if kind or outputs:
-            self.calls.append(Call(kind, inputs, outputs, module))
+            axis = (*args, kwargs.get("dim", 0))[1] % result.ndim if kind == "cat" else 0
+            self.calls.append(Call(kind, inputs, outputs, module, axis))
         return result
 
     def _number(self, tensor: Tensor) -> int:
@@ -157,11 +207,16 @@ class Recorder(TorchFunctionMode):
 # -- where INT8 rounds ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Step:
-    """What happens at one call of a known operator. before: place among its activations -> slot, and after: slot."""
+    """What happens at one call of a known operator.
+
+    weight: see ``Call.weight``;  before: place among its operands -> slot;  constants: places of constants that are
+    rounded like activations;  after: slot
+    """
 
     kind: str
-    axis: int | None = None
+    weight: tuple[int, int] | None = None
     before: Mapping[int, int] = field(default_factory=dict)
+    constants: tuple[int, ...] = ()
     after: int | None = None
 
 
@@ -178,9 +233,10 @@ def plan_of(calls: Sequence[Call], flavour: str, float_modules: Sequence[str]) -
     kinds = INT8_KINDS[flavour]
     inner = _inner(calls)
     in_int8 = [
-        inner[i] and call.kind in kinds and not _covers(float_modules, call.module) for i, call in enumerate(calls)
+        inner[i] and call.kind in kinds and not matches(call.module, float_modules) for i, call in enumerate(calls)
     ]
-    wanted = _wanted(calls, in_int8, flavour)
+    folded = _folded(calls, flavour)
+    wanted = _wanted(calls, in_int8, flavour, folded)
     made = {number: call for call in calls for number in call.outputs}
     slots: dict[int, int] = {}
 
@@ -199,8 +255,10 @@ def plan_of(calls: Sequence[Call], flavour: str, float_modules: Sequence[str]) -
             for place, number in enumerate(call.inputs)
             if quantized and number in wanted and not _rounded_after(made.get(number))
         }
+        stored = flavour == "x86" and quantized and not call.is_layer and folded.isdisjoint(call.inputs)
+        constants = [place for place, number in enumerate(call.inputs) if stored and number == CONSTANT]
         after = slot(call.outputs[0]) if _rounded_after(call) and call.outputs[0] in wanted else None
-        steps.append(Step(call.kind, WEIGHT_AXIS.get(call.kind) if quantized else None, late, after))
+        steps.append(Step(call.kind, call.weight if quantized else None, late, tuple(constants), after))
     return Plan(tuple(steps), len(slots))
 
 
@@ -209,63 +267,69 @@ def _rounded_after(call: Call | None) -> bool:
     return call is not None and bool(call.kind) and len(call.outputs) == 1
 
 
-def _covers(prefixes: Sequence[str], module: str) -> bool:
-    return any(module == prefix or module.startswith(f"{prefix}.") for prefix in prefixes)
-
-
 def _inner(calls: Sequence[Call]) -> list[bool]:
     """Which calls are layers or lie between two: not the input's preparation, not what follows the head."""
     behind: set[int] = set()
     after = []
     for call in calls:
-        after.append(call.kind in WEIGHT_AXIS or not behind.isdisjoint(call.inputs))
+        after.append(call.is_layer or not behind.isdisjoint(call.inputs))
         if after[-1]:
             behind.update(call.outputs)
     ahead: set[int] = set()
     inner = []
     for call, reached in zip(reversed(calls), reversed(after), strict=True):
         leads = not ahead.isdisjoint(call.outputs)
-        if leads or call.kind in WEIGHT_AXIS:
+        if leads or call.is_layer:
             ahead.update(call.inputs)
-        inner.append(call.kind in WEIGHT_AXIS or (reached and leads))
+        inner.append(call.is_layer or (reached and leads))
     return inner[::-1]
 
 
-def _wanted(calls: Sequence[Call], in_int8: Sequence[bool], flavour: str) -> set[int]:
-    """The tensors that are rounded: what INT8 operators read and, on x86, what they write.
-
-    A batch norm is folded into its convolution, and on x86 a ReLU into what comes before it: nothing is rounded there.
-    """
-    readers: dict[int, list[int]] = {}
-    for i, call in enumerate(calls):
+def _readers(calls: Sequence[Call]) -> dict[int, list[Call]]:
+    """Who reads a tensor."""
+    readers: dict[int, list[Call]] = {}
+    for call in calls:
         for number in call.inputs:
-            readers.setdefault(number, []).append(i)
-    layers = {number for call in calls if call.kind in WEIGHT_AXIS for number in call.outputs}
+            readers.setdefault(number, []).append(call)
+    return readers
 
-    def between(number: int) -> bool:
-        follower = calls[readers[number][0]] if len(readers.get(number, ())) == 1 else None
-        if follower is None:
-            return False
-        return (follower.kind == "norm" and number in layers) or (follower.kind == "clip" and flavour == "x86")
 
+def _folded(calls: Sequence[Call], flavour: str) -> set[int]:
+    """Tensors that do not exist in the quantized file, for the one that reads them became part of what makes them.
+
+    A batch norm is folded into its convolution, a constant that is added to a matrix product with weights is the bias
+    of a Gemm, a concatenation that only another one reads is part of that, and on x86 a ReLU is a limit of what comes
+    before it.
+    """
+    readers = _readers(calls)
+    folded: set[int] = set()
+    for call in calls:
+        for number in call.outputs:
+            follower = readers[number][0] if len(readers.get(number, ())) == 1 else None
+            if follower is None:
+                continue
+            norm = follower.kind == "norm" and call.is_layer
+            bias = follower.kind == "add" and CONSTANT in follower.inputs and call.is_layer and call.kind == "matmul"
+            join = follower.kind == call.kind == "cat" and follower.axis == call.axis
+            if norm or bias or join or (follower.kind == "clip" and flavour == "x86"):
+                folded.add(number)
+    return folded
+
+
+def _wanted(calls: Sequence[Call], in_int8: Sequence[bool], flavour: str, folded: set[int]) -> set[int]:
+    """The tensors that are rounded: what INT8 operators read and, on x86, what they write."""
+    readers = _readers(calls)
     wanted: set[int] = set()
     for call, quantized in zip(calls, in_int8, strict=True):
         if not quantized:
             continue
-        wanted.update(number for number in call.inputs if not between(number))
-        if flavour == "x86":
-            wanted.update(_ends(call, calls, readers, between))
-    return wanted - ({0, -1} if flavour == "x86" else {-1})  # x86 reads the pixels themselves, which are integers
-
-
-def _ends(
-    call: Call, calls: Sequence[Call], readers: Mapping[int, list[int]], between: Callable[[int], bool]
-) -> Iterator[int]:
-    """A call's outputs, each followed through what is folded into it."""
-    for number in call.outputs:
-        while between(number):
-            number = calls[readers[number][0]].outputs[0]
-        yield number
+        wanted.update(call.inputs)
+        for number in call.outputs if flavour == "x86" else ():
+            while number in folded:
+                number = readers[number][0].outputs[0]
+            wanted.add(number)
+    outside = {0, CONSTANT} if flavour == "x86" else {CONSTANT}  # x86 reads the pixels themselves, which are integers
+    return wanted - folded - outside
 
 
 # -- in training ------------------------------------------------------------------------------------------------------
@@ -313,26 +377,26 @@ def calibration_images(
         yield normalise(stack_canvases([DetectionDataset(coco, preprocess)[0, index]]))
 
 
-class _Following(TorchFunctionMode):
+class _Following(_AsExported):
     """Follows the plan, call by call."""
 
     def __init__(self, rounding: Rounding) -> None:
         super().__init__()
         self.steps = iter(rounding.plan.steps)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kind = KINDS.get(func)
-        if kind is None:
-            return func(*args, **(kwargs or {}))
+    def see(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        kind = kind_of(func, args)
+        if not kind:
+            return func(*args, **kwargs)
         step = next(self.steps, None)
         if step is None or step.kind != kind:
             raise BadConfig(
                 f"quantization_aware: the network calls {kind} where {step.kind if step else 'nothing'} was expected; "
                 "only networks that compute the same in every forward pass can be fine-tuned for INT8"
             )
-        return self.call(step, func, list(args), dict(kwargs or {}))
+        return self.call(step, func, list(args), kwargs)
 
-    def call(self, step: Step, func: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def call(self, step: Step, func: Any, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
         raise NotImplementedError
 
 
@@ -343,15 +407,15 @@ class _Watching(_Following):
         super().__init__(rounding)
         self.low, self.high = rounding.low, rounding.high
 
-    def call(self, step: Step, func: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def call(self, step: Step, func: Any, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
         for place, slot in step.before.items():
-            self._see(list(_activations(args))[place], slot)
+            self._widen(list(_operands(step.kind, args))[place], slot)
         result = func(*args, **kwargs)
         if step.after is not None:
-            self._see(result, step.after)
+            self._widen(result, step.after)
         return result
 
-    def _see(self, x: Tensor, slot: int) -> None:
+    def _widen(self, x: Tensor, slot: int) -> None:
         self.low[slot] = torch.minimum(self.low[slot], x.min().cpu())
         self.high[slot] = torch.maximum(self.high[slot], x.max().cpu())
 
@@ -364,11 +428,14 @@ class _Rounding(_Following):
         self.ranges = list(zip(rounding.low.tolist(), rounding.high.tolist(), strict=True))
         self.symmetric = rounding.flavour == "trt"
 
-    def call(self, step: Step, func: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        if step.axis is not None:
-            args[1] = round_weight(args[1], step.axis)
-        if step.before:
-            args = _replaced(args, {p: partial(self._round, slot=slot) for p, slot in step.before.items()})
+    def call(self, step: Step, func: Any, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
+        if step.weight is not None:
+            place, axis = step.weight
+            args[place] = round_weight(args[place], axis)
+        change: dict[int, Callable[[Tensor], Tensor]] = dict.fromkeys(step.constants, round_constant)
+        change.update((place, partial(self._round, slot=slot)) for place, slot in step.before.items())
+        if change:
+            args = _replaced(step.kind, args, change)
         result = func(*args, **kwargs)
         return result if step.after is None else self._round(result, step.after)
 
@@ -376,20 +443,19 @@ class _Rounding(_Following):
         return round_activation(x, *self.ranges[slot], self.symmetric)
 
 
-def _activations(args: Sequence[Any]) -> Iterator[Tensor]:
-    """The tensors among an operator's arguments that are no parameters."""
-    return (t for t in _tensors(args) if not isinstance(t, nn.Parameter))
+def _operands(kind: str, args: Sequence[Any]) -> Iterator[Tensor]:
+    """The tensors that an operator computes with; of one with parameters its input alone."""
+    return _tensors(args[:1] if kind in WITH_PARAMETERS else args)
 
 
-def _replaced(args: list[Any], change: Mapping[int, Callable[[Tensor], Tensor]]) -> list[Any]:
-    """``args`` with the n-th activation changed."""
+def _replaced(kind: str, args: list[Any], change: Mapping[int, Callable[[Tensor], Tensor]]) -> list[Any]:
+    """``args`` with the operands at some places changed."""
     places = iter(range(1 << 30))
 
     def walk(value: Any) -> Any:
         if isinstance(value, list | tuple):
             return type(value)(map(walk, value))
-        if not isinstance(value, Tensor) or isinstance(value, nn.Parameter):
-            return value
-        return change.get(next(places), lambda x: x)(value)
+        return change.get(next(places), lambda x: x)(value) if isinstance(value, Tensor) else value
 
-    return [walk(value) for value in args]
+    count = 1 if kind in WITH_PARAMETERS else len(args)
+    return [*map(walk, args[:count]), *args[count:]]

@@ -77,6 +77,24 @@ def test_a_cpu_board_has_no_build():
     assert made.run == {"weights": 0, "activations": pytest.approx(2), "inputs and outputs": pytest.approx(4)}
 
 
+@pytest.mark.parametrize(("board", "precision"), [("x86", "int8"), ("raspberry-pi-4", "int8"), ("jetson-tx2", "fp16")])
+def test_an_int8_file_is_forecast_as_it_is_stored_where_there_is_no_engine(board, precision, tmp_path):
+    """8-bit weights and the activations between Q and DQ take a byte each; what is float in the file takes four."""
+    nodes = [
+        ("DequantizeLinear", ["w", "s", "z"], ["d"], {}),
+        ("QuantizeLinear", ["x", "s", "z"], ["q"], {}),
+        ("DequantizeLinear", ["q", "s", "z"], ["f"], {}),
+        ("Conv", ["f", "d"], ["y"], {"strides": [64, 64]}),
+    ]
+    constants = {"w": np.ones((256, 1, 64, 64), np.int8), "s": np.float32(0.1), "z": np.int8(0)}  # 1 MiB of weights
+    onnx.save(model(nodes, PLANE, constants), tmp_path / "m.onnx")
+    made = lint_file(str(tmp_path / "m.onnx"), "m", board, None)["forecast"]
+    assert made["precision"] == precision
+    if precision == "int8":
+        assert made["run"]["weights"] == pytest.approx(1, abs=0.001)
+        assert made["run"]["activations"] == pytest.approx(1.25)  # x and q, then q and f
+
+
 @pytest.mark.parametrize(
     ("side", "severity", "told"),
     [

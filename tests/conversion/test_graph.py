@@ -33,20 +33,6 @@ def test_module_of(name, module):
 
 
 @pytest.mark.parametrize(
-    ("layer", "names", "expected"),
-    [
-        ("head.size.2", ["head.size.2"], True),
-        ("head.size.2", ["head"], True),
-        ("head.size.20", ["head.size.2"], False),
-        ("header.size", ["head"], False),
-        ("head", [], False),
-    ],
-)
-def test_matches(layer, names, expected):
-    assert edits.matches(layer, names) is expected
-
-
-@pytest.mark.parametrize(
     ("nodes", "expected"),
     [
         ([("Add", ["i", "i"], ["o"], {})], ["n_o"]),

@@ -184,7 +184,6 @@ def test_the_scan_names_the_layer_that_overflows(hot, photos, preprocess):
     scan = scan_overflow(file, photos[:1], preprocess, "nchw_float")
     assert scan.peaks[0].layer == "head.heatmap.0"
     assert scan.peaks[0].largest > LIMIT
-    assert scan.headroom < 1
     assert name in scan.pins
     assert {"head.heatmap.0", "head.heatmap.1", "head.heatmap.2"} == set(scan.layers)
     assert scan.to_dict()["peaks"][0]["node"] == name

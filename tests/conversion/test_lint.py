@@ -71,9 +71,11 @@ def topk(k):
     return model([("TopK", ["x", "k"], ["v", "i"], {})], VECTOR, {"k": i64(k)})
 
 
-def resize(**attributes):
+def resize(opset=13, scales=None, **attributes):
     more = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", **attributes}
-    return model([("Resize", ["x", "", "s"], ["y"], more)], IMAGE, {"s": f32(1, 1, 2, 2)})
+    return model(
+        [("Resize", ["x", "", "s"], ["y"], more)], IMAGE, {"s": f32(1, 1, 2, 2) if scales is None else scales}, opset
+    )
 
 
 def quantized(zero, scale=0.1, **attributes):
@@ -164,6 +166,29 @@ CASES = {
         "tf_crop_and_resize",
         "half_pixel",
     ),
+    "resize rounding": (
+        resize(coordinate_transformation_mode="tf_half_pixel_for_nn", nearest_mode="floor"),
+        "resize",
+        "error",
+        "'floor'",
+        "round_prefer_floor",
+    ),
+    "resize axes": (resize(opset=18, scales=f32(2, 2), axes=[2, 3]), "resize", "error", "axes = [2, 3]", "every axis"),
+    "resize policy": (
+        resize(opset=18, keep_aspect_ratio_policy="not_smaller"),
+        "resize",
+        "error",
+        "keep_aspect_ratio_policy = not_smaller",
+        "without it",
+    ),
+    "resize antialias": (resize(opset=18, antialias=1), "resize", "error", "antialias = 1", "without it"),
+    "constant without a tensor": (
+        model([("Constant", [], ["c"], {"value_float": 1.0}), ("Add", ["x", "c"], ["y"], {})], IMAGE),
+        "constant",
+        "warning",
+        "value_float",
+        "import-onnx",
+    ),
     "resize channels": (
         model(
             [("Resize", ["x", "", "s"], ["y"], {"mode": "linear"})],
@@ -177,6 +202,17 @@ CASES = {
     ),
     "pool indices": (
         model([("MaxPool", ["x"], ["y", "i"], {"kernel_shape": [2, 2]}), ("Cast", ["i"], ["f"], {"to": 1})], IMAGE),
+        "pool",
+        "error",
+        "indices",
+        "Do without",
+    ),
+    "pool indices as output": (
+        model(
+            [("MaxPool", ["x"], ["y", "i"], {"kernel_shape": [2, 2]})],
+            IMAGE,
+            outputs={"y": ("f", None), "i": ("i64", None)},
+        ),
         "pool",
         "error",
         "indices",
@@ -268,6 +304,22 @@ CASES = {
     ),
     "wide int64": (
         model([("Add", ["x", "c"], ["y"], {})], {"x": ("i64", [4])}, {"c": i64(2**40)}, outputs={"y": ("i64", [4])}),
+        "int64",
+        "error",
+        "range of INT32",
+        "smaller",
+    ),
+    "wide int64 that is carried": (
+        model(
+            [
+                ("Unsqueeze", ["c", "a"], ["u"], {}),
+                ("Concat", ["u", "u"], ["v"], {"axis": 0}),
+                ("Add", ["x", "v"], ["y"], {}),
+            ],
+            {"x": ("i64", [2])},
+            {"c": np.int64(2**40), "a": i64(0)},
+            outputs={"y": ("i64", [2])},
+        ),
         "int64",
         "error",
         "range of INT32",
@@ -368,9 +420,58 @@ def test_symmetric_int8_passes_where_the_board_has_int8(made):
     assert [f for f in found(made, "jetson-xavier-nx") if f.severity == "error"] == []
 
 
+LAST = np.int64(np.iinfo(np.int64).max)  # what "to the end" is in the files of PyTorch
+
+
+def test_the_end_of_a_slice_may_be_carried_there_by_other_nodes():
+    nodes = [
+        ("Unsqueeze", ["end", "axis"], ["e"], {}),
+        ("Cast", ["e"], ["f"], {"to": TensorProto.INT64}),
+        ("Concat", ["f", "f"], ["g"], {"axis": 0}),
+        ("Identity", ["g"], ["h"], {}),
+        ("Reshape", ["h", "two"], ["ends"], {}),
+        ("Slice", ["x", "starts", "ends"], ["y"], {}),
+    ]
+    constants = {"end": LAST, "axis": i64(0), "two": i64(2), "starts": i64(0, 0)}
+    assert [f for f in found(model(nodes, IMAGE, constants)) if f.rule == "int64"] == []
+    narrow = [
+        nodes[0],
+        ("Cast", ["e"], ["f"], {"to": TensorProto.INT32}),
+        *nodes[2:4],
+        ("Slice", ["x", "s", "h"], ["y"], {}),
+    ]
+    made = model(narrow, IMAGE, {**constants, "s": np.zeros(2, np.int32)})
+    assert one(made, "int64").op == "Cast"  # ONNX makes -1 of it
+
+
+def plain(**value):
+    """A Constant whose numbers are an attribute."""
+    return ("Constant", [], [f"c{next(iter(value))}"], value)
+
+
+def test_constants_without_a_tensor_are_constants():
+    nodes = [
+        plain(value_floats=[1.0, 1.0, 2.0, 2.0]),
+        plain(value_float=0.0),
+        plain(value_ints=[5]),
+        plain(value_int=2),
+        ("Resize", ["x", "", "cvalue_floats"], ["r"], {"mode": "nearest"}),
+        ("Clip", ["r", "cvalue_float"], ["c"], {}),
+        ("Unsqueeze", ["cvalue_int", "zero"], ["axes"], {}),
+        ("Unsqueeze", ["c", "axes"], ["u"], {}),
+        ("TopK", ["u", "cvalue_ints"], ["v", "i"], {}),
+    ]
+    made = model(nodes, IMAGE, {"zero": i64(0)})
+    assert [f for f in found(made) if f.severity == "error"] == []
+    assert [f for f in found(made, "jetson-orin-nano", "5.1.2") if f.rule == "constant"] == []  # 8.5 reads them
+
+
 @pytest.mark.parametrize(
     ("made", "board", "release", "rules"),
     [
+        (resize(axes=[0, 1, 2, 3], opset=18), "jetson-orin-nano", None, set()),
+        (resize(scales=f32(2, 2), axes=[2, 3], opset=18), "jetson-orin-nano", None, {"resize"}),
+        (resize(scales=f32(2, 2), axes=[-2, -1], opset=18), "jetson-orin-nano", None, {"resize"}),
         (topk(3840), "jetson-tx2", None, set()),
         (resize(), "jetson-tx2", None, set()),
         (nms(class_agnostic=1, score_threshold=0.1), "jetson-orin-nano", None, set()),

@@ -18,13 +18,13 @@ from edgekit.conversion.graph import (
     consumers,
     layer_name,
     load_model,
-    matches,
     module_of,
     producers,
     weighted_layers,
 )
 from edgekit.conversion.qdq import quantize_file, refused_by_tensorrt
 from edgekit.conversion.simplify import simplify_file
+from edgekit.models.modules import matches
 from edgekit.models.zoo import build
 from edgekit.runtime.errors import ChildDied
 from edgekit.runtime.preprocess import Preprocess

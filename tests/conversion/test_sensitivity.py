@@ -1,11 +1,12 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
-from edgekit.conversion.sensitivity import rank_layers
+from edgekit.conversion.sensitivity import _round_weights, rank_layers
 from edgekit.runtime.preprocess import Preprocess
 
-from .graphs import graph
+from .graphs import f32, graph
 
 RNG = np.random.default_rng(0)
 
@@ -49,6 +50,23 @@ def test_the_spoiled_layer_comes_first(model, photos):
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 3 * errors[1] > 0
     assert seen[-1] == (3, 3)
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_a_gemm_is_rounded_by_output_channel(transposed):
+    """Outputs a thousand times as large as each other: one scale for both would lose the small one."""
+    stored = weights(3, 2) * f32([1, 1000])
+    made = graph(
+        [("Gemm", ["x", "w"], ["y"], {"transB": transposed})],
+        {"x": ("float", [1, 3])},
+        {"y": ("float", [1, 2])},
+        {"w": stored.T if transposed else stored},
+    )
+    _round_weights(made, made.graph.node[0])
+    rounded = numpy_helper.to_array(made.graph.initializer[0])
+    rounded = rounded.T if transposed else rounded
+    assert np.all(np.abs(rounded - stored) <= np.abs(stored).max(0) / 250)
+    assert not np.array_equal(rounded, stored)
 
 
 def test_layers_that_are_float_anyway_are_left_out(model, photos):

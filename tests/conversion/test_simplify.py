@@ -18,11 +18,11 @@ def test_fewer_nodes_and_the_same_boxes(plain, photos, preprocess, tmp_path):
     outcome = simplify(plain, tmp_path / "model.onnx", photos[:2], preprocess, "nhwc_uint8")
     assert outcome.simplified
     assert outcome.notes == ()
-    assert outcome.nodes_after < 0.8 * outcome.nodes_before
     assert outcome.comparison is not None
     assert outcome.comparison.boxes == 40
     assert outcome.comparison.same
-    assert len(load_model(tmp_path / "model.onnx").graph.node) == outcome.nodes_after
+    before, after = (len(load_model(path).graph.node) for path in (plain, tmp_path / "model.onnx"))
+    assert after < 0.8 * before
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
 

@@ -9,8 +9,8 @@ import onnx
 
 from ...runtime.errors import BadConfig
 from ..foreign import infer, read_foreign
-from ..graph import constants_to_initializers, name_nodes
-from .decode import append_decode
+from ..graph import constants_to_initializers, name_nodes, opset
+from .decode import OLDEST_DECODE, append_decode
 from .inputs import class_names, free_outputs, prepare_input
 from .layouts import GIVEN, LAYOUTS, describe, find_spec
 from .opset import LATEST_IR, to_opset_13
@@ -26,14 +26,19 @@ def convert(
     model = read_foreign(source)
     asked = read_spec(layout) if layout not in LAYOUTS else None
     size = tuple(options["size"]) if options["size"] else None
-    taken = prepare_input(model, size, asked.constants if asked else {})
     outputs = describe(model)
+    taken = prepare_input(model, size, asked.constants if asked else {})
     model, kept = to_opset_13(_known(model, taken.was_open))
+    if opset(model) < OLDEST_DECODE:
+        raise BadConfig(
+            f"{source}: {kept}; the decode is written with operators of opset {OLDEST_DECODE} and later. "
+            "Export it anew from its framework with opset 13, and import that file"
+        )
     names = classes or class_names(model)
     spec = asked or find_spec(layout, model, len(names) if classes and names else None)
     spec = _with_priors(spec, options["priors"])
     spec = spec.model_copy(update={"top_k": options["top_k"]}) if layout in LAYOUTS else spec
-    spec = _renamed(spec, free_outputs(model))
+    spec = _renamed(spec, {**taken.moved, **free_outputs(model)})
     count = append_decode(model, spec, taken.size, len(names) if names else None)
     _check_classes(names, count, describe_names=classes is not None)
     name_nodes(model)

@@ -1,6 +1,7 @@
 """Decoding appended to a foreign graph: whatever its outputs are, boxes [N, A, 4] and scores [N, A, C] come out.
 
-Only operators of opset 13 that TensorRT 8.2 accepts are used, with constants where it asks for them.
+Only operators of opset 13 that TensorRT 8.2 accepts are used, with constants where it asks for them. In a file that
+could not be brought to opset 13 they are written as its own opset has them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..foreign import value_shape
 from ..graph import opset
 from .spec import BoxPart, CentersPart, LayoutSpec, Part, PriorsPart, ScorePart, SelectedPart
 
+OLDEST_DECODE = 11  # opset: Equal of floats and GatherElements
 PREFIX = "decode"
 MOST_PRIORS = 64 * 2**20  # bytes of a priors file
 
@@ -67,6 +69,18 @@ class Appender:
         if self.opset >= 18:
             return self.node("ReduceMax", [tensor, self.constant([axis], np.int64)], keepdims=0)
         return self.node("ReduceMax", [tensor], axes=[axis], keepdims=0)
+
+    def unsqueeze(self, tensor: str, axis: int) -> str:
+        return self._with_axis("Unsqueeze", tensor, axis)
+
+    def squeeze(self, tensor: str, axis: int) -> str:
+        return self._with_axis("Squeeze", tensor, axis)
+
+    def _with_axis(self, kind: str, tensor: str, axis: int) -> str:
+        """From opset 13 on the axis is an input."""
+        if self.opset >= 13:
+            return self.node(kind, [tensor, self.constant([axis], np.int64)])
+        return self.node(kind, [tensor], axes=[axis])
 
     def _name(self, kind: str) -> str:
         self._count += 1
@@ -157,16 +171,15 @@ def _three_axes(
 ) -> tuple[str, tuple[int | None, ...]]:
     """[N, A] becomes [N, A, 1]; [A, K] without a batch becomes [1, A, K]."""
     if shape[0] == 1 and not part.transposed and part.columns is None:
-        return graph.node("Unsqueeze", [tensor, graph.constant([2], np.int64)]), (*shape, 1)
-    return graph.node("Unsqueeze", [tensor, graph.constant([0], np.int64)]), (1, *shape)
+        return graph.unsqueeze(tensor, 2), (*shape, 1)
+    return graph.unsqueeze(tensor, 0), (1, *shape)
 
 
 def _squeezed(graph: Appender, tensor: str, shape: tuple[int | None, ...]) -> tuple[str, tuple[int | None, ...]]:
     """[N, A, 1, K] and [N, 1, A, K], which some exporters write, lose the axis of one."""
     for axis in (2, 1):
         if shape[axis] == 1:
-            squeezed = graph.node("Squeeze", [tensor, graph.constant([axis], np.int64)])
-            return squeezed, shape[:axis] + shape[axis + 1 :]
+            return graph.squeeze(tensor, axis), shape[:axis] + shape[axis + 1 :]
     raise BadConfig(f"output {tensor!r} is {list(shape)}; needed [N, A, K]. For maps use the layout centernet.")
 
 
@@ -296,7 +309,7 @@ def _centers(graph: Appender, part: CentersPart, top_k: int) -> tuple[str, str, 
     scores = graph.reshape(graph.binary("Mul", heat, peak), [batch, count, area])
     best = graph.largest(scores, 1)
     places = graph.node("TopK", [best, graph.constant([kept], np.int64)], outputs=2, axis=1)
-    index = graph.node("Unsqueeze", [places, graph.constant([1], np.int64)])
+    index = graph.unsqueeze(places, 1)
     graph.step("boxes")
     geometry = graph.reshape(_geometry(graph, part, shape), [batch, 4, area])
     picked = _pick(graph, geometry, index, [batch, 4, kept])

@@ -26,12 +26,14 @@ class Input:
 
     layout: "nchw_float" or "nhwc_uint8"; size: (width, height); shape: with the batch of 1
     was_open: the file left its size or its batch open, so that the shapes it tells are not those it has now
+    moved: outputs that were called ``image``: old name -> new name
     """
 
     layout: str
     size: tuple[int, int]
     shape: tuple[int, ...]
     was_open: bool
+    moved: Mapping[str, str]
 
 
 def prepare_input(model: ModelProto, size: tuple[int, int] | None, constants: Mapping[str, Any]) -> Input:
@@ -43,6 +45,7 @@ def prepare_input(model: ModelProto, size: tuple[int, int] | None, constants: Ma
     _fix_constants(model, constants)
     value = _only_input(model)
     free_names(model)
+    moved = free_outputs(model, [IMAGE])
     shape = value_shape(value)
     if shape is None or len(shape) != 4:
         raise BadConfig(f"input {value.name!r} is {shape_text(value)}; needed one image: [N, 3, H, W] or [N, H, W, 3]")
@@ -62,13 +65,13 @@ def prepare_input(model: ModelProto, size: tuple[int, int] | None, constants: Ma
         if nchw:
             _turn(model, value, [0, 3, 1, 2], [1, height, width, 3])
         rename(model, value.name, IMAGE)
-        return Input("nhwc_uint8", (width, height), (1, height, width, 3), was_open)
+        return Input("nhwc_uint8", (width, height), (1, height, width, 3), was_open, moved)
     if kind == TensorProto.FLOAT16:
         _cast(model, value)
     if not nchw:
         _turn(model, value, [0, 2, 3, 1], [1, 3, height, width])
     rename(model, value.name, IMAGE)
-    return Input("nchw_float", (width, height), (1, 3, height, width), was_open)
+    return Input("nchw_float", (width, height), (1, 3, height, width), was_open, moved)
 
 
 def _only_input(model: ModelProto) -> ValueInfoProto:
@@ -144,9 +147,9 @@ def free_names(model: ModelProto) -> None:
             rename(model, name, f"file_{name}")
 
 
-def free_outputs(model: ModelProto) -> dict[str, str]:
+def free_outputs(model: ModelProto, reserved: Sequence[str] = RESERVED) -> dict[str, str]:
     """Rename outputs that are called like EdgeKit's. Returns old name -> new name of those."""
-    moved = {v.name: f"file_{v.name}" for v in model.graph.output if v.name in RESERVED}
+    moved = {v.name: f"file_{v.name}" for v in model.graph.output if v.name in reserved}
     for old, new in moved.items():
         rename(model, old, new)
     return moved

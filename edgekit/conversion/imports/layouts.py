@@ -15,6 +15,14 @@ from .spec import Activation, BoxPart, CentersPart, LayoutSpec, Part, PriorsPart
 
 Shape = tuple[int | None, ...]
 _SHAPING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Concat", "Cast"})
+# What the names of outputs say of them; the first that fits counts
+_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "priors": ("prior", "anchor"),
+        "boxes": ("box", "loc", "reg"),
+        "scores": ("score", "logit", "conf", "cls", "class", "prob", "label"),
+    }
+)
 _PROBABILITIES: Mapping[str, Activation] = MappingProxyType({"Softmax": "softmax", "Sigmoid": "sigmoid"})
 
 
@@ -93,7 +101,10 @@ def find_spec(name: str, model: ModelProto, classes: int | None) -> LayoutSpec:
 
 
 def _fits(name: str, outputs: Outputs) -> bool:
-    return LAYOUTS[name].find(outputs) is not None
+    try:
+        return LAYOUTS[name].find(outputs) is not None
+    except BadConfig:  # it cannot be told
+        return False
 
 
 # -- one function for each layout -------------------------------------------------------------------------------------
@@ -200,17 +211,32 @@ def _set_of(outputs: Outputs, activation: Activation, extra: int) -> LayoutSpec 
 
 
 def _boxes_and_scores(outputs: Outputs, extra: int) -> tuple[str, str] | None:
-    """Two outputs [N, A, 4] and [N, A, C + extra] with the same A; names decide where both end in 4."""
-    wide = outputs.of_rank(3)
-    boxes = [n for n in wide if outputs.shapes[n][2] == 4]
-    if len(boxes) > 1:
-        boxes = _named(boxes, "box", "loc", "reg", "bbox") or boxes[:1]
-    if not boxes:
-        return None
-    count = outputs.shapes[boxes[0]][1]
-    scores = [n for n in wide if n != boxes[0] and outputs.shapes[n][1] == count]
-    scores = [n for n in scores if outputs.classes is None or outputs.shapes[n][2] == outputs.classes + extra]
-    return (boxes[0], scores[0]) if scores else None
+    """Two outputs [N, A, 4] and [N, A, C + extra] with the same A; names decide where several pairs fit.
+
+    Raises BadConfig where they do not: boxes that are taken for scores are no error later on, only wrong.
+    """
+    wide, shapes = outputs.of_rank(3), outputs.shapes
+    columns = None if outputs.classes is None else outputs.classes + extra
+    pairs = [(b, s) for b in outputs.of_rank(3, 4) for s in wide if s != b and shapes[s][1] == shapes[b][1]]
+    pairs = [(b, s) for b, s in pairs if columns in (None, shapes[s][2])]
+    if len(pairs) > 1:
+        told = {pair: _told(pair[0], "boxes") + _told(pair[1], "scores") for pair in pairs}
+        best = max(told.values())
+        pairs = [pair for pair in pairs if told[pair] == best]
+    if len(pairs) > 1:
+        boxes, scores = pairs[0]
+        raise BadConfig(
+            f"neither shapes nor names tell which output has the boxes and which the scores: {outputs.text()}. "
+            f"Describe them in a small YAML file, --layout FILE.yaml (docs/import.md): "
+            f"boxes: {{output: {boxes}, ...}}, scores: {{output: {scores}, ...}}, or the other way round"
+        )
+    return pairs[0] if pairs else None
+
+
+def _told(name: str, wanted: str) -> int:
+    """1 where a name says that it is what is wanted, -1 where it says that it is something else, else 0."""
+    what = next((kind for kind, parts in _NAMES.items() if _named([name], *parts)), None)
+    return 0 if what is None else 1 if what == wanted else -1
 
 
 def _centernet(outputs: Outputs) -> LayoutSpec | None:

@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, checker, defs, helper, nump
 from ..findings import attribute, operand
 from ..foreign import every_node, infer, value_shape
 from ..graph import constants, opset
+from ..session import cpu_session
 
 WANTED = 13
 IR_VERSION = 7  # what goes with opset 13
@@ -96,13 +97,8 @@ def _random_image(model: ModelProto) -> Any:
 
 
 def _run(model: ModelProto, image: Any) -> list[Any]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return list(session.run(None, {model.graph.input[0].name: image}))
+        return list(cpu_session(model).run(None, {model.graph.input[0].name: image}))
     except Exception as error:  # ONNX Runtime's errors have no other class in common
         raise CannotConvert(f"ONNX Runtime does not run it in opset {opset(model)} ({_first_line(error)})") from error
 

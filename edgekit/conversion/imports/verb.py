@@ -92,30 +92,55 @@ def import_onnx(
     with tempfile.TemporaryDirectory(prefix="edgekit-import-") as scratch:
         tell("reading the file", 0, STEPS)
         plain = Path(scratch) / "model.onnx"
-        request = {
-            "source": str(path),
-            "target": str(plain),
-            "layout": layout,
-            "classes": names,
-            "options": asdict(options),
-        }
-        found = run_in_child("edgekit.conversion.imports.convert:convert", request, "import", path)
+        found = _converted(path, plain, layout, names, options)
         preprocess = _preprocess(tuple(found["size"]), fields)
         manifest |= _manifest(path, layout, found, preprocess, options)
         manifest["recipe"]["images"] = kept
         with new_artifact(out, "onnx", manifest) as folder:
-            tell("simplifying", 1, STEPS)
-            target = Path(folder) / "model.onnx"
-            outcome = simplify(plain, target, [str(i) for i in looked_at], preprocess, found["layout"])
-            tell("looking at its boxes", 2, STEPS)
-            notes = [*found["notes"], *(note.replace(f"{scratch}/", "") for note in outcome.notes)]
-            manifest["notes"] = notes + doubts(target, looked_at, preprocess, found["layout"], path)
-            manifest["precision"] = precision_of(load_model(target))
-            counted = complexity(target)
-            manifest["complexity"] = counted.summary()
-            manifest["notes"] += counted.notes
+            manifest |= _lowered(plain, Path(folder) / "model.onnx", looked_at, preprocess, found, path, tell)
     tell("done", STEPS, STEPS)
     return read_artifact(out)
+
+
+def _converted(
+    path: Path, target: Path, layout: str, names: Sequence[str] | None, options: ImportOptions
+) -> dict[str, Any]:
+    """Write the file with EdgeKit's input and outputs to ``target``; what was found out, see ``convert``."""
+    request = {
+        "source": str(path),
+        "target": str(target),
+        "layout": layout,
+        "classes": names,
+        "options": asdict(options),
+    }
+    found: dict[str, Any] = run_in_child("edgekit.conversion.imports.convert:convert", request, "import", path)
+    return found
+
+
+def _lowered(
+    plain: Path,
+    target: Path,
+    images: Sequence[Path],
+    preprocess: Preprocess,
+    found: Mapping[str, Any],
+    path: Path,
+    tell: Progress,
+) -> dict[str, Any]:
+    """Simplify the converted file to ``target`` and look at it. Returns what the manifest says of the result."""
+    tell("simplifying", 1, STEPS)
+    outcome = simplify(plain, target, [str(image) for image in images], preprocess, found["layout"])
+    tell("looking at its boxes", 2, STEPS)
+    counted = complexity(target)
+    return {
+        "precision": precision_of(load_model(target)),
+        "complexity": counted.summary(),
+        "notes": [
+            *found["notes"],
+            *(note.replace(f"{plain.parent}/", "") for note in outcome.notes),
+            *doubts(target, images, preprocess, found["layout"], path),
+            *counted.notes,
+        ],
+    }
 
 
 def _quiet(phase: str, done: int, total: int) -> None:

@@ -15,7 +15,7 @@ from edgekit.conversion.half import write_half
 from edgekit.conversion.imports import opset
 from edgekit.conversion.imports.convert import convert
 from edgekit.conversion.imports.inputs import class_names
-from edgekit.conversion.imports.layouts import LAYOUTS
+from edgekit.conversion.imports.layouts import LAYOUTS, find_spec
 from edgekit.conversion.imports.look import judge
 from edgekit.conversion.imports.verb import ImportOptions, given_names, import_onnx
 from edgekit.data.calibration import recipe_images
@@ -239,6 +239,45 @@ def test_priors_of_another_count_are_told(files, tmp_path):
     np.save(few, np.full((10, 4), 0.5, np.float32))
     with pytest.raises(BadConfig, match=r"pri\.npy has 10 priors, output loc has 192 boxes"):
         brought(files, "ssd", "ssd", tmp_path, priors=str(few))
+
+
+@pytest.mark.parametrize("layout", ["detr", "rt-detr", "edgekit"])
+@pytest.mark.parametrize("outputs", [["out0", "out1"], ["out1_boxes", "out0_boxes"]])
+def test_two_outputs_that_may_both_be_boxes_must_be_described(layout, outputs, tmp_path):
+    extra = 1 if layout == "detr" else 0
+    source = nets.export(nets.Detr(1), tmp_path / "two.onnx", outputs)
+    names = ["a", "b", "c", "d"][: 4 - extra]
+    with pytest.raises(BadConfig, match=rf"neither shapes nor names.*{outputs[0]} float \[1, 192, 4\].*FILE\.yaml"):
+        brought({"two": source}, "two", layout, tmp_path, names)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "boxes"),
+    [
+        (["logits", "boxes"], "boxes"),
+        (["pred_logits", "out"], "out"),
+        (["out", "pred_boxes"], "pred_boxes"),
+        (["anchor_scores", "bbox_reg"], "bbox_reg"),
+    ],
+)
+def test_names_tell_which_of_two_outputs_are_boxes(outputs, boxes, tmp_path):
+    source = nets.export(nets.Detr(1), tmp_path / "two.onnx", outputs)
+    spec = find_spec("detr", onnx.shape_inference.infer_shapes(onnx.load(source)), 3)
+    assert spec.boxes.output == boxes
+
+
+@pytest.mark.parametrize("layout", ["selected", "yaml"])
+def test_an_output_may_be_called_image(layout, tmp_path):
+    source = nets.export(nets.Selected(), tmp_path / "s.onnx", ["image", "scores", "labels"])
+    text = "boxes: {output: image}\nselected: {scores: {output: scores}, classes: {output: labels}}\nnms: none\n"
+    (tmp_path / "l.yaml").write_text(text)
+    chosen = str(tmp_path / "l.yaml") if layout == "yaml" else layout
+    found = brought({"s": source}, "s", chosen, tmp_path)
+    assert found["outputs"].startswith("image float [1, 10, 4]")
+    image = np.random.default_rng(0).uniform(0, 1, (1, 3, nets.SIZE[1], nets.SIZE[0])).astype(np.float32)
+    expected = onnxruntime.InferenceSession(str(source)).run(["image"], {"images": image})[0]
+    made = onnxruntime.InferenceSession(str(tmp_path / "made.onnx")).run(["boxes"], {"image": image})[0]
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -488,6 +527,40 @@ def test_a_raised_file_that_computes_something_else_is_not_taken(monkeypatch):
     model, note = opset.to_opset_13(upsampled("Resize", 10, "linear"))
     assert note == "the file stays in opset 10: it computes something else in opset 13"
     assert model.opset_import[0].version == 10
+
+
+def stays(model, made, version):
+    raise opset.CannotConvert("it computes something else in opset 13")
+
+
+@pytest.mark.parametrize("version", [11, 12])
+@pytest.mark.parametrize(("layout", "network"), [("selected", nets.Selected), ("centernet", nets.CenterNet)])
+def test_the_decode_is_written_in_the_opset_that_the_file_keeps(version, layout, network, tmp_path, monkeypatch):
+    """Squeeze and Unsqueeze have their axes as attributes there."""
+    outputs = ["b", "s", "labels"] if layout == "selected" else ["hm", "wh", "reg"]
+    source = nets.export(network(), tmp_path / "old.onnx", outputs, version)
+    image = np.random.default_rng(0).uniform(0, 1, (1, 3, nets.SIZE[1], nets.SIZE[0])).astype(np.float32)
+
+    def boxes():
+        brought({"old": source}, "old", layout, tmp_path)
+        made = onnxruntime.InferenceSession(str(tmp_path / "made.onnx"))
+        return onnx.load(tmp_path / "made.onnx").opset_import[0].version, made.run(None, {"image": image})
+
+    raised, expected = boxes()
+    monkeypatch.setattr(opset, "_compared", stays)
+    kept, found = boxes()
+    assert (raised, kept) == (13, version)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_that_stays_too_old_for_the_decode_is_refused(tmp_path, monkeypatch):
+    made = wrapped(TensorProto.FLOAT, [1, 3, 8, 16])
+    made.opset_import[0].version = 10
+    onnx.save(made, tmp_path / "in.onnx")
+    monkeypatch.setattr(opset, "_compared", stays)
+    with pytest.raises(BadConfig, match=r"stays in opset 10: it computes something else.*anew from its framework"):
+        convert(str(tmp_path / "in.onnx"), str(tmp_path / "made.onnx"), "yolov8", NAMES, OPTIONS)
 
 
 def test_a_file_that_onnx_runtime_does_not_run_is_not_brought_down(monkeypatch):
