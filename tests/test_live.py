@@ -90,6 +90,11 @@ def test_mistakes_on_the_command_line(arguments, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_one_run_looks_at_one_source(capsys):
+    assert main(["camera", "x", "--source", "0", "--source", "1"]) == 2
+    assert "--source is given twice" in capsys.readouterr().err
+
+
 def test_the_command_runs_and_prints_json(artifact, clip, tmp_path):  # noqa: F811
     command = [sys.executable, "-m", "edgekit", "camera", str(artifact), "--source", str(clip), "--offline"]
     done = subprocess.run(

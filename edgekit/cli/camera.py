@@ -27,7 +27,7 @@ def camera(
         str | None,
         typer.Argument(metavar="ARTIFACT", help="An exported network's folder, or a recipe.", show_default=False),
     ] = None,
-    source: Annotated[str | None, typer.Option(help=_SOURCE, show_default=False)] = None,
+    source: Annotated[list[str] | None, typer.Option(help=_SOURCE, show_default=False)] = None,
     demo: Annotated[bool, typer.Option("--demo", help="The shipped clip and weights, on the web page.")] = False,
     board: Annotated[
         str | None, typer.Option("--board", "-b", help="Whose camera strings to use.", show_default=False)
@@ -73,7 +73,7 @@ def camera(
         ),
     ] = None,
     window: Annotated[bool, typer.Option("--window", help="A window.", rich_help_panel=_SINKS)] = False,
-    mp4: Annotated[Path | None, typer.Option(help="Annotated video.", rich_help_panel=_SINKS)] = None,
+    mp4: Annotated[Path | None, typer.Option(help="Annotated video, as .mp4.", rich_help_panel=_SINKS)] = None,
     jsonl: Annotated[Path | None, typer.Option(help="One JSON object a line.", rich_help_panel=_SINKS)] = None,
     coco: Annotated[Path | None, typer.Option(help="COCO JSON.", rich_help_panel=_SINKS)] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Only numbers.", rich_help_panel=_SINKS)] = False,
@@ -95,6 +95,8 @@ def camera(
     """
     import edgekit
 
+    if source is not None and len(source) > 1:
+        raise typer.BadParameter("--source is given twice; one run looks at one source")
     given = {
         "runtime": runtime, "threads": threads, "fps": fps, "flip": flip, "timeout": timeout, "offline": offline,
         "score": score, "track": track, "count_lines": count_line or [], "zones": zone, "web": web, "port": port,
@@ -108,7 +110,9 @@ def camera(
     if loop:
         given["loop"] = True
     with work(interrupted="nothing was recorded") as progress:
-        summary = edgekit.camera(artifact, source, demo=demo, board=board, say=_say, progress=progress, **given)
+        summary = edgekit.camera(
+            artifact, source[0] if source else None, demo=demo, board=board, say=_say, progress=progress, **given
+        )
     _finish(summary, offline, json)
 
 
