@@ -290,7 +290,8 @@ def data_check(
     annotations = Path(annotations)
     if layout == "coco" and annotations.suffix.lower() != ".json":
         raise BadInput(
-            f"{annotations}: neither a COCO file (.json) nor a recipe. Another layout must be named: --layout voc, yolo"
+            f"{annotations}: neither a COCO file (.json) nor a recipe. Another layout must be named: "
+            'layout="voc", "yolo" (--layout voc, yolo)'
         )
 
     return read_set(

@@ -56,6 +56,12 @@ def test_a_boards_camera_strings_are_handed_over(asked, artifact):  # noqa: F811
     assert asked[0].runtime == asked[0].board["runtimes"][0]
 
 
+def test_a_size_is_a_text_or_two_numbers_and_one_line_is_a_list_of_it(asked, artifact):  # noqa: F811
+    for size in ("640x480", (640, 480)):
+        edgekit.camera(str(artifact), "0", size=size, count_lines="0,0,1,1")
+        assert (asked[-1].size, asked[-1].count_lines) == ((640, 480), ["0,0,1,1"])
+
+
 def test_a_recipe_is_exported_and_its_int8_version_preferred(asked, artifact, tmp_path, monkeypatch):  # noqa: F811
     exported = read_artifact(artifact)
     monkeypatch.setattr("edgekit.pipeline.export", lambda name, progress: exported)

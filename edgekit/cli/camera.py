@@ -27,7 +27,7 @@ def camera(
         str | None,
         typer.Argument(metavar="ARTIFACT", help="An exported network's folder, or a recipe.", show_default=False),
     ] = None,
-    source: Annotated[list[str] | None, typer.Option(help=_SOURCE, show_default=False)] = None,
+    source: Annotated[list[str] | None, typer.Option(metavar="SOURCE", help=_SOURCE, show_default=False)] = None,
     demo: Annotated[bool, typer.Option("--demo", help="The shipped clip and weights, on the web page.")] = False,
     board: Annotated[
         str | None, typer.Option("--board", "-b", help="Whose camera strings to use.", show_default=False)
@@ -98,15 +98,11 @@ def camera(
     if source is not None and len(source) > 1:
         raise typer.BadParameter("--source is given twice; one run looks at one source")
     given = {
-        "runtime": runtime, "threads": threads, "fps": fps, "flip": flip, "timeout": timeout, "offline": offline,
-        "score": score, "track": track, "count_lines": count_line or [], "zones": zone, "web": web, "port": port,
-        "bind": bind, "window": window, "mp4": mp4, "jsonl": jsonl, "coco": coco, "headless": headless,
-        "view_fps": view_fps, "seconds": seconds, "frames": frames,
+        "runtime": runtime, "threads": threads, "size": size, "fps": fps, "flip": flip, "timeout": timeout,
+        "offline": offline, "score": score, "track": track, "count_lines": count_line or [], "zones": zone,
+        "web": web, "port": port, "bind": bind, "window": window, "mp4": mp4, "jsonl": jsonl, "coco": coco,
+        "headless": headless, "view_fps": view_fps, "seconds": seconds, "frames": frames,
     }  # fmt: skip
-    if size is not None:
-        from ..runtime.camera.options import parse_size
-
-        given["size"] = parse_size(size)
     if loop:
         given["loop"] = True
     with work(interrupted="nothing was recorded") as progress:

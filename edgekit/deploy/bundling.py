@@ -76,7 +76,9 @@ def bundle(
         _only_checked(source, board, out, sign)
         return check(source, trust, progress)
     if trust:
-        raise BadConfig(f"{source}: is no bundle; --trust checks the signature of one. To sign a new one: --sign KEY")
+        raise BadConfig(
+            f"{source}: is no bundle; trust (--trust) checks the signature of one. To sign a new one: sign (--sign KEY)"
+        )
     options, board = options or BundleOptions(), require_board_name(board)
     artifact, profile = read_artifact(source, kinds=KINDS), load_board(board)
     build = plan_build(artifact, profile, options)
@@ -135,7 +137,7 @@ def _only_checked(file: str | Path, board: str | None, out: str | Path | None, s
 def require_board_name(board: str | None) -> str:
     """Raises BadConfig when no board was named."""
     if board is None:
-        raise BadConfig("a bundle is for one board; name it: --board jetson-tx2. List them: edgekit boards")
+        raise BadConfig("a bundle is for one board; name it (--board jetson-tx2). List them: edgekit boards")
     return board
 
 

@@ -245,7 +245,9 @@ def _flash_work(
         trust.check_signature(found, trusted, str(file))
         name = found.index["board"]["name"]
         if board is not None and name != board:
-            raise BadConfig(f"{file}: is a bundle for {name}, --board says {board}. Bundle it again for that board")
+            raise BadConfig(
+                f"{file}: is a bundle for {name}, board (--board) says {board}. Bundle it again for that board"
+            )
 
     found = archive.unpack(str(file), str(place), lambda done, total: show("", "check", done, total), check)
     profile = load_board(found.index["board"]["name"])

@@ -36,7 +36,7 @@ def test_a_damaged_bundle(damaged):
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
-        ({"board": "jetson-nano"}, BadConfig, "is a bundle for jetson-tx2, --board says jetson-nano"),
+        ({"board": "jetson-nano"}, BadConfig, "is a bundle for jetson-tx2, board .--board. says jetson-nano"),
         ({"contents": BundleOptions(precision="fp32", nms="graph")}, BadConfig, "cannot follow --precision, --nms"),
         ({"options": FlashOptions(power_mode="TURBO")}, BadConfig, "this board has: 0 MAXN"),
         ({"options": FlashOptions(trust=(Path("nokey"),))}, BadInput, "nokey: cannot be read"),
