@@ -65,7 +65,8 @@ def flash_onto():
 
     def run(twin, source, keep=None, **options):
         rest = {name: options.pop(name) for name in ("rollback", "board") if name in options}
-        wishes = FlashOptions(SshOptions(twin.config), seconds=0.1, **options)
+        measured = options.get("measure", True) and not rest.get("rollback")
+        wishes = FlashOptions(SshOptions(twin.config), seconds=0.1 if measured else None, **options)
         told = [] if keep is None else keep
         results = flash(source, hosts=[twin.name], options=wishes, progress=lambda *a: told.append(a), **rest)
         return results[0]
