@@ -48,7 +48,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheel: $(READY)
+# An environment that is there stays as it is: it may be another checkout's.
+wheel: $(if $(wildcard $(BIN)/python),,$(READY))
+	@$(BIN)/python -c 'import build, hatchling, twine' || { echo "$(VENV) cannot build a wheel: $(BIN)/python -m pip install build hatchling twine"; exit 1; }
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/twine check --strict dist/*

@@ -2,7 +2,7 @@
 
 The command line's verbs are functions of the same name here: ``edgekit.export(...)`` does what ``edgekit export`` does,
 and ``edgekit.data_check(...)`` what ``edgekit data check`` does. They are looked up on first use, so importing this
-package costs nothing and works on a board's Python 3.6.
+package costs nothing and works on a board's Python 3.6. Their types stand in ``__init__.pyi``.
 """
 
 __version__ = "0.1.0"
@@ -49,3 +49,7 @@ def __getattr__(name):  # PEP 562; Python 3.6 never calls it, and a board needs 
 
         return getattr(import_module("edgekit." + VERBS[name]), name)
     raise AttributeError("module 'edgekit' has no attribute '{}'".format(name))
+
+
+def __dir__():  # PEP 562: what an interactive session completes
+    return sorted(set(globals()) | set(__all__))

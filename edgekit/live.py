@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .paths import share
+from .paths import listed, share
 from .progress import Progress
 from .runtime.artifact import Artifact, read_artifact
 from .runtime.errors import ArtifactError, BadConfig
@@ -35,8 +35,11 @@ def camera(
     say: called with each line for people; options: those of ``runtime.camera.options.Options``
     """
     from .runtime.camera.app import run
-    from .runtime.camera.options import Options
+    from .runtime.camera.options import Options, parse_size
 
+    if isinstance(options.get("size"), str):
+        options["size"] = parse_size(options["size"])
+    options["count_lines"] = listed(options.get("count_lines") or ())
     profile = _profile(board) if board is not None else None
     if demo:
         files = source is None or Path(source).is_file() or Path(source).is_dir()
@@ -45,7 +48,7 @@ def camera(
         views = ("window", "headless", "mp4", "jsonl", "coco")
         options["web"] = options.get("web") or not any(options.get(view) for view in views)
         options.setdefault("open_page", True)
-        options["count_lines"] = options.get("count_lines") or [DEMO_LINE]
+        options["count_lines"] = options["count_lines"] or [DEMO_LINE]
     asked = Options(artifact=artifact, source=None if source is None else str(source), board=profile, **options)
     asked.artifact = _model(str(artifact), progress).path
     return dict(run(asked, say or (lambda line: None)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from .runtime.errors import BadConfig
 
 MOST_NAMES = 16  # more than so many are no help in a message
+Files = str | Path | Sequence[str | Path]  # of an argument that takes several, or one alone: see ``listed``
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -21,6 +23,11 @@ def share(kind: str) -> Path:
 def listed(values: Any) -> list[Any]:
     """A list of paths or texts; one that stands alone, where several may be given, is a list of it."""
     return [values] if isinstance(values, str | Path) else list(values)
+
+
+def text(value: str | Path | None) -> str | None:
+    """A name or a path of a set, as the readers of sets and the rows take it."""
+    return None if value is None else str(value)
 
 
 def unknown_name(what: str, name: str, known: list[str], more: str) -> BadConfig:

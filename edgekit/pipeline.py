@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import measuring, spine
 from .board import board_names, load_board
-from .paths import listed, unknown_name
+from .paths import Files, listed, text, unknown_name
 from .progress import Progress, tell
 from .recipe import load_recipe
 from .runtime.artifact import Artifact, check_not_read, check_place, new_file, read_artifact
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from .measure.row import Row
 
 METRICS = ("coco", "voc2007", "voc-area")
+SPLITS = ("train", "val", "test")  # of a YOLO folder
 
 
 def train(
     recipe: str | Path,
     *,
     overrides: Sequence[str] = (),
-    out: Path | None = None,
+    out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -44,7 +45,7 @@ def train(
 def export(
     source: str | Path,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     board: str = "x86-1t",
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
@@ -56,30 +57,31 @@ def export(
     profile = load_board(board)
     if out is not None:
         check_place(out)  # before shipped weights are copied
-    return spine.export(spine.checkpoint(source, None, overrides, progress), profile, out, False, progress)
+    found = spine.checkpoint(source, None, listed(overrides), progress)
+    return spine.export(found, profile, None if out is None else Path(out), False, progress)
 
 
 def quantize(
     source: str | Path,
     *,
-    calibration: str | None = None,
+    calibration: str | Path | None = None,
     flavour: str | None = None,
     method: str | None = None,
     max_drop: float | None = None,
-    evaluation: str | None = None,
-    out: Path | None = None,
+    evaluation: str | Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
     """Lower an ``onnx`` artifact to INT8 and gate the loss of mAP@0.5; what is None comes from the recipe."""
     artifact = read_artifact(source, kinds=("onnx",))
-    wishes = {"calibration": calibration, "flavour": flavour, "method": method, "max_drop": max_drop}
-    return spine.quantize(artifact, wishes, evaluation, out, False, progress)
+    wishes = {"calibration": text(calibration), "flavour": flavour, "method": method, "max_drop": max_drop}
+    return spine.quantize(artifact, wishes, text(evaluation), None if out is None else Path(out), False, progress)
 
 
 def evaluate(
     source: str | Path,
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     runtime: str | None = None,
     metric: str = "coco",
     tta: Mapping[str, Any] | None = None,
@@ -98,7 +100,7 @@ def evaluate(
     from .evaluation.detect import detect_all
 
     artifact = spine.model(source)
-    coco = evaluation_set(artifact, data)
+    coco = evaluation_set(artifact, text(data))
     found = detect_all(artifact, coco, runtime or measuring.first_runtime(artifact), progress, tta)
     if metric == "coco":
         from .evaluation.coco import evaluate_detections
@@ -110,16 +112,16 @@ def evaluate(
 
 
 def bench(
-    sources: Sequence[str | Path],
+    sources: Files,
     *,
     board: str = "x86-1t",
     runtime: str | None = None,
-    data: str | None = None,
+    data: str | Path | None = None,
     seconds: float | None = None,
     full: bool = False,
     offline: bool = False,
     layers: bool = False,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
     """Measure artifacts on a board, each on every runtime that can load it; ``out`` keeps the rows as JSON.
@@ -129,8 +131,15 @@ def bench(
     """
     from .data.evaluation import evaluation_set
 
+    _check_seconds(seconds)
     if full and seconds is not None:
-        raise BadConfig("--full measures each row for ten minutes, --seconds for another time: leave one of them out")
+        raise BadConfig(
+            "full (--full) measures each row for ten minutes, seconds (--seconds) for another time: "
+            "leave one of them out"
+        )
+    if not listed(sources):
+        raise BadConfig("sources: nothing to measure; give artifact folders, or recipes with trained weights")
+    data = text(data)
     if out is not None:
         check_place(out, "file")
     profile = measuring.board_here(board)
@@ -149,15 +158,20 @@ def bench(
     return rows
 
 
+def _check_seconds(seconds: float | None) -> None:
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise BadConfig(f"seconds: expected a number above 0, got {seconds:g} (--seconds)")
+
+
 def bench_compare(
     a: str | Path,
     b: str | Path,
     *,
     board: str = "x86-1t",
     runtime: str | None = None,
-    data: str | None = None,
+    data: str | Path | None = None,
     seconds: float | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare two artifacts, or recipes, in turns. ``ARTIFACT@RUNTIME`` chooses a runtime for one of them.
@@ -168,6 +182,8 @@ def bench_compare(
     from .measure.bench import BenchOptions
     from .measure.compare import compare
 
+    _check_seconds(seconds)
+    data = text(data)
     if out is not None:
         check_place(out, "file")
     profile = measuring.board_here(board)
@@ -182,10 +198,10 @@ def bench_compare(
 
 
 def report(
-    rows: Sequence[str | Path | Row],
+    rows: str | Path | Sequence[str | Path | Row],
     *,
-    out: Path,
-    history: Path | None = None,
+    out: str | Path,
+    history: str | Path | None = None,
     title: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -197,9 +213,9 @@ def report(
     from .measure.report import check_report_place, read_pictures, read_report, write_report
 
     check_report_place(out)
-    rows = [rows] if isinstance(rows, str | Path) else rows
-    files = [part for part in rows if isinstance(part, str | Path)]
-    every = [row for part in rows for row in (read_report(part) if isinstance(part, str | Path) else [part])]
+    parts = listed(rows)
+    files = [part for part in parts if isinstance(part, str | Path)]
+    every = [row for part in parts for row in (read_report(part) if isinstance(part, str | Path) else [part])]
     pictures = [picture for file in files for picture in read_pictures(file)]
     steps = read_history(history) if history is not None else []
     write_report(every, out, pictures, title or "EdgeKit report", steps)
@@ -208,9 +224,9 @@ def report(
 
 def predict(
     source: str | Path,
-    images: Sequence[Path],
+    images: Files,
     *,
-    out: Path,
+    out: str | Path,
     runtime: str | None = None,
     score: float = 0.3,
     progress: Progress | None = None,
@@ -221,15 +237,18 @@ def predict(
     """
     from .measure.predict import predict_images
 
+    if not listed(images):
+        raise BadConfig("images: none given; name images, or folders of them")
     artifact = spine.model(source)
-    return predict_images(artifact, listed(images), out, runtime or measuring.first_runtime(artifact), score, progress)
+    chosen = runtime or measuring.first_runtime(artifact)
+    return predict_images(artifact, listed(images), Path(out), chosen, score, progress)
 
 
 def label(
     source: str | Path,
-    images: Path,
+    images: str | Path,
     *,
-    out: Path,
+    out: str | Path,
     runtime: str | None = None,
     score: float = 0.5,
     doubt: float = 0.2,
@@ -245,12 +264,12 @@ def label(
 
 
 def data_check(
-    annotations: Path,
+    annotations: str | Path,
     *,
-    images: Path | None = None,
+    images: str | Path | None = None,
     layout: str = "coco",
     classes: Sequence[str] | None = None,
-    class_map: str | None = None,
+    class_map: str | Path | None = None,
     frame_stride: int = 1,
     progress: Progress | None = None,
 ) -> CocoSet:
@@ -262,15 +281,17 @@ def data_check(
     from .data.evaluation import images_of
     from .data.formats import read_set
 
-    if layout == "coco" and Path(annotations).suffix.lower() != ".json":
+    annotations = Path(annotations)
+    if layout == "coco" and annotations.suffix.lower() != ".json":
         raise BadInput(
-            f"{annotations}: neither a COCO file (.json) nor a recipe. Another layout must be named: --layout voc, yolo"
+            f"{annotations}: neither a COCO file (.json) nor a recipe. Another layout must be named: "
+            'layout="voc", "yolo" (--layout voc, yolo)'
         )
 
     return read_set(
         annotations,
-        images or (images_of(annotations) if layout == "coco" else annotations.parent / "images"),
-        classes or None,
+        Path(images or (images_of(annotations) if layout == "coco" else annotations.parent / "images")),
+        listed(classes) if classes else None,
         layout,
         load_class_map(class_map) if class_map else None,
         frame_stride,
@@ -278,7 +299,7 @@ def data_check(
     )
 
 
-def data_stats(coco: CocoSet, *, sheet: Path | None = None, count: int = 24) -> dict[str, Any]:
+def data_stats(coco: CocoSet, *, sheet: str | Path | None = None, count: int = 24) -> dict[str, Any]:
     """Counts, sizes and class weights of a set; ``sheet`` is a picture of ``count`` of its images with their boxes."""
     from .data.stats import set_stats
 
@@ -316,11 +337,14 @@ def data_recipe(
     }
 
 
-def data_convert(coco: CocoSet, *, out: Path, layout: str = "coco", split: str = "train") -> Path:
+def data_convert(coco: CocoSet, *, out: str | Path, layout: str = "coco", split: str = "train") -> Path:
     """Write a set as a COCO file, or as a ``split`` of a folder in the YOLO text layout; returns what describes it."""
     from .data.coco import write_coco
     from .data.formats import yolo
 
+    out = Path(out)
+    if split not in SPLITS:
+        raise unknown_name("split", split, list(SPLITS), "")
     if layout == "yolo":
         return yolo.write(coco, out, split)
     if layout != "coco":
@@ -334,7 +358,7 @@ def run(
     *,
     board: str = "x86-1t",
     overrides: Sequence[str] = (),
-    out: Path | None = None,
+    out: str | Path | None = None,
     seconds: float | None = None,
     force: bool = False,
     remeasure: bool = False,
@@ -351,6 +375,7 @@ def run(
     from .data.evaluation import evaluation_set
     from .measure.report import check_report_place, picture_file, read_pictures, report_is_whole, write_report
 
+    _check_seconds(seconds)
     found, profile = load_recipe(recipe, listed(overrides)), measuring.board_here(board)
     measuring.require_sets(found, profile)
     out = check_report_place(Path(out or spine.RUNS / found.name))
@@ -389,8 +414,8 @@ def boards(name: str | None = None) -> list[dict[str, Any]]:
     ]
 
 
-def doctor(board: str | None = None) -> dict[str, Any]:
+def doctor(board: str | None = None, *, progress: Progress | None = None) -> dict[str, Any]:
     """What works on this machine, and the command that mends what does not."""
     from .checkup import checkup
 
-    return checkup(board)
+    return checkup(board, progress)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .board import Board
+from .extras import need
 from .paths import unknown_name
 from .progress import Progress, tell
 from .recipe import Recipe, load_recipe, recipe_names
 from .runtime.artifact import Artifact, check_place, read_artifact
-from .runtime.errors import ArtifactError, BadConfig, BadInput, EdgeKitError, MissingDependency
+from .runtime.errors import ArtifactError, BadConfig, BadInput, EdgeKitError
 
 RUNS = Path("runs")
 MODEL_KINDS = ("checkpoint", "onnx", "onnx-int8")
@@ -73,7 +73,7 @@ def checkpoint(
             f"recipe {recipe.name} has no trained weights: none ship, and none are in {home}. "
             f"Train it: edgekit train {recipe.name}"
         )
-    _need("train", "torch")
+    need("torch", "train")
     from .models.checkpoint import shipped_checkpoint
 
     return shipped_checkpoint(recipe, home)
@@ -85,7 +85,7 @@ def train(recipe: Recipe, out: Path, resume: bool, progress: Progress | None) ->
 
     check_place(out)
     require_roots(recipe)
-    fit = _need("train", "edgekit.training.fit").fit
+    fit = need("edgekit.training.fit", "train").fit
     artifact: Artifact = fit(recipe, out, resume, progress)
     return artifact
 
@@ -116,7 +116,7 @@ def fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
 
 def export(checkpoint: Artifact, board: Board, out: Path | None, force: bool, progress: Progress | None) -> Artifact:
     """The network as ``board`` takes it, compared with PyTorch on real images."""
-    _need("train", "torch")
+    need("torch", "train")
     from .conversion.export import ExportOptions, onnx_artifact
     from .models.checkpoint import model_of
 
@@ -218,15 +218,3 @@ def _golden_images(artifact: Artifact) -> list[Path]:
     from .data.calibration import recipe_images
 
     return recipe_images(artifact.manifest["recipe"], GOLDEN_IMAGES)
-
-
-def _need(extra: str, module: str) -> Any:
-    """Import a module that an extra brings; MissingDependency names the pip command."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.startswith("edgekit"):
-            raise
-        raise MissingDependency(
-            f"{error.name} is not installed; this verb needs it. Install it: pip install 'edgekit[{extra}]'"
-        ) from error

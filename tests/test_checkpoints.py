@@ -25,7 +25,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path]]:
         asked.append((recipe, out))
         raise BadConfig("the training began")
 
-    monkeypatch.setattr(spine, "_need", lambda *_: type("fit", (), {"fit": staticmethod(fit)}))
+    monkeypatch.setattr(spine, "need", lambda *_: type("fit", (), {"fit": staticmethod(fit)}))
     return asked
 
 
@@ -67,7 +67,7 @@ def test_run_trains_the_recipe_as_it_was_changed(trained, tmp_path: Path) -> Non
 def test_a_folder_of_data_that_is_not_there_is_told_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spine, "_need", lambda *_: pytest.fail("PyTorch was loaded"))
+    monkeypatch.setattr(spine, "need", lambda *_: pytest.fail("PyTorch was loaded"))
     with pytest.raises(BadInput, match=r"nowhere: no such folder.*data\.root=FOLDER"):
         edgekit.train("edgekit-road", overrides="data.root=/nowhere", out=tmp_path / "out")
 

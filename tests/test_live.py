@@ -93,6 +93,12 @@ def test_the_runtime_is_an_engines_own_or_the_boards_first_for_the_artifact(
     assert stopped.value.args == (runtime,)
 
 
+def test_a_size_is_a_text_or_two_numbers_and_one_line_is_a_list_of_it(asked, artifact):  # noqa: F811
+    for size in ("640x480", (640, 480)):
+        edgekit.camera(str(artifact), "0", size=size, count_lines="0,0,1,1")
+        assert (asked[-1].size, asked[-1].count_lines) == ((640, 480), ["0,0,1,1"])
+
+
 def test_a_recipe_is_exported_and_its_int8_version_preferred(asked, artifact, tmp_path, monkeypatch):  # noqa: F811
     exported = read_artifact(artifact)
     monkeypatch.setattr("edgekit.pipeline.export", lambda name, progress: exported)
@@ -125,6 +131,11 @@ def test_a_checkpoint_and_a_strange_folder_are_told(artifact, tmp_path):  # noqa
 def test_mistakes_on_the_command_line(arguments, capsys):
     assert main(["camera", *arguments]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_one_run_looks_at_one_source(capsys):
+    assert main(["camera", "x", "--source", "0", "--source", "1"]) == 2
+    assert "--source is given twice" in capsys.readouterr().err
 
 
 def test_the_command_runs_and_prints_json(artifact, clip, tmp_path):  # noqa: F811

@@ -57,6 +57,16 @@ def edgekit_there(installed, *args):
     return run(installed / "bin" / "edgekit", *args, cwd=installed, env=environment)
 
 
+def test_making_a_wheel_leaves_the_environment_alone(tmp_path):
+    """Whatever it holds, even another checkout's install, and however old its stamp is."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    plan = run("make", "-n", "wheel", f"VENV={tmp_path}", cwd=ROOT)
+    assert f"{tmp_path}/bin/python -m build" in plan
+    assert "pip install -" not in plan
+    assert "pip install" in run("make", "-n", "wheel", f"VENV={tmp_path}/none", cwd=ROOT)
+
+
 @pytest.mark.slow
 def test_sdist_and_wheel_pass_twine(built):
     assert len(list(built.iterdir())) == 2

@@ -59,7 +59,7 @@ def test_every_verb_looks_at_out_first(said, call, model, taken, monkeypatch) ->
         pytest.fail("the work began")
 
     monkeypatch.setattr(spine, "checkpoint", work)
-    monkeypatch.setattr(spine, "_need", work)
+    monkeypatch.setattr(spine, "need", work)
     monkeypatch.setattr("edgekit.conversion.engine.run_in_child", work)
     monkeypatch.setattr("edgekit.conversion.engine.check_machine", lambda *_: None)  # whatever machine this is
     monkeypatch.setattr("edgekit.conversion.imports.verb.run_in_child", work)

@@ -12,6 +12,7 @@ SHARED = {
     "__version__",
     "board",
     "config",
+    "extras",
     "hardware",
     "paths",
     "progress",

@@ -1,4 +1,4 @@
-"""The command line: one small file per verb, which parses, calls ``edgekit.pipeline`` and prints."""
+"""The command line: one small file per verb, which parses, calls ``edgekit``'s function of that name and prints."""
 
 from __future__ import annotations
 

@@ -72,11 +72,11 @@ def bench(
             {"board": board, "runtime": runtime, "data": data, "seconds": seconds, "out": out},
         )
         return
-    from edgekit import pipeline
+    import edgekit
 
     wishes: dict[str, Any] = {"full": full, "offline": offline, "layers": layers}
     with work(out) as progress:
-        rows = pipeline.bench(
+        rows = edgekit.bench(
             sources, board=board, runtime=runtime, data=data, seconds=seconds, **wishes, out=out, progress=progress
         )
     if json:

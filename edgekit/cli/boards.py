@@ -35,10 +35,10 @@ def boards(
     With a name, everything that is known of one: identity, software releases, memory, rails, clocks, peaks, cameras.
     What is not known is not shown; fields that no source confirms are named as unconfirmed.
     """
-    from edgekit import pipeline
+    import edgekit
 
     name = _one_name(words or [])
-    records = pipeline.boards(name)
+    records = edgekit.boards(name)
     if json:
         print_json(records)
     elif name is None:

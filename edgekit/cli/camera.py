@@ -27,7 +27,7 @@ def camera(
         str | None,
         typer.Argument(metavar="ARTIFACT", help="An exported network's folder, or a recipe.", show_default=False),
     ] = None,
-    source: Annotated[str | None, typer.Option(help=_SOURCE, show_default=False)] = None,
+    source: Annotated[list[str] | None, typer.Option(metavar="SOURCE", help=_SOURCE, show_default=False)] = None,
     demo: Annotated[bool, typer.Option("--demo", help="The shipped clip and weights, on the web page.")] = False,
     board: Annotated[
         str | None, typer.Option("--board", "-b", help="Whose camera strings to use.", show_default=False)
@@ -73,7 +73,7 @@ def camera(
         ),
     ] = None,
     window: Annotated[bool, typer.Option("--window", help="A window.", rich_help_panel=_SINKS)] = False,
-    mp4: Annotated[Path | None, typer.Option(help="Annotated video.", rich_help_panel=_SINKS)] = None,
+    mp4: Annotated[Path | None, typer.Option(help="Annotated video, as .mp4.", rich_help_panel=_SINKS)] = None,
     jsonl: Annotated[Path | None, typer.Option(help="One JSON object a line.", rich_help_panel=_SINKS)] = None,
     coco: Annotated[Path | None, typer.Option(help="COCO JSON.", rich_help_panel=_SINKS)] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Only numbers.", rich_help_panel=_SINKS)] = False,
@@ -95,20 +95,20 @@ def camera(
     """
     import edgekit
 
+    if source is not None and len(source) > 1:
+        raise typer.BadParameter("--source is given twice; one run looks at one source")
     given = {
-        "runtime": runtime, "threads": threads, "fps": fps, "flip": flip, "timeout": timeout, "offline": offline,
-        "score": score, "track": track, "count_lines": count_line or [], "zones": zone, "web": web, "port": port,
-        "bind": bind, "window": window, "mp4": mp4, "jsonl": jsonl, "coco": coco, "headless": headless,
-        "view_fps": view_fps, "seconds": seconds, "frames": frames,
+        "runtime": runtime, "threads": threads, "size": size, "fps": fps, "flip": flip, "timeout": timeout,
+        "offline": offline, "score": score, "track": track, "count_lines": count_line or [], "zones": zone,
+        "web": web, "port": port, "bind": bind, "window": window, "mp4": mp4, "jsonl": jsonl, "coco": coco,
+        "headless": headless, "view_fps": view_fps, "seconds": seconds, "frames": frames,
     }  # fmt: skip
-    if size is not None:
-        from ..runtime.camera.options import parse_size
-
-        given["size"] = parse_size(size)
     if loop:
         given["loop"] = True
     with work(interrupted="nothing was recorded") as progress:
-        summary = edgekit.camera(artifact, source, demo=demo, board=board, say=_say, progress=progress, **given)
+        summary = edgekit.camera(
+            artifact, source[0] if source else None, demo=demo, board=board, say=_say, progress=progress, **given
+        )
     _finish(summary, offline, json)
 
 

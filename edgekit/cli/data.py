@@ -94,7 +94,7 @@ def data(
     What is wrong is told at once, with its file: the first ten of each, the rest are counted. Layouts: COCO, Pascal
     VOC, ivslab, BDD100K, YOLO text.
     """
-    from edgekit import pipeline
+    import edgekit
 
     recipe = _recipe(annotations, layout)
     if recipe is not None:
@@ -102,7 +102,7 @@ def data(
         if wrong := [name for name, value in {**given, "--out": out, "--stride": frame_stride > 1}.items() if value]:
             raise typer.BadParameter(f"{', '.join(wrong)}: not for a recipe, which says itself what its sets are")
         with work(interrupted="nothing was written") as progress:
-            found = pipeline.data_recipe(recipe, overrides=overrides or [], progress=progress)
+            found = edgekit.data_recipe(recipe, overrides=overrides or [], progress=progress)
         if json:
             print_json(found)
         else:
@@ -112,7 +112,7 @@ def data(
         raise typer.BadParameter(f"{overrides[0]}: only a recipe takes KEY=VALUE")
     _check_out(action, out, to, split)
     with work(out, interrupted="nothing was written") as progress:
-        coco = pipeline.data_check(
+        coco = edgekit.data_check(
             annotations,
             images=images,
             layout=layout.value,
@@ -123,8 +123,8 @@ def data(
         )
         written = None
         if out and action is Action.convert:
-            written = pipeline.data_convert(coco, out=out, layout=to.value, split=split.value)
-        stats = pipeline.data_stats(coco, sheet=out if action is Action.stats else None)
+            written = edgekit.data_convert(coco, out=out, layout=to.value, split=split.value)
+        stats = edgekit.data_stats(coco, sheet=out if action is Action.stats else None)
     if json:
         print_json({**stats, "written": written})
     elif written is not None:

@@ -23,11 +23,10 @@ def doctor(
     json: options.Json = False,
 ) -> None:
     """Say what works on this machine, and how to mend what does not."""
-    from edgekit import pipeline
+    import edgekit
 
     with work(interrupted="nothing was written") as progress:
-        progress("checking packages and runtimes", 0, 0)
-        facts = pipeline.doctor(board)
+        facts = edgekit.doctor(board, progress=progress)
     print_json(facts) if json else _show(facts)
 
 

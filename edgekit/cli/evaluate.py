@@ -38,11 +38,11 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Measure mAP of an artifact on annotated images."""
-    from edgekit import pipeline
+    import edgekit
 
     passes = {"tta": _passes(scales, merge)} if tta or scales or merge else {}
     with work(interrupted="nothing was written") as progress:
-        metrics = pipeline.evaluate(source, data=data, runtime=runtime, metric=metric, progress=progress, **passes)
+        metrics = edgekit.evaluate(source, data=data, runtime=runtime, metric=metric, progress=progress, **passes)
     if json:
         print_json(metrics)
     else:

@@ -30,10 +30,10 @@ def export(
     The graph is checked for the board, simplified in a child process, and compared with PyTorch box by box. Without
     --out it is written beside the checkpoint, as onnx.
     """
-    from edgekit import pipeline
+    import edgekit
 
     with work(out) as progress:
-        artifact = pipeline.export(source, out=out, board=board, overrides=overrides or [], progress=progress)
+        artifact = edgekit.export(source, out=out, board=board, overrides=overrides or [], progress=progress)
     show_artifact(artifact, json, _next(board))
 
 

@@ -78,15 +78,9 @@ def gate(
     if github:
         from ..measure.gate_report import github_annotations
 
-        print("\n".join(github_annotations(result)), file=_stderr() if json else None)
+        typer.echo("\n".join(github_annotations(result)), err=json)
     if not result.passed:
         raise typer.Exit(GATE_FAILED)
-
-
-def _stderr() -> Any:
-    import sys
-
-    return sys.stderr
 
 
 def _write(result: Any, markdown: Path | None, junit: Path | None, github: bool) -> None:

@@ -33,10 +33,10 @@ def label(
 
     Any artifact that runs can be the teacher, an imported ONNX file too.
     """
-    from edgekit import pipeline
+    import edgekit
 
     with work(out) as progress:
-        summary = pipeline.label(source, images, out=out, runtime=runtime, score=score, doubt=doubt, progress=progress)
+        summary = edgekit.label(source, images, out=out, runtime=runtime, score=score, doubt=doubt, progress=progress)
     if json:
         print_json(summary)
     else:

@@ -27,10 +27,10 @@ def predict(
     json: options.Json = False,
 ) -> None:
     """Draw boxes on images and write them as COCO JSON."""
-    from edgekit import pipeline
+    import edgekit
 
     with work(out) as progress:
-        summary = pipeline.predict(source, images, out=out, runtime=runtime, score=score, progress=progress)
+        summary = edgekit.predict(source, images, out=out, runtime=runtime, score=score, progress=progress)
     if json:
         print_json(summary)
     else:

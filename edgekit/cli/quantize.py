@@ -38,10 +38,10 @@ def quantize(
     that does not help, nothing is written and the exit code is 2. What is not given comes from the recipe.
     Without --out it is written to SOURCE-int8.
     """
-    from edgekit import pipeline
+    import edgekit
 
     with work(out) as progress:
-        artifact = pipeline.quantize(
+        artifact = edgekit.quantize(
             source,
             calibration=calibration,
             flavour=flavour,

@@ -54,10 +54,10 @@ def report(
     if out is None:
         _print_rows(rows, history, title, json)
         return
-    from edgekit import pipeline
+    import edgekit
 
     with work(out) as progress:
-        folder = pipeline.report(rows, out=out, history=history, title=title, progress=progress)
+        folder = edgekit.report(rows, out=out, history=history, title=title, progress=progress)
     files = {suffix: str(Path(folder) / f"report.{suffix}") for suffix in ("json", "md", "html", "csv", "tex")}
     if json:
         print_json({"path": folder, **files})

@@ -40,10 +40,12 @@ def run(
     quantized file. A step is skipped when its output is there, is whole, and was made from the same inputs with the
     same options. Without --out everything is in runs/RECIPE.
     """
-    from edgekit import pipeline, spine
+    import edgekit
+
+    from .. import spine
 
     with work(out, "finished steps are kept; the same command goes on from there") as progress:
-        rows = pipeline.run(
+        rows = edgekit.run(
             recipe,
             board=board,
             overrides=overrides or [],

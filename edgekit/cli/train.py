@@ -29,11 +29,11 @@ def train(
     The checkpoint is written to runs/RECIPE/checkpoint unless --out says otherwise. A training that was stopped goes on
     with --resume and reaches the same weights. On several GPUs: torchrun --nproc-per-node 2 -m edgekit train RECIPE.
     """
-    from edgekit import pipeline
+    import edgekit
 
     first = os.environ.get("RANK", "0") == "0"  # torchrun starts one process per device; one of them speaks
     with work(out) as progress:
-        artifact = pipeline.train(
+        artifact = edgekit.train(
             recipe, overrides=overrides or [], out=out, resume=resume, progress=progress if first else None
         )
     if first:

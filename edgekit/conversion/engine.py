@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..board import Board, load_board
+from ..paths import listed
 from ..runtime.artifact import Artifact, check_place, read_artifact
 from ..runtime.engines.build import KINDS, build_engine, builder_for, check_nms, check_request
 from ..runtime.engines.options import BuildOptions
@@ -27,27 +28,31 @@ SCAN_IMAGES = 8  # real images on which FP16 is looked at for overflow
 class EngineOptions:
     """What ``build`` takes beside the board; None: as the board and the artifact say.
 
-    pin: layers to keep in FP32, by module prefix or node name, beside those that overflow; scan: look for those
+    pin: a layer to keep in FP32, or several, by module prefix or node name, beside those that overflow
+    scan: look for those
     calibration: a named set or a folder, for INT8 of a float file up to TensorRT 10; perf_only: INT8 without one
     nms: "host", "graph", "plugin" or "layer"; timing_cache: a file instead of the machine's own
     """
 
     precision: str | None = None
     workspace_mb: int | None = None
-    pin: tuple[str, ...] = ()
+    pin: Sequence[str] = ()
     scan: bool = True
-    calibration: str | None = None
+    calibration: str | Path | None = None
     perf_only: bool = False
     nms: str = "host"
-    timing_cache: Path | None = None
+    timing_cache: str | Path | None = None
     device: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pin", tuple(listed(self.pin)))
 
 
 def build(
     source: str | Path,
     *,
     board: str,
-    out: Path | None = None,
+    out: str | Path | None = None,
     options: EngineOptions | None = None,
     progress: Phases | None = None,
 ) -> Artifact:

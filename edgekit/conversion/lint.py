@@ -12,6 +12,7 @@ from typing import Any
 from onnx import TensorProto, defs
 
 from ..board import Board, load_board
+from ..extras import require
 from ..progress import Progress
 from ..recipe import load_recipe, recipe_names
 from ..runtime.artifact import read_artifact
@@ -128,6 +129,7 @@ def _made_of(source: str | Path) -> str:
 def _exported(source: str | Path, board: Board, scratch: Path) -> Path:
     """The recipe's network as ONNX, in the layout and for the opset that the board takes."""
     recipe = load_recipe(source)
+    require("torch", "train")
     arguments = {"recipe": str(recipe.folder), "layout": board.input_layouts[0], "target": str(scratch / "model.onnx")}
     run_in_child("edgekit.conversion.lint:export_recipe", arguments, "export", recipe.name)
     return scratch / "model.onnx"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..board import Board, load_board
-from ..paths import unknown_name
+from ..paths import Files, listed, text, unknown_name
 from ..progress import Progress, tell
 from ..runtime.artifact import MANIFEST, Artifact, check_place, new_file, read_artifact
 from ..runtime.detections import Detections
@@ -50,9 +50,9 @@ class BundleOptions:
 
     precision: str | None = None
     release: str | None = None
-    data: str | None = None
-    golden: str | None = None
-    calibration: str | None = None
+    data: str | Path | None = None
+    golden: str | Path | None = None
+    calibration: str | Path | None = None
     nms: str = "host"
     workspace_mb: int | None = None
 
@@ -61,9 +61,9 @@ def bundle(
     source: str | Path,
     *,
     board: str | None = None,
-    out: Path | None = None,
-    sign: Path | None = None,
-    trust: Sequence[Path] = (),
+    out: str | Path | None = None,
+    sign: str | Path | None = None,
+    trust: Files = (),
     options: BundleOptions | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -77,7 +77,9 @@ def bundle(
         _only_checked(source, board, out, sign)
         return check(source, trust, progress)
     if trust:
-        raise BadConfig(f"{source}: is no bundle; --trust checks the signature of one. To sign a new one: --sign KEY")
+        raise BadConfig(
+            f"{source}: is no bundle; trust (--trust) checks the signature of one. To sign a new one: sign (--sign KEY)"
+        )
     options, board = options or BundleOptions(), require_board_name(board)
     artifact, profile = read_artifact(source, kinds=KINDS), load_board(board)
     build = plan_build(artifact, profile, options)
@@ -123,7 +125,7 @@ def is_bundle(source: str | Path, options: BundleOptions | None = None) -> bool:
     return True
 
 
-def _only_checked(file: str | Path, board: str | None, out: Path | None, sign: Path | None) -> None:
+def _only_checked(file: str | Path, board: str | None, out: str | Path | None, sign: str | Path | None) -> None:
     """Raise BadConfig where somebody expects more of a bundle than to be checked."""
     given = [name for name, value in (("--board", board), ("--out", out), ("--sign", sign)) if value is not None]
     if given:
@@ -136,13 +138,13 @@ def _only_checked(file: str | Path, board: str | None, out: Path | None, sign: P
 def require_board_name(board: str | None) -> str:
     """Raises BadConfig when no board was named."""
     if board is None:
-        raise BadConfig("a bundle is for one board; name it: --board jetson-tx2. List them: edgekit boards")
+        raise BadConfig("a bundle is for one board; name it (--board jetson-tx2). List them: edgekit boards")
     return board
 
 
-def check(file: str | Path, trust: Sequence[Path] = (), progress: Progress | None = None) -> dict[str, Any]:
+def check(file: str | Path, trust: Files = (), progress: Progress | None = None) -> dict[str, Any]:
     """Unpack a bundle into a folder that is thrown away, so that every hash is verified; answers like ``describe``."""
-    keys = [key for path in trust for key in signers.read_keys(path)] or None
+    keys = [key for path in listed(trust) for key in signers.read_keys(path)] or None
     described = describe(file, keys)
     with tempfile.TemporaryDirectory(prefix="edgekit-bundle-") as folder:
         archive.unpack(str(file), f"{folder}/bundle", lambda done, total: tell(progress, "check", done, total))
@@ -294,8 +296,8 @@ def _pins(artifact: Artifact, build: dict[str, Any], images: Sequence[Path], pro
 def _evaluation(artifact: Artifact, options: BundleOptions) -> CocoSet | None:
     from ..data.evaluation import evaluation_set
 
-    wanted = options.data or artifact.manifest.get("recipe", {}).get("evaluation")
-    return None if wanted in (None, NO_DATA) else evaluation_set(artifact, options.data)
+    wanted = text(options.data) or artifact.manifest.get("recipe", {}).get("evaluation")
+    return None if wanted in (None, NO_DATA) else evaluation_set(artifact, text(options.data))
 
 
 def _golden_sources(artifact: Artifact, options: BundleOptions, coco: CocoSet | None) -> list[Path]:
@@ -364,7 +366,7 @@ def _copy_evaluation(folder: Path, coco: CocoSet, options: BundleOptions) -> dic
     moved = dataclasses.replace(coco, images=folder / "images", samples=samples)
     write_coco(moved, folder / "annotations.json")
     os.chmod(folder / "annotations.json", 0o644)
-    return {"set": options.data or coco.images.parent.name, "digest": coco.digest()}
+    return {"set": text(options.data) or coco.images.parent.name, "digest": coco.digest()}
 
 
 def _calibration_sources(artifact: Artifact, options: BundleOptions) -> list[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..board import Board, load_board, recognise
+from ..paths import Files, listed
 from ..runtime.artifact import check_place, new_file
 from ..runtime.errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 from ..runtime.onboard import archive, identity, power, trust
@@ -43,12 +44,17 @@ class FlashOptions:
     """
 
     ssh: SshOptions = field(default_factory=SshOptions)
-    trust: tuple[Path, ...] = ()
+    trust: Files = ()
     measure: bool = True
     seconds: float | None = None
     power_mode: str | None = None
     jetson_clocks: bool = False
     force: bool = False
+
+    def of_the_bench(self) -> list[str]:
+        """The names of what was asked of the bench."""
+        asked = {"seconds": self.seconds, "power_mode": self.power_mode, "jetson_clocks": self.jetson_clocks or None}
+        return [name for name, value in asked.items() if value is not None]
 
 
 @dataclass
@@ -88,28 +94,35 @@ def flash(
     hosts: Sequence[str],
     board: str | None = None,
     rollback: bool = False,
-    out: Path | None = None,
+    out: str | Path | None = None,
     options: FlashOptions | None = None,
     contents: BundleOptions | None = None,
     progress: Progress | None = None,
 ) -> list[Flashed]:
     """Flash a bundle, or an artifact's bundle for ``board``, onto every host; or take each to its previous version.
 
-    Hosts are worked on at the same time; one that fails keeps its old version and does not stop the others. The same
-    call goes on where an earlier one stopped. ``out`` keeps the measured rows as JSON.
-    Raises an EdgeKitError for what is wrong before any host is touched.
+    A host that fails raises nothing: look at ``ok`` and ``error`` of each answer, for example
+    ``failed = [found for found in edgekit.flash(...) if not found.ok]``. It keeps its old version and does not stop
+    the others, which are worked on at the same time. An EdgeKitError is raised for what is wrong before any host is
+    touched.
+
+    hosts: one, or several, each as ssh takes it; out: keeps the measured rows as JSON
+    The same call goes on where an earlier one stopped.
     """
     options = options or FlashOptions()
-    targets = _hosts(hosts, options.ssh)
+    targets = _hosts(listed(hosts), options.ssh)
+    _check_bench(options, rollback)
     if out is not None:
         check_place(out, "file")
     show = progress or _quiet
     if rollback:
         if contents not in (None, BundleOptions()):
-            raise BadConfig("--rollback goes back to what is on the board; nothing is bundled. Leave its options out")
+            raise BadConfig(
+                "rollback (--rollback) goes back to what is on the board; nothing is bundled. Leave its options out"
+            )
         results = _all(targets, _rollback_work(source), show)
     else:
-        trusted = [key for path in options.trust for key in trust.read_keys(path)] or None
+        trusted = [key for path in listed(options.trust) for key in trust.read_keys(path)] or None
         file = _bundle_file(source, board, contents, show)
         with tempfile.TemporaryDirectory(prefix="edgekit-flash-") as folder:
             work = _flash_work(file, Path(folder) / "bundle", board, options, trusted, show)
@@ -137,19 +150,29 @@ def _all(hosts: Sequence[Host], work: Work, show: Progress) -> list[Flashed]:
 
 def _hosts(names: Sequence[str], options: SshOptions) -> list[Host]:
     if not names:
-        raise BadConfig("no host: give at least one --host user@board")
+        raise BadConfig("hosts: none given; name at least one as ssh takes it (--host user@board)")
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
         raise BadConfig(f"host given twice: {', '.join(twice)}")
-    if options.config is not None and not options.config.is_file():
-        raise BadInput(f"--ssh-config {options.config}: no such file")
+    if options.config is not None and not Path(options.config).is_file():
+        raise BadInput(f"{options.config}: no such file (--ssh-config)")
     return [Host(name, options) for name in names]
+
+
+def _check_bench(options: FlashOptions, rollback: bool) -> None:
+    """Raises BadConfig for wishes that a bench which does not run would leave out, without a word."""
+    asked = ", ".join(f"{name} (--{name.replace('_', '-')})" for name in options.of_the_bench())
+    if asked and (rollback or not options.measure):
+        without = "rollback (--rollback)" if rollback else "measure=False (--no-bench)"
+        raise BadConfig(f"{asked}: of the bench, which {without} leaves out. Leave one of them away")
+    if options.seconds is not None and not 0 < options.seconds < float("inf"):
+        raise BadConfig(f"seconds: expected a number above 0, got {options.seconds:g} (--seconds)")
 
 
 def _bundle_file(source: str | Path | None, board: str | None, contents: BundleOptions | None, show: Progress) -> Path:
     """The bundle: the file that was given, or the one made of an artifact's folder beside it."""
     if source is None:
-        raise BadConfig("nothing to flash: give an artifact's folder or a bundle, or --rollback")
+        raise BadConfig("source: nothing to flash; give an artifact's folder or a bundle, or rollback (--rollback)")
     path = Path(source)
     if is_bundle(path, contents):
         return path
@@ -158,7 +181,7 @@ def _bundle_file(source: str | Path | None, board: str | None, contents: BundleO
             f"{path}: no such bundle or artifact folder. Make a bundle: edgekit bundle ARTIFACT --board BOARD"
         )
     if board is None:
-        raise BadConfig(f"{path}: an artifact is bundled for a board; name it: --board jetson-tx2")
+        raise BadConfig(f"{path}: an artifact is bundled for a board; name it (--board jetson-tx2)")
     made = bundle(path, board=board, options=contents, progress=lambda phase, done, all_: show("", phase, done, all_))
     return Path(made["path"])
 
@@ -193,7 +216,7 @@ def _who() -> str:
 
 def _rollback_work(source: str | Path | None) -> Work:
     if source is not None:
-        raise BadConfig("--rollback goes back to the version that is on the board; leave the artifact out")
+        raise BadConfig("rollback (--rollback) goes back to the version that is on the board; leave the artifact out")
 
     def work(host: Host, result: Flashed, show: Progress) -> None:
         with _step(result, "connect", host, show):
@@ -230,11 +253,13 @@ def _flash_work(
         trust.check_signature(found, trusted, str(file))
         name = found.index["board"]["name"]
         if board is not None and name != board:
-            raise BadConfig(f"{file}: is a bundle for {name}, --board says {board}. Bundle it again for that board")
+            raise BadConfig(
+                f"{file}: is a bundle for {name}, board (--board) says {board}. Bundle it again for that board"
+            )
 
     found = archive.unpack(str(file), str(place), lambda done, total: show("", "check", done, total), check)
     profile = load_board(found.index["board"]["name"])
-    if options.power_mode is not None and options.measure:
+    if options.power_mode is not None:
         power.mode_number([mode.model_dump() for mode in profile.modes], options.power_mode)
     return _Job(file, place, found, profile, trusted, options).run
 

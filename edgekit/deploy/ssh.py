@@ -56,7 +56,7 @@ class BoardBug(EdgeKitError):
 class SshOptions:
     """config: a file instead of the user's ``~/.ssh/config``; python: the interpreter on the board."""
 
-    config: Path | None = None
+    config: str | Path | None = None
     python: str = "python3"
     connect_seconds: int = CONNECT_SECONDS
 
@@ -139,33 +139,46 @@ class Host:
         text = _all_words(words)
         for pattern, explain in _COMPLAINTS:
             if re.search(pattern, text):
-                bare, known = _split(self.name)[0], shlex.quote(_known_as(self.name, text))
-                return HostError(explain.format(host=self.name, bare=bare, known=known, words=_last_line(text)))
+                said = {"host": self.name, "bare": _split(self.name)[0], "words": _last_line(text)}
+                return HostError(explain.format(**said, **self._places(text)))
         return ConnectionLost(
             f"{self.name}: the connection was lost ({_last_line(text) or 'ssh gives no reason'}). What runs on the "
             "board now goes on running. Repeat the same command: it goes on where it stopped"
         )
+
+    def _places(self, complaint: str) -> dict[str, str]:
+        """For the commands that mend: the user's configuration as an option, its name, and where ssh keeps the host's key."""
+        file = self.options.config
+        keys = re.search(r"^Offending .*key in (.+):\d+", complaint, re.MULTILINE)
+        return {
+            "option": f"-F {shlex.quote(str(file))} " if file else "",
+            "config": str(file or "~/.ssh/config"),
+            "known": shlex.quote(_known_as(self.name, complaint))
+            + (f" -f {shlex.quote(keys.group(1))}" if keys else ""),
+        }
 
 
 _COMPLAINTS = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         "{host}: its host key is not the one that is known. Either it was installed anew, or somebody answers in its "
-        "place; nothing was sent. If it was installed anew: ssh-keygen -R {known}, then ssh {host}, and compare the "
-        "fingerprint",
+        "place; nothing was sent. If it was installed anew: ssh-keygen -R {known}, then ssh {option}{host}, and "
+        "compare the fingerprint",
     ),
     (
         r"Host key verification failed|No .* host key is known",
-        "{host}: its host key is not known yet, and unknown hosts are not trusted. Log in once with ssh {host}, and "
-        "compare the fingerprint with the board's: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+        "{host}: its host key is not known yet, and unknown hosts are not trusted. Log in once with "
+        "ssh {option}{host}, and compare the fingerprint with the board's: "
+        "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
     ),
     (
         r"Permission denied|Too many authentication failures",
-        "{host}: does not let us in ({words}). Passwords are not asked for; bring your key there: ssh-copy-id {host}",
+        "{host}: does not let us in ({words}). Passwords are not asked for; bring your key there: "
+        "ssh-copy-id {option}{host}",
     ),
     (
         r"Could not resolve hostname",
-        "{host}: there is no host of this name ({words}). Try its address, or write it into ~/.ssh/config",
+        "{host}: there is no host of this name ({words}). Try its address, or write it into {config}",
     ),
     (
         r"Connection refused",

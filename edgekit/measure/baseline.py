@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from ..paths import listed
+from ..paths import Files, listed
 from ..runtime.artifact import check_not_read, new_file
 from ..runtime.errors import BadConfig, BadInput
 from .drift import reference_times
@@ -21,7 +21,7 @@ from .row import Row
 ACTIONS = ("save", "show")
 
 
-def baseline(action: str, files: Sequence[str | Path], *, out: str | Path | None = None) -> list[dict[str, Any]]:
+def baseline(action: str, files: Files, *, out: str | Path | None = None) -> list[dict[str, Any]]:
     """``save`` merges reports of repeated runs into the file ``out``; ``show`` tells what a baseline holds.
 
     Returns a record per row: its name, runs, p50 and its deviation from run to run, and what a gate should know.
@@ -30,7 +30,8 @@ def baseline(action: str, files: Sequence[str | Path], *, out: str | Path | None
     if action not in ACTIONS:
         raise BadConfig(f"baseline: unknown action {action!r}; there are: {', '.join(ACTIONS)}")
     if (action == "save") != (out is not None):
-        raise BadConfig("baseline save needs --out BASELINE.json" if out is None else "baseline show takes no --out")
+        wrong = "save needs out: where to write" if out is None else "show writes nothing; leave out away"
+        raise BadConfig(f"baseline {wrong} (--out BASELINE.json)")
     files = listed(files)
     rows = read_runs(files)
     if out is not None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto
 
+from ..recipe import recipe_names
 from ..runtime.errors import BadConfig, BadInput
 from .conventions import CONVENTIONS, graph_operations
 from .graph import MACS, Shape, batch_of, load_graph, node_name, tensor_shapes, uncounted, value_bytes
@@ -153,9 +154,14 @@ def model_file(path: str | Path) -> Path:
     place = Path(path)
     if place.is_dir():
         place = place / MODEL_FILE
-    if not place.is_file():
-        raise BadInput(f"{path}: no such ONNX file, and no folder with a {MODEL_FILE}. Make one: edgekit export RECIPE")
-    return place
+    if place.is_file():
+        return place
+    if str(path) in recipe_names() or (Path(path) / "recipe.yaml").is_file():
+        raise BadInput(
+            f"{path}: is a recipe, and an ONNX file is counted. Make one: edgekit export {path}; what is known of the "
+            f"network without it: edgekit card {path}"
+        )
+    raise BadInput(f"{path}: no such ONNX file, and no folder with a {MODEL_FILE}. Make one: edgekit export RECIPE")
 
 
 def _macs(path: Path, node: NodeProto, shapes: Mapping[str, Shape]) -> tuple[int, Shape]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal, NamedTuple
 
-from ..paths import listed
+from ..paths import Files, listed
 from ..runtime.errors import BadInput
 from .drift import WORTH_TELLING, gap, geometric_mean, ran, reference_times
 from .matching import (
@@ -121,7 +121,7 @@ class GateResult(Record):
 
 def gate(
     baseline: str | Path,
-    reports: Sequence[str | Path],
+    reports: Files,
     *,
     limits: Sequence[str] = (DEFAULT_LIMITS,),
     skip_incomparable: bool = False,

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from ..config import Section, explain, read_mapping
-from ..paths import share, unknown_name
+from ..paths import Files, listed, share, unknown_name
 from ..runtime.errors import BadConfig, BadInput
 from .labels import by_machine, told_apart
 from .matching import DISTURBED
@@ -135,14 +135,14 @@ class Ranking(Record):
     entries: tuple[Placed, ...]
 
 
-def score(reports: Sequence[str | Path], *, rules: str | Path) -> Ranking:
+def score(reports: Files, *, rules: str | Path) -> Ranking:
     """Place the rows of reports among the rules' reference set.
 
     rules: a shipped name (``icme2020``) or the path of a YAML file. Raises BadConfig that lists what is wrong with it.
     """
     from .report import read_report
 
-    found = load_rules(rules)
+    found, reports = load_rules(rules), listed(reports)
     rows = [row for file in reports for row in read_report(file)]
     if not rows:
         raise BadInput(f"{', '.join(map(str, reports))}: holds no row to score. Measure some: edgekit bench")

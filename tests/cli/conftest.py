@@ -1,9 +1,7 @@
-"""A pipeline that does nothing but remember how it was called."""
+"""Verbs that do nothing but remember how they were called."""
 
 from __future__ import annotations
 
-import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -20,11 +18,10 @@ from edgekit.measure.scoring import load_references, load_rules, rank
 from edgekit.runtime.artifact import new_artifact, read_artifact
 
 
-class Recorder(types.ModuleType):
-    """Stands in for ``edgekit.pipeline``: a verb records its arguments and returns ``results[verb]``, or raises it."""
+class Recorder:
+    """Stands in for ``edgekit``'s verbs: each records its arguments and returns ``results[verb]``, or raises it."""
 
     def __init__(self):
-        super().__init__("edgekit.pipeline")
         self.calls = []
         self.results = {}
 
@@ -85,12 +82,14 @@ CAMERA = {
     "counts": [],
     "ended": "source",
     "missing": 0,
+    "offline": False,
+    "length": None,
 }
 
 
 @pytest.fixture
 def pipeline(monkeypatch, artifact, row):
-    """The recorder, in the place of ``edgekit.pipeline``, with a result of the right shape for every verb."""
+    """The recorder, in the place of every verb of ``edgekit``, with a result of the right shape for each."""
     recorder = Recorder()
     recorder.results = {
         **dict.fromkeys(("train", "export", "quantize", "build"), artifact),
@@ -159,9 +158,6 @@ def pipeline(monkeypatch, artifact, row):
         "bundle": {"path": "b.tar.gz", "bytes": 5, "board": "jetson-tx2"},
         "flash": [Flashed("tx2", "jetson-tx2", {"build": "done"}, "v1", row=row)],
     }
-    for verb, module in edgekit.VERBS.items():
-        if module != "pipeline":
-            monkeypatch.setattr(edgekit, verb, getattr(recorder, verb), raising=False)
-    monkeypatch.setitem(sys.modules, "edgekit.pipeline", recorder)
-    monkeypatch.setattr(edgekit, "pipeline", recorder, raising=False)
+    for verb in edgekit.VERBS:
+        monkeypatch.setitem(vars(edgekit), verb, getattr(recorder, verb))
     return recorder

@@ -62,11 +62,16 @@ def test_what_the_board_did_not_permit_is_told(pipeline, row, capsys):
 
 
 def test_options_reach_the_function(pipeline):
-    assert main(["flash", "b.tar.gz", "-H", "x", "--no-bench", "--force", "--power-mode", "MAXN", "--python", "p"]) == 0
+    assert main(["flash", "b.tar.gz", "-H", "x", "--no-bench"]) == 0
+    assert pipeline.calls.pop()[2]["options"].measure is False
+    assert (
+        main(["flash", "b.tar.gz", "-H", "x", "--seconds", "3", "--force", "--power-mode", "MAXN", "--python", "p"])
+        == 0
+    )
     ((_, (source,), given),) = pipeline.calls
     options = given["options"]
     assert (str(source), given["hosts"], options.ssh.python) == ("b.tar.gz", ["x"], "p")
-    assert (options.measure, options.force, options.power_mode, options.jetson_clocks) == (False, True, "MAXN", False)
+    assert (options.measure, options.force, options.power_mode, options.jetson_clocks) == (True, True, "MAXN", False)
 
 
 def test_a_simulator_is_called_one(pipeline, capsys):

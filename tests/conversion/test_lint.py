@@ -12,7 +12,7 @@ from edgekit.conversion.lint import lint, lint_file
 from edgekit.conversion.operators import load_operators
 from edgekit.conversion.rules_file import tensorrt_findings
 from edgekit.runtime.artifact import new_artifact, read_artifact
-from edgekit.runtime.errors import BadConfig, BadInput, BoardLacks
+from edgekit.runtime.errors import BadConfig, BadInput, BoardLacks, MissingDependency
 
 KINDS = {
     "f": TensorProto.FLOAT,
@@ -554,6 +554,13 @@ def test_a_cpu_board_knows_every_onnx_operator_and_no_plugin(tmp_path):
 def test_signed_activations_are_slow_on_a_cpu(tmp_path):
     found_there = lint_file(str(saved(quantized(np.int8(0)), tmp_path)), "m", "x86", None)["findings"]
     assert next(f["found"] for f in found_there if f["rule"] == "int8").startswith("1 activation in signed INT8")
+
+
+def test_a_recipe_without_pytorch_is_told_before_any_child(monkeypatch):
+    monkeypatch.setattr("edgekit.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("edgekit.conversion.lint.run_in_child", lambda *_: pytest.fail("a child was started"))
+    with pytest.raises(MissingDependency, match=r"^torch is not installed.*pip install 'edgekit\[train\]'"):
+        lint("mobile-centernet-w16-dhaka")
 
 
 @pytest.mark.parametrize(

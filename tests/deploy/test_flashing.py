@@ -36,14 +36,24 @@ def test_a_damaged_bundle(damaged):
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
-        ({"board": "jetson-nano"}, BadConfig, "is a bundle for jetson-tx2, --board says jetson-nano"),
+        ({"board": "jetson-nano"}, BadConfig, "is a bundle for jetson-tx2, board .--board. says jetson-nano"),
         ({"contents": BundleOptions(precision="fp32", nms="graph")}, BadConfig, "cannot follow --precision, --nms"),
         ({"options": FlashOptions(power_mode="TURBO")}, BadConfig, "this board has: 0 MAXN"),
         ({"options": FlashOptions(trust=(Path("nokey"),))}, BadInput, "nokey: cannot be read"),
-        ({"hosts": []}, BadConfig, "give at least one --host"),
+        ({"hosts": []}, BadConfig, r"hosts: none given.*--host"),
         ({"hosts": ["a", "a"]}, BadConfig, "host given twice: a"),
         ({"out": Path("/dev/null")}, BadConfig, "is a device"),
         ({"rollback": True}, BadConfig, "leave the artifact out"),
+        (
+            {"options": FlashOptions(measure=False, power_mode="FOO", jetson_clocks=True)},
+            BadConfig,
+            r"power_mode \(--power-mode\), jetson_clocks .*: of the bench, which measure=False \(--no-bench\)",
+        ),
+        (
+            {"rollback": True, "options": FlashOptions(seconds=3)},
+            BadConfig,
+            r"of the bench, which rollback \(--rollback",
+        ),
     ],
 )
 def test_mistakes(given, error, says, bundled):
@@ -55,7 +65,7 @@ def test_mistakes(given, error, says, bundled):
     ("source", "given", "says"),
     [
         (None, {}, "nothing to flash"),
-        (None, {"rollback": True, "contents": BundleOptions(nms="graph")}, "--rollback goes back"),
+        (None, {"rollback": True, "contents": BundleOptions(nms="graph")}, "goes back to what is on the board"),
         ("nowhere", {}, "no such bundle or artifact folder"),
     ],
 )

@@ -13,6 +13,7 @@ from edgekit.runtime.errors import BadConfig, BoardBusy, MissingDependency
 
 CHANGED = """@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
 @    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+Offending ED25519 key in /home/me/lab hosts:3
 Host key verification failed."""
 
 
@@ -86,6 +87,22 @@ def test_a_changed_key_is_removed_under_the_name_that_ssh_tells(ssh, tmp_path):
     )
     with pytest.raises(HostError, match=r"ssh-keygen -R '\[10\.0\.0\.5\]:2222', then ssh lab-3"):
         ssh(f"cat {tmp_path}/words >&2; exit 255", "lab-3").run("true")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (CHANGED, r"ssh-keygen -R tx2 -f '/home/me/lab hosts', then ssh -F 'my lab' nvidia@tx2, and"),
+        ("Host key verification failed.", "Log in once with ssh -F 'my lab' nvidia@tx2, and"),
+        ("nvidia@tx2: Permission denied (publickey).", "ssh-copy-id -F 'my lab' nvidia@tx2$"),
+        ("ssh: Could not resolve hostname tx2: Name or service not known", "or write it into my lab$"),
+    ],
+)
+def test_a_configuration_of_ones_own_is_in_the_commands(words, says, ssh, tmp_path):
+    (tmp_path / "words").write_text(words)
+    host = ssh(f"cat {tmp_path}/words >&2; exit 255", config="my lab")
+    with pytest.raises(HostError, match=says):
+        host.run("true")
 
 
 def test_keys_are_checked_strictly_and_nothing_is_asked(ssh, tmp_path):

@@ -615,7 +615,7 @@ def test_what_is_no_baseline_is_refused_and_nothing_is_written(rows, told, write
 
 @pytest.mark.parametrize(
     ("action", "out", "told"),
-    [("sve", None, "there are: save, show"), ("save", None, "--out"), ("show", "x", "no --out")],
+    [("sve", None, "there are: save, show"), ("save", None, "--out"), ("show", "x", "show writes nothing")],
 )
 def test_baseline_says_how_it_is_called(action, out, told, write):
     with pytest.raises(BadConfig, match=told):

@@ -65,7 +65,9 @@ def flash_onto():
 
     def run(twin, source, keep=None, **options):
         rest = {name: options.pop(name) for name in ("rollback", "board") if name in options}
-        wishes = FlashOptions(SshOptions(twin.config), seconds=0.5, **options)  # some periods of its sensors
+        measured = options.get("measure", True) and not rest.get("rollback")
+        seconds = 0.5 if measured else None  # some periods of the sensors
+        wishes = FlashOptions(SshOptions(twin.config), seconds=seconds, **options)
         told = [] if keep is None else keep
         results = flash(source, hosts=[twin.name], options=wishes, progress=lambda *a: told.append(a), **rest)
         return results[0]

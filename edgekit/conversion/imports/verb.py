@@ -12,7 +12,7 @@ from typing import Any
 
 from ...measure.complexity import complexity
 from ...measure.predict import gather_images
-from ...paths import share, unknown_name
+from ...paths import Files, listed, share, unknown_name
 from ...progress import Progress
 from ...runtime.artifact import Artifact, check_place, file_sha256, new_artifact, read_artifact, value_sha256
 from ...runtime.errors import BadConfig, BadInput
@@ -62,8 +62,8 @@ def import_onnx(
     layout: str,
     classes: str | Path | Sequence[str] | None = None,
     options: ImportOptions | None = None,
-    images: Sequence[Path] = (),
-    out: Path | None = None,
+    images: Files = (),
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
     """Bring an ONNX file of another project onto the spine: an artifact of kind ``onnx``.
@@ -77,7 +77,7 @@ def import_onnx(
     Raises BadInput for a file that is no usable ONNX, BadConfig for a layout, size or class list that does not fit it,
     with the names and shapes of what is there.
     """
-    path, options = Path(file), options or ImportOptions()
+    path, options, images = Path(file), options or ImportOptions(), listed(images)
     tell = progress or _quiet
     names, looked_at = given_names(classes), gather_images(images)[:GOLDEN_IMAGES] if images else _golden_images()
     _check_layout(layout)
@@ -166,7 +166,7 @@ def _golden_images() -> list[Path]:
     return sorted((share("calibration") / GOLDEN_SET / "images").glob("*.jpg"))[:GOLDEN_IMAGES]
 
 
-def _kept_images(images: Sequence[Path]) -> str:
+def _kept_images(images: Sequence[str | Path]) -> str:
     """The set of real images that the artifact names: the folder that was given, or the shipped one."""
     one_folder = len(images) == 1 and Path(images[0]).is_dir()
     return str(Path(images[0]).resolve()) if one_folder else GOLDEN_SET

@@ -39,7 +39,8 @@ def run(options, say):
     """Show, record and serve what the detector sees until the source ends or a signal comes.
 
     options: ``options.Options``; say: called with each line for people. Returns the summary: ``Stats.summary`` and
-    source, model, precision, runtime, board, sinks, counts, sensors, and ``ended``: "source", "limit", "user".
+    source, model, precision, runtime, board, sinks, counts, sensors, ``ended`` ("source", "limit", "user"), ``offline``
+    and ``length`` (frames that a run of a file has before it; None where that is not known).
     """
     board = options.board if options.board is not None else strings.read_board(options.artifact)
     make_source = source_maker(options, board)
@@ -153,6 +154,8 @@ class _Session(object):
             self._runner, self._capture, self._sinks, self._stats, self._stop, tracker, self._places,
             overlap=core_count() > 1, lossless=options.offline, most=options.frames,
         )  # fmt: skip
+        for folder in options.new_folders():
+            self._say("a new folder is made: {}".format(folder))
         if self._hub is not None:
             self._serve()
         try:
@@ -214,8 +217,11 @@ class _Session(object):
         self._told += fresh
 
     def log_line(self):
-        """The live numbers in one line."""
+        """The live numbers in one line; of a file that is worked through, how far it is."""
         live = self._stats.live()
+        if self._options.offline:
+            done = frames_of(live["results"], self._length())
+            return "{}; {:.1f} a second; {}".format(done, live["displayed_fps"], words(self._readings))
         latency = ", ".join("{} {}".format(n, number(live["latency_ms"][n], "{:.0f}")) for n in ("p50", "p90", "p99"))
         parts = [
             "{:.1f} fps shown, {:.1f} captured".format(live["displayed_fps"], live["captured_fps"]),
@@ -230,6 +236,10 @@ class _Session(object):
             parts.append("source {}".format(self._capture.state))
         return "; ".join(parts)
 
+    def _length(self):
+        known = [count for count in (self._capture.length, self._options.frames) if count is not None]
+        return min(known) if known else None
+
     def summary(self, ended=None):
         """What ``run`` returns; ended: why, when it is not the source or a limit."""
         self._tell_events()
@@ -237,6 +247,7 @@ class _Session(object):
         return OrderedDict(
             list(self.about.items())
             + [("ended", ended or self._ended), ("missing", self._capture.missing)]
+            + [("offline", self._options.offline), ("length", self._length())]
             + list(self._stats.summary().items())
             + [
                 ("sensors", self._vitals.read() or "not measured"),
@@ -286,6 +297,9 @@ def exit_code(summary, offline):
 def closing_lines(summary):
     """The summary for people."""
     latency = summary["latency_ms"]
+    if summary["offline"] and summary["ended"] == "user":
+        done = frames_of(summary["results"], summary["length"])
+        yield "interrupted after {}; what was recorded of them is whole".format(done)
     yield "{} results of {} captured frames in {:.1f} s ({:.1f} a second); dropped {}, stale {}, damaged {}".format(
         summary["results"], summary["captured"], summary["seconds"], summary["results_fps"],
         summary["dropped"], summary["stale"], summary["corrupt"],
@@ -301,6 +315,11 @@ def closing_lines(summary):
     for place in summary["counts"]:
         for name, totals in place["totals"].items():
             yield "{}, {}: {}".format(place["name"], name, told(totals))
+
+
+def frames_of(done, length):
+    """ "120 of 300 frames", or "120 frames" where nobody knows how many there are."""
+    return "{} of {} frames".format(done, length) if length is not None else "{} frames".format(done)
 
 
 def told(totals):

@@ -41,6 +41,7 @@ class Capture(object):
         self._index = 0
         self._live = True  # of the source that was opened last, which alone knows what an address turned out to be
         self.rate: Any = None  # frames a second of a file, by its own word
+        self.length: Any = None  # pictures of a file or folder, by its own word
         self.missing = 0  # pictures of a file that was cut off
         self._noted: Any = set()
         self.state = "opening"  # opening, live, lost, ended
@@ -159,7 +160,7 @@ class Capture(object):
         """Deliver the pictures of one opening. Returns how many there were."""
         pace, taken, bad = Pace(self._stop), 0, 0
         paced = self._real_time and not source.live
-        self.rate, self._live = source.rate, source.live
+        self.rate, self.length, self._live = source.rate, source.length, source.live
         self._tell_notes(source)
         for picture in source:
             if not self._mine():

@@ -20,6 +20,15 @@ EPILOG = """examples:
 """
 
 
+class _Once(argparse.Action):
+    """An option that may be given once: of two sources the first would be passed over without a word."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        if getattr(namespace, self.dest) is not None:
+            parser.error("{} is given twice; one run looks at one source".format(option_string))
+        setattr(namespace, self.dest, value)
+
+
 def parser(program="camera"):
     """The parser of the board's verb."""
     found = argparse.ArgumentParser(
@@ -40,6 +49,7 @@ def add_source_arguments(found):
     add = found.add_argument
     add(
         "--source",
+        action=_Once,
         required=True,
         help="0, /dev/videoN, csi://0, rtsp://, http://, video, folder, GStreamer string",
     )

@@ -9,6 +9,7 @@ from ..errors import BadConfig
 from ..machine import affinity
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")  # of a folder as a source
+MP4_SUFFIXES = (".mp4", ".m4v")
 MOST_TIMEOUT = 24 * 60 * 60  # seconds; OpenCV counts milliseconds in 32 bits
 MOST_THREADS = 256  # a runtime asked for thousands makes them all, and the machine stands still
 
@@ -61,7 +62,7 @@ class Options(object):
         if self.artifact is None:
             yield "ARTIFACT is missing: the folder of an exported network"
         if self.source is None or not str(self.source).strip():
-            yield "--source is missing: 0, csi://0, rtsp://..., a video file, a folder of images"
+            yield "source is missing (--source): 0, csi://0, rtsp://..., a video file, a folder of images"
         if not 0 <= self.score <= 1:
             yield "--score: expected 0..1, got {}".format(self.score)
         for name in ("timeout", "seconds", "frames", "fps", "threads", "view_fps", "log_every"):
@@ -98,12 +99,28 @@ class Options(object):
                 yield "--{}: the name of a file is missing".format(name)
             elif _same(path, source) or (_is_image(path) and _same(os.path.dirname(os.path.abspath(path)), source)):
                 yield "--{} {}: would overwrite the source; choose another place".format(name, path)
+            elif name == "mp4" and not _may_hold_mp4(path):
+                yield "--mp4 {}: MP4 is written there; give the file a name that ends in {}".format(
+                    path, " or ".join(MP4_SUFFIXES)
+                )
             elif self.zones and _same(path, self.zones):
                 yield "--{} {}: would overwrite the zone file; choose another place".format(name, path)
+
+    def new_folders(self):
+        """The folders of the records that are not there yet, and will be made."""
+        files = [str(path) for path in (self.mp4, self.jsonl, self.coco) if path is not None]
+        folders = [os.path.dirname(os.path.abspath(file)) for file in files]
+        return sorted({folder for folder in folders if not os.path.isdir(folder)})
 
     def compute_threads(self):
         """Threads of the inference: as asked, or all cores that may be used but one."""
         return self.threads or max(1, core_count() - 1)
+
+
+def _may_hold_mp4(path):
+    """Whether a file's name tells MP4; a device or a pipe is called as it is."""
+    other = os.path.exists(path) and not os.path.isfile(path)
+    return other or path.lower().endswith(MP4_SUFFIXES)
 
 
 def _is_image(path):

@@ -51,7 +51,7 @@ class Pipeline(object):
         self._stop = stop
         self._tracker = tracker
         self._counters = counters
-        self._most = most
+        self._most, self._lossless = most, lossless
         self._errors = []  # type: list[BaseException]
         self._raw, self._ready, self._done = Mailbox(lossless), Mailbox(lossless), Mailbox(True)
         # a session that prepares on its own device has one place for it there, which inference reads
@@ -119,7 +119,11 @@ class Pipeline(object):
 
     # -- the threads ----------------------------------------------------------------------------------------------
     def _deliver(self, frame):
-        if self._raw.put(_Job(frame)) is not None:
+        self._hand_over(self._raw, _Job(frame))
+
+    def _hand_over(self, slot, job):
+        """A newer frame drops an older one. Without loss only the run's end leaves frames, which nothing replaced."""
+        if slot.put(job) is not None and not self._lossless:
             self._stats.drop()
 
     def _work(self, name, inbox, steps, outbox):
@@ -129,8 +133,8 @@ class Pipeline(object):
                 for step in steps:
                     job = step(job)
                 self._stats.cpu(name)
-                if outbox is not None and outbox.put(job) is not None:
-                    self._stats.drop()
+                if outbox is not None:
+                    self._hand_over(outbox, job)
         except BaseException as error:  # noqa: BLE001  the thread's last stop: ``run`` raises it
             self._errors.append(error)
         finally:

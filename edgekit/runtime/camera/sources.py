@@ -60,6 +60,7 @@ class Source(object):
 
     live: it can come again after it broke off, and cannot be asked to wait
     rate: frames a second of a file once it is open; None for a live source
+    length: pictures of a file or folder once it is open, by its own word; None where that is not told
     missing: pictures that a file which was cut off should have had, once it is read through
     notes: sentences about what was asked of it and is not so, once it is open
     follows: which ``Options.wishes`` it can follow
@@ -67,6 +68,7 @@ class Source(object):
 
     live = True
     rate: Any = None
+    length: Any = None
     missing = 0
     notes: Any = ()
     follows: Any = ()
@@ -236,7 +238,7 @@ class VideoFile(_Cv2Source):
 
     def open(self):
         super(VideoFile, self).open()
-        self.rate = _rate(self._capture, self.options)
+        self.rate, self.length = _rate(self._capture, self.options), _length(self._capture)
 
     def __iter__(self):
         count = 0
@@ -244,7 +246,7 @@ class VideoFile(_Cv2Source):
             picture.seconds = count / self.rate
             count += 1
             yield picture
-        missing = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) - count
+        missing = (self.length or 0) - count
         # a count alone is no proof: an edit list leaves pictures out that are counted
         if missing > _FEW and cut_off(self.name):
             self.missing = missing
@@ -254,6 +256,12 @@ def _rate(capture, options):
     """Frames a second of an open file."""
     told = capture.get(cv2.CAP_PROP_FPS)
     return float(options.fps or (told if 0 < told <= MOST_FPS else FILE_FPS))
+
+
+def _length(capture):
+    """Pictures of an open file, or None: FFmpeg answers with a number below 1 where it does not know."""
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    return count if count > 0 else None
 
 
 def cut_off(path):
@@ -287,7 +295,7 @@ class Folder(Source):
         self._paths = [p for p in paths if p.lower().endswith(SUFFIXES)]
         if not self._paths:
             raise BadInput("{}: no images in this folder (looked for {})".format(self.name, ", ".join(SUFFIXES)))
-        self.rate = float(self.options.fps or FOLDER_FPS)
+        self.rate, self.length = float(self.options.fps or FOLDER_FPS), len(self._paths)
 
     def __iter__(self):
         for number, path in enumerate(self._paths):
@@ -317,7 +325,8 @@ class Http(Network):
         else:
             response.close()
             super(Http, self).open()
-            if self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+            self.length = _length(self._capture)
+            if self.length is not None:
                 self.live, self.rate = False, _rate(self._capture, self.options)
         if self.live:
             self.notes = ["--{}: not followed, this address is a stream".format(w) for w in self.options.wishes()]
@@ -401,11 +410,18 @@ def _csi(spec, options, board):
         raise BadInput("{}: expected csi:// and the sensor's number, for example csi://0".format(spec))
     pipeline = strings.fill(board, "csi", _values(options, sensor_id=int(sensor)))
     if pipeline is None:
-        raise BadInput(
-            "{}: board {} has no CSI camera string. Name the board (--board jetson-tx2), or give a whole GStreamer "
-            "string as the source.".format(spec, board.get("name", "unknown"))
-        )
+        raise BadInput("{}: {} or give a whole GStreamer string as the source.".format(spec, _no_string(board)))
     return GStreamer(spec, pipeline, options, strings.asked_by(board, "csi"))
+
+
+def _no_string(board):
+    """Why there is no string for a CSI camera, and what to give."""
+    if board:
+        return "board {} has no string for a CSI camera. Name another board,".format(board.get("name", "of board.json"))
+    return (
+        "no board was named, and the string for a CSI camera is a board's. Name it (--board jetson-tx2; on the board "
+        "itself it stands in board.json beside the model),"
+    )
 
 
 def _usb(spec, device, options, board):

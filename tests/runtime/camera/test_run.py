@@ -19,8 +19,9 @@ import edgekit
 from edgekit.runtime.camera import app
 from edgekit.runtime.camera.cli import main
 from edgekit.runtime.camera.options import Options, parse_size
+from edgekit.runtime.camera.sources import open_source
 from edgekit.runtime.camera.vitals import Vitals, board_readings, words
-from edgekit.runtime.errors import BadConfig, EdgeKitError, MissingDependency
+from edgekit.runtime.errors import BadConfig, BadInput, EdgeKitError, MissingDependency
 
 from .test_video import frames
 
@@ -32,8 +33,9 @@ ROOT = Path(edgekit.__file__).resolve().parents[1]
 class Run:
     """The command line as a process of its own."""
 
-    def __init__(self, *arguments, python=sys.executable, env=None):
-        command = [python, "-m", "edgekit.runtime.camera.cli", *map(str, arguments)]
+    def __init__(self, *arguments, python=sys.executable, env=None, program=None):
+        start = ["-m", "edgekit.runtime.camera.cli"] if program is None else ["-c", program]
+        command = [python, *start, *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.child = subprocess.Popen(command, cwd=ROOT, text=True, env=env, **pipes)
         self.lines = []
@@ -46,8 +48,8 @@ class Run:
 
     def wait_for(self, pattern, seconds=60):
         end = time.monotonic() + seconds
-        while not re.search(pattern, self.said):
-            assert self.child.poll() is None or re.search(pattern, self.said), self.said
+        while not re.search(pattern, self.said, re.MULTILINE):
+            assert self.child.poll() is None or re.search(pattern, self.said, re.MULTILINE), self.said
             assert time.monotonic() < end, f"{pattern!r} was not said: {self.said}"
             time.sleep(0.05)
 
@@ -113,7 +115,7 @@ def test_a_folder_with_a_damaged_image(artifact, folder, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["--source", "nothing.mp4"], "no such video file"),
-        (["--source", "csi://0"], "--board"),
+        (["--source", "csi://0"], "no board was named.*--board jetson-tx2.*a whole GStreamer string"),
         (["--source", "{clip}", "--score", "2"], "--score: expected 0..1"),
         (["--source", "{clip}", "--score", "-1", "--seconds", "0"], "--score.*--seconds"),
         (["--source", "{clip}", "--count-line", "1,2"], "--count-line"),
@@ -138,7 +140,9 @@ def test_a_folder_with_a_damaged_image(artifact, folder, tmp_path, capsys):
             ["--source", "rtsp://a:secret@b/s", "--loop"],
             r"^edgekit: rtsp://a:\*\*\*@b/s: this source cannot follow --loop",
         ),
-        (["--source", " "], "--source is missing"),
+        (["--source", " "], r"source is missing \(--source\)"),
+        (["--source", "{clip}", "--mp4", "x.mkv"], r"--mp4 x.mkv: MP4 is written there.* ends in .mp4 or .m4v"),
+        (["--source", "{clip}", "--mp4", "x.TXT"], "--mp4 x.TXT: MP4 is written there"),
         (["--source", "{clip}", "--mp4", ""], "--mp4: the name of a file is missing"),
         (["--source", "{clip}", "--mp4", "a/x", "--jsonl", "a/../a/x"], "the same file"),
         (["--source", "{clip}", "--mp4", "{clip}"], "would overwrite the source"),
@@ -154,6 +158,51 @@ def test_mistakes_are_told_in_one_sentence(artifact, clip, capsys, arguments, wo
     assert code == 2
     assert re.search(words, said), said
     assert "Traceback" not in said
+
+
+def test_one_run_looks_at_one_source(artifact, clip, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([str(artifact), "--source", str(clip), "--source", "0"])
+    assert ended.value.code == 2
+    assert "--source is given twice" in capsys.readouterr().err
+
+
+def test_a_board_without_a_csi_camera_is_named():
+    with pytest.raises(BadInput, match="board x86 has no string for a CSI camera"):
+        open_source("csi://0", board={"name": "x86"})
+
+
+def test_a_folder_that_is_made_is_told(artifact, clip, tmp_path, capsys):
+    place = tmp_path / "new" / "c.json"
+    assert main([str(a) for a in [artifact, "--source", clip, "--offline", "--frames", 2, "--coco", place]]) == 0
+    assert f"a new folder is made: {place.parent}\n" in capsys.readouterr().err
+    assert main([str(a) for a in [artifact, "--source", clip, "--offline", "--frames", 2, "--coco", place]]) == 0
+    assert "a new folder" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("more", "of"), [((), "40"), (("--frames", "20"), "20")])
+def test_an_offline_run_that_is_interrupted_says_how_far_it_came(run, artifact, clip, tmp_path, more, of):
+    program = """
+import sys, time
+from edgekit.runtime.camera import app, cli
+options = cli.options_of
+cli.options_of = lambda values: setattr(made := options(values), "log_every", 0.1) or made
+result = app.Stats.result
+app.Stats.result = lambda stats, one: time.sleep(0.1) or result(stats, one)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    path = tmp_path / "c.json"
+    running = run(artifact, "--source", clip, "--offline", "--coco", path, "--json", *more, program=program)
+    running.wait_for(rf"^[2-9] of {of} frames; \d")
+    code, out = running.end(signal.SIGINT)
+    summary = json.loads(out)
+    assert (code, summary["ended"], summary["dropped"]) == (130, "user", 0)
+    assert f"interrupted after {summary['results']} of {of} frames" in running.said
+    assert len(json.loads(path.read_text())["images"]) == summary["results"]
+
+
+def test_a_stream_does_not_tell_its_length():
+    assert app.frames_of(3, None) == "3 frames"
 
 
 def test_no_record_takes_the_place_of_what_is_read(artifact, folder, tmp_path, capsys):
