@@ -147,14 +147,14 @@ class Host:
         )
 
     def _places(self, complaint: str) -> dict[str, str]:
-        """For the commands that mend: the user's configuration as an option, its name, and where ssh keeps the host's key."""
+        """For the commands that mend: the user's configuration as an option, its name, and the known key's place."""
         file = self.options.config
+        known = shlex.quote(_known_as(self.name, complaint))
         keys = re.search(r"^Offending .*key in (.+):\d+", complaint, re.MULTILINE)
         return {
             "option": f"-F {shlex.quote(str(file))} " if file else "",
             "config": str(file or "~/.ssh/config"),
-            "known": shlex.quote(_known_as(self.name, complaint))
-            + (f" -f {shlex.quote(keys.group(1))}" if keys else ""),
+            "known": f"{known} -f {shlex.quote(keys.group(1))}" if keys else known,
         }
 
 
