@@ -55,7 +55,8 @@ def checkpoint(
 ) -> Artifact:
     """The checkpoint to start from: an artifact folder, a recipe's training in runs/, or its shipped weights.
 
-    place: where a recipe's checkpoint is, if it is not in runs/; a recipe without weights is trained into it
+    place: where a recipe's checkpoint is, if it is not in runs/; a recipe without weights is trained into it, and a
+        training that was stopped there goes on
     """
     if not isinstance(source, Recipe) and (Path(source) / "manifest.json").is_file():
         if overrides:
@@ -64,11 +65,12 @@ def checkpoint(
     recipe = source if isinstance(source, Recipe) else load_recipe(source, list(overrides))
     home = place or RUNS / recipe.name / "checkpoint"
     found = fitting_checkpoint(recipe, home)
-    if found is not None:
+    stopped = place is not None and recipe.weights is None and _stopped(home, found)
+    if found is not None and not stopped:
         return found
     if recipe.weights is None:
         if place is not None:
-            return train(recipe, home, False, progress)
+            return train(recipe, home, stopped, progress)
         raise BadConfig(
             f"recipe {recipe.name} has no trained weights: none ship, and none are in {home}. "
             f"Train it: edgekit train {recipe.name}"
@@ -77,6 +79,16 @@ def checkpoint(
     from .models.checkpoint import shipped_checkpoint
 
     return shipped_checkpoint(recipe, home)
+
+
+def _stopped(place: Path, found: Artifact | None) -> bool:
+    """Whether a training into ``place`` was interrupted and can go on. found: what it has published so far"""
+    if not (place.with_name(f"{place.name}-training") / "resume.ckpt").is_file():
+        return False
+    if found is None:
+        return True
+    done = found.manifest.get("metrics", {}).get("epochs")
+    return done is not None and done < found.manifest["recipe"]["train"]["epochs"]
 
 
 def train(recipe: Recipe, out: Path, resume: bool, progress: Progress | None) -> Artifact:

@@ -64,6 +64,32 @@ def test_run_trains_the_recipe_as_it_was_changed(trained, tmp_path: Path) -> Non
     assert recipe.train.epochs == 3
 
 
+@pytest.mark.parametrize(
+    ("epochs", "resumable", "resumed"),
+    [(None, False, [False]), (None, True, [True]), (2, True, [True]), (2, False, []), (5, True, [])],
+    ids=["never begun", "before the first validation", "stopped", "nothing to go on from", "finished"],
+)
+def test_run_goes_on_with_a_training_that_was_stopped(
+    epochs: int | None, resumable: bool, resumed: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekit.models.checkpoint import checkpoint_manifest
+    from edgekit.training.resume import RESUME
+
+    recipe = load_recipe(UNTRAINED, ["train.epochs=5"])
+    place, asked = tmp_path / "checkpoint", []
+    if epochs is not None:
+        with new_artifact(
+            place, "checkpoint", {**checkpoint_manifest(recipe), "metrics": {"epochs": epochs}}
+        ) as folder:
+            (Path(folder) / "weights.safetensors").write_bytes(b"of some epochs")
+    if resumable:
+        place.with_name("checkpoint-training").mkdir()
+        (place.with_name("checkpoint-training") / RESUME).write_bytes(b"a state")
+    monkeypatch.setattr(spine, "train", lambda recipe, out, resume, progress: asked.append(resume))
+    spine.checkpoint(recipe, place, (), None)
+    assert asked == resumed
+
+
 def test_a_folder_of_data_that_is_not_there_is_told_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
