@@ -20,7 +20,7 @@ from . import __version__
 from .board import Board, board_names, load_board, recognise
 from .conversion.child import run_in_child
 from .paths import share
-from .progress import Progress
+from .progress import Progress, quiet
 from .recipe import Recipe, load_recipe, recipe_names
 from .runtime import machine
 from .runtime.errors import EdgeKitError
@@ -75,7 +75,7 @@ def checkup(board: str | None = None, progress: Progress | None = None) -> dict[
     board: look at this board only. Raises BadConfig when there is no such board.
     """
     wanted = [load_board(name) for name in ([board] if board else board_names())]
-    checks = [*_system(), *_packages(), *_runtimes(progress or _quiet), *_data()]
+    checks = [*_system(), *_packages(), *_runtimes(progress or quiet), *_data()]
     works = [check.name for check in checks if check.group == "runtime" and check.status == "ok"]
     return {
         "edgekit": __version__,
@@ -83,10 +83,6 @@ def checkup(board: str | None = None, progress: Progress | None = None) -> dict[
         "checks": [asdict(check) for check in checks],
         "boards": [_suits(one, works) for one in wanted],
     }
-
-
-def _quiet(phase: str, done: int, total: int) -> None:
-    """No progress wanted."""
 
 
 def _system() -> Iterator[Check]:

@@ -17,10 +17,11 @@ import numpy as np
 import onnx
 from onnx import helper, shape_inference
 
+from ..progress import Count, quiet
 from ..runtime.artifact import file_sha256, new_file, value_sha256
 from ..runtime.errors import BadConfig, BadInput
 from ..runtime.preprocess import Preprocess
-from .child import Progress, run_in_child
+from .child import run_in_child
 from .compare import Array, fill_batch, network_input
 from .extremes import extremes
 from .graph import body_of, load_model
@@ -64,7 +65,7 @@ def calibrate(
     preprocess: Preprocess,
     layout: str,
     method: str = "minmax",
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Calibration:
     """Ranges of the activations of an ONNX file over real images.
 
@@ -93,15 +94,11 @@ def calibrate(
         "method": method,
     }
     child = "edgekit.conversion.calibrate:collect_ranges"
-    found = run_in_child(child, request, "calibrate", model, progress or _silent)
+    found = run_in_child(child, request, "calibrate", model, progress or quiet)
     ranges = {name: (low, high) for name, (low, high) in sorted(found.items())}
     _check(ranges, model)
     notes += _remember(file, facts, ranges)
     return Calibration(ranges, digest, tuple(facts["images"]), cached=False, notes=notes)
-
-
-def _silent(done: int, total: int) -> None:
-    """Nobody watches."""
 
 
 def _facts(
@@ -163,7 +160,7 @@ def collect_ranges(
     preprocess: Mapping[str, Any],
     layout: str,
     method: str,
-    progress: Progress,
+    progress: Count,
 ) -> dict[str, list[float]]:
     """The child's side of ``calibrate``: tensor -> [lowest, highest]."""
     value = Preprocess.from_dict(preprocess)
@@ -177,7 +174,7 @@ def collect_ranges(
     return _observed(model, arrays, len(images), method, progress)
 
 
-def _counted(arrays: Iterator[Array], total: int, progress: Progress, before: int = 0) -> Iterator[Array]:
+def _counted(arrays: Iterator[Array], total: int, progress: Count, before: int = 0) -> Iterator[Array]:
     """The arrays, of which ``before`` others of ``total`` are done."""
     done = before
     for done, array in enumerate(arrays, before):
@@ -197,7 +194,7 @@ def _extremes(model: str, inputs: Iterable[Array]) -> dict[str, list[float]]:
 
 
 def _observed(
-    model: str, inputs: Callable[[], Iterator[Array]], count: int, method: str, progress: Progress
+    model: str, inputs: Callable[[], Iterator[Array]], count: int, method: str, progress: Count
 ) -> dict[str, list[float]]:
     """Ranges by our histograms: ONNX Runtime's depend on the order of the images, and its entropy tries few ranges.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..progress import Count
 from ..runtime import child
-
-Progress = Callable[[int, int], None]
 
 
 def run_in_child(
@@ -16,7 +15,7 @@ def run_in_child(
     arguments: Mapping[str, Any],
     step: str,
     file: str | Path,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Any:
     """Call ``module:name`` with JSON keyword arguments in a child process and return its JSON result.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..board import Board, load_board
 from ..paths import listed
+from ..progress import Progress, quiet
 from ..runtime.artifact import Artifact, check_place, read_artifact
 from ..runtime.engines.build import KINDS, build_engine, builder_for, check_nms, check_request
 from ..runtime.engines.options import BuildOptions
@@ -18,7 +19,6 @@ from ..runtime.errors import ArtifactError, BadConfig, BoardLacks
 from ..runtime.onboard import identity
 from .child import run_in_child
 
-Phases: TypeAlias = Callable[[str, int, int], None]
 VERSION = "edgekit.conversion.engine:tensorrt_version"  # a child's work
 FACTS = "edgekit.conversion.engine:machine_facts"  # and another's
 SCAN_IMAGES = 8  # real images on which FP16 is looked at for overflow
@@ -54,7 +54,7 @@ def build(
     board: str,
     out: str | Path | None = None,
     options: EngineOptions | None = None,
-    progress: Phases | None = None,
+    progress: Progress | None = None,
 ) -> Artifact:
     """Build a TensorRT engine of an ``onnx`` or ``onnx-int8`` artifact, for the GPU that is here.
 
@@ -62,7 +62,7 @@ def build(
     images stay in FP32; for TensorRT 11 a typed FP16 artifact is written first, beside the source.
     Returns the artifact of kind ``engine``, by default at SOURCE-BOARD-PRECISION.
     """
-    options, tell = options or EngineOptions(), progress or _silent
+    options, tell = options or EngineOptions(), progress or quiet
     artifact, profile = read_artifact(source, kinds=KINDS), load_board(board)
     precision = options.precision or default_precision(artifact, profile)
     check_board(artifact, profile, precision)
@@ -77,10 +77,6 @@ def build(
         chosen, request["pins"] = _half(artifact, runtime, options, tell)
     request["rebuild"] = rebuild_command(artifact.path, board, precision, place, options)
     return build_engine(chosen, place, BuildOptions(**request), lambda done, total: tell("build engine", done, total))
-
-
-def _silent(phase: str, done: int, total: int) -> None:
-    """Nobody watches."""
 
 
 def tensorrt_version() -> str:
@@ -185,7 +181,7 @@ def _calibration_images(options: EngineOptions) -> Sequence[Path]:
     return load_set(options.calibration).images
 
 
-def _half(artifact: Artifact, runtime: str, options: EngineOptions, tell: Phases) -> tuple[Artifact, tuple[str, ...]]:
+def _half(artifact: Artifact, runtime: str, options: EngineOptions, tell: Progress) -> tuple[Artifact, tuple[str, ...]]:
     """(the artifact to build from, the nodes to pin): TensorRT 11 takes both from a typed FP16 file."""
     from .precision import half_artifact, pins_for_fp16
 

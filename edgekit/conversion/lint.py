@@ -13,7 +13,7 @@ from onnx import TensorProto, defs
 
 from ..board import Board, load_board
 from ..extras import require
-from ..progress import Progress
+from ..progress import Progress, quiet
 from ..recipe import load_recipe, recipe_names
 from ..runtime.artifact import read_artifact
 from ..runtime.errors import ArtifactError, BadInput, BoardLacks
@@ -72,7 +72,7 @@ def lint(
         raise BoardLacks(f"board {profile.name!r} has no releases of its software to choose from; leave --release out")
     if release is not None:
         profile.stack(release)
-    tell = progress or _quiet
+    tell = progress or quiet
     with tempfile.TemporaryDirectory(prefix="edgekit-lint-") as scratch:
         tell("reading the model", 0, 2)
         name, file = _resolve(source, profile, Path(scratch))
@@ -84,10 +84,6 @@ def lint(
         Finding(**{**values, "advice": _filled(values["advice"], source, board)}) for values in found.pop("findings")
     )
     return Report(findings=findings, **found)
-
-
-def _quiet(phase: str, done: int, total: int) -> None:
-    """No progress wanted."""
 
 
 def _resolve(source: str | Path, board: Board, scratch: Path) -> tuple[str, Path]:

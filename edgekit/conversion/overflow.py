@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from ..progress import Count, quiet
 from ..runtime.errors import BadInput
 from ..runtime.preprocess import Preprocess
-from .child import Progress, run_in_child
+from .child import run_in_child
 from .compare import fill_batch, network_input
 from .extremes import extremes
 from .graph import consumers, inner_nodes, layer_name, load_model, name_nodes, producers
@@ -62,7 +63,7 @@ def scan_overflow(
     preprocess: Preprocess,
     layout: str,
     limit: float = LIMIT,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Scan:
     """Run real images through the FP32 network and look at every activation that FP16 would hold.
 
@@ -78,7 +79,7 @@ def scan_overflow(
         "layout": layout,
     }
     child = "edgekit.conversion.overflow:tensor_peaks"
-    found = run_in_child(child, request, "scan for overflow", model, progress or (lambda done, total: None))
+    found = run_in_child(child, request, "scan for overflow", model, progress or quiet)
     all_peaks = [Peak(**one) for one in found]
     broken = next((p for p in all_peaks if not math.isfinite(p.largest)), None)  # the first in the graph's order
     if broken is not None:
@@ -102,7 +103,7 @@ def nodes_to_pin(model: ModelProto, tensors: set[str]) -> tuple[str, ...]:
 
 # -- the child's side -------------------------------------------------------------------------------------------------
 def tensor_peaks(
-    model: str, images: Sequence[str], preprocess: Mapping[str, Any], layout: str, progress: Progress
+    model: str, images: Sequence[str], preprocess: Mapping[str, Any], layout: str, progress: Count
 ) -> list[dict[str, Any]]:
     """The child's side of ``scan_overflow``: the fields of each Peak."""
     graph = load_model(model)

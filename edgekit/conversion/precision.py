@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from ..models.modules import matches
+from ..progress import Progress, quiet
 from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig
 from ..runtime.preprocess import Preprocess
@@ -21,7 +22,6 @@ from .half import HalfFile, rounding_model, write_half
 from .overflow import Scan, scan_overflow
 from .session import cpu_session
 
-Phases: TypeAlias = Callable[[str, int, int], None]
 # 11 bits of FP16: a relative error of 2^-11 in every activation, so that boxes and close scores move a little
 BOX_TOLERANCE = 2.0  # pixels of the network input
 SCORE_TOLERANCE = 0.02
@@ -32,7 +32,7 @@ ALSO = ("float_modules", "learnable_parameters")
 
 
 def pins_for_fp16(
-    source: Artifact, images: Sequence[str | Path], layers: Sequence[str] = (), progress: Phases | None = None
+    source: Artifact, images: Sequence[str | Path], layers: Sequence[str] = (), progress: Progress | None = None
 ) -> tuple[tuple[str, ...], Scan | None]:
     """The nodes that must stay FP32: those that overflow on real images, and the named ``layers`` (module prefixes).
 
@@ -40,7 +40,7 @@ def pins_for_fp16(
     named layers are pinned, and the scan is None. Raises BadConfig for a layer that does not exist.
     """
     model = source.file("model.onnx")
-    tell = progress or (lambda phase, done, total: None)
+    tell = progress or quiet
     named = nodes_of_layers(model, layers)
     if not images:
         return named, None
@@ -71,7 +71,7 @@ def half_artifact(
     out: str | Path,
     images: Sequence[str | Path],
     layers: Sequence[str] = (),
-    progress: Phases | None = None,
+    progress: Progress | None = None,
 ) -> Artifact:
     """Write the typed FP16 version of an ``onnx`` artifact, with what overflows on ``images`` kept in FP32.
 

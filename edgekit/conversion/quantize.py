@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..models.modules import matches
+from ..progress import Progress, counting, quiet
 from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig
 from ..words import counted, plural
 from .calibrate import METHODS, Calibration, calibrate
-from .child import Progress, run_in_child
+from .child import run_in_child
 from .graph import layer_name, load_model, name_nodes, opset, weighted_layers
 from .qdq import FLAVOURS
 from .sensitivity import rank_layers
 
-Phases: TypeAlias = Callable[[str, int, int], None]
 # Accuracy of an artifact: at least "map50", mAP at IoU 0.5 in 0..1.
 Measure: TypeAlias = Callable[[Artifact], Mapping[str, Any]]
 LOWEST_OPSET = 13  # of QuantizeLinear with an axis
@@ -78,7 +78,7 @@ class _Work:
     images: Sequence[str | Path]
     manifest: dict[str, Any]
     layers: dict[str, str]  # node name -> layer name
-    tell: Phases
+    tell: Progress
     tries: list[Try] = field(default_factory=list)
 
 
@@ -89,7 +89,7 @@ def quantize(
     out: str | Path,
     options: QuantizeOptions | None = None,
     measure: Measure | None = None,
-    progress: Phases | None = None,
+    progress: Progress | None = None,
     notes: Sequence[str] = (),
 ) -> Artifact:
     """Quantize an ``onnx`` artifact and write an ``onnx-int8`` artifact.
@@ -103,13 +103,13 @@ def quantize(
     a flavour that cannot take its input, and AccuracyDrop when no try keeps the loss within ``max_drop``.
     """
     options = options or QuantizeOptions()
-    tell = progress or (lambda phase, done, total: None)
+    tell = progress or quiet
     model = source.file("model.onnx")
     _check_input(source, options)
     layers = _layers(model)
     chosen = _left_in_float(source, layers, options)
     layout = source.manifest["input"]["layout"]
-    found = calibrate(model, images, source.preprocess, layout, options.method, _phase(tell, "calibrate"))
+    found = calibrate(model, images, source.preprocess, layout, options.method, counting(tell, "calibrate"))
     manifest = _manifest(source, parents, options, found)
     manifest["notes"] += notes
     before = dict(measure(source)) if measure is not None else None
@@ -140,10 +140,6 @@ def _check_input(source: Artifact, options: QuantizeOptions) -> None:
         if "imported" in source.manifest["recipe"]:
             again = f"Export it anew from its framework with opset {LOWEST_OPSET}, then: edgekit import-onnx FILE"
         raise BadConfig(f"{source.path}: found opset {found}, needed {LOWEST_OPSET} for one scale per channel. {again}")
-
-
-def _phase(tell: Phases, name: str) -> Progress:
-    return lambda done, total: tell(name, done, total)
 
 
 def _layers(path: str) -> dict[str, str]:
@@ -232,7 +228,7 @@ def _rank(work: _Work, chosen: Sequence[str]) -> list[str]:
         work.source.manifest["input"]["layout"],
         work.calibration.ranges,
         chosen,
-        _phase(work.tell, "rank layers"),
+        counting(work.tell, "rank layers"),
     )
     return [name for name, _ in ranked]
 

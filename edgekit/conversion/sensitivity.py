@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from ..progress import Count, quiet
 from ..runtime.preprocess import Preprocess
-from .child import Progress, run_in_child
+from .child import run_in_child
 from .compare import Array, fill_batch, network_inputs
 from .findings import attribute
 from .graph import constants, initializers, last_layers, load_model, name_nodes, own_biases, weighted_layers
@@ -28,7 +29,7 @@ def rank_layers(
     layout: str,
     ranges: Mapping[str, Sequence[float]],
     skip: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> list[tuple[str, float]]:
     """(node name, error) of every weighted layer but ``skip``, the most sensitive first.
 
@@ -44,7 +45,7 @@ def rank_layers(
         "skip": list(skip),
     }
     child = "edgekit.conversion.sensitivity:layer_errors"
-    errors = run_in_child(child, request, "rank layers", model, progress or (lambda done, total: None))
+    errors = run_in_child(child, request, "rank layers", model, progress or quiet)
     return sorted(errors.items(), key=lambda item: -item[1])
 
 
@@ -55,7 +56,7 @@ def layer_errors(
     layout: str,
     ranges: Mapping[str, Sequence[float]],
     skip: Sequence[str],
-    progress: Progress,
+    progress: Count,
 ) -> dict[str, float]:
     """The child's side of ``rank_layers``."""
     graph = load_model(model)

@@ -5,7 +5,7 @@ The same name gives the same pixels everywhere, so an INT8 model or an mAP can b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..config import Section, explain, read_mapping
 from ..paths import share, unknown_name
+from ..progress import Count
 from ..runtime.artifact import file_sha256, new_file, value_sha256
 from ..runtime.errors import BadConfig, BadInput
 from .coco import CocoSet, read_coco
@@ -22,7 +23,6 @@ from .imagefile import SUFFIXES, list_images, read_image
 from .problems import Problems
 
 SET_FILE = "set.yaml"
-Progress = Callable[[int, int], None]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -110,7 +110,7 @@ def set_names() -> list[str]:
     return sorted(p.parent.name for p in share("calibration").glob(f"*/{SET_FILE}"))
 
 
-def load_set(name_or_path: str | Path, base: Path | None = None, progress: Progress | None = None) -> ImageSet:
+def load_set(name_or_path: str | Path, base: Path | None = None, progress: Count | None = None) -> ImageSet:
     """Load and verify a set: the name of a shipped one, a folder with ``set.yaml``, or a plain folder of images.
 
     base: the folder that a relative path starts from (a recipe's folder); None is the current one
@@ -187,7 +187,7 @@ def _how_to_fill(folder: Path) -> str:
     return f"put images ({kinds}) into {folder}, 64 or more typical ones for calibration, or name another set"
 
 
-def _plain(folder: Path, progress: Progress | None) -> ImageSet:
+def _plain(folder: Path, progress: Count | None) -> ImageSet:
     images = list_images(folder)
     if not images:
         raise BadInput(f"{folder}: no images in this folder: {_how_to_fill(folder)}")
@@ -227,7 +227,7 @@ def write_set(
     recipe: str | None = None,
     images_root: str = ".",
     annotations: str | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> ImageSet:
     """Make ``set.yaml`` from a folder of images, in one piece, and return the set.
 
@@ -262,7 +262,7 @@ def write_set(
     return load_set(folder)
 
 
-def _entries(root: Path, annotations: Path | None, progress: Progress | None) -> list[dict[str, str]]:
+def _entries(root: Path, annotations: Path | None, progress: Count | None) -> list[dict[str, str]]:
     """Hashes of the images of a new set, each of which can be decoded."""
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder of images")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..progress import Count
 from ..runtime.artifact import new_file, value_sha256
 from ..runtime.errors import BadInput
 from ..words import counted, plural
@@ -30,7 +31,6 @@ TOLERANCE_FRACTION = 0.01  # of the image's side, where that is more
 NOTED_PIXELS = 0.01  # clipping less is no change: texts of six digits come back with that
 MAX_COORDINATE = 2.0**24  # float32 counts whole pixels up to there
 
-Progress = Callable[[int, int], None]
 
 __all__ = ["CocoSet", "Sample", "read_coco", "read_image"]
 
@@ -101,7 +101,7 @@ def read_coco(
     images: Path,
     classes: Sequence[str] | None = None,
     check_images: bool = True,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> CocoSet:
     """Read and check a COCO detection file.
 
@@ -126,7 +126,7 @@ def checked_set(
     images: Path,
     classes: Sequence[str] | None = None,
     check_images: bool = True,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> CocoSet:
     """The set that ``content``, a COCO object, describes; checked as ``read_coco`` does, whatever file it came from.
 
@@ -467,7 +467,7 @@ def _clip(box: list[float], width: int, height: int) -> tuple[list[float], str |
 
 
 def _check_files(
-    images: Path, records: dict[int, _ImageRecord], problems: Problems, progress: Progress | None
+    images: Path, records: dict[int, _ImageRecord], problems: Problems, progress: Count | None
 ) -> list[str]:
     """Look at every image file; returns notes."""
     if not images.is_dir():

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..paths import unknown_name
-from ..progress import Progress
+from ..progress import Count, Progress, counting
 from ..runtime.artifact import value_sha256
 from ..runtime.errors import BadConfig, BadInput
 from .classmap import load_class_map
 from .coco import CocoSet, category_names, load_json, nearest
-from .coco import Progress as Looked
 from .formats import LoadedSet, load_set
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def recipe_sources(recipe: Recipe, progress: Progress | None = None) -> tuple[So
         raise BadConfig(f"recipe {recipe.name}: data.train is not set; it names the COCO file to train on")
     loaded = _loaded(recipe, data, data_root(recipe), "data")
     _check_known(recipe, loaded)
-    train, val = (_checked(loaded.get(split), classes, _told(progress, split)) for split in ("train", "val"))
+    train, val = (_checked(loaded.get(split), classes, counting(progress, split)) for split in ("train", "val"))
     return (Source("", _whole(train, classes), _whole(val, classes), classes),)
 
 
@@ -187,7 +186,7 @@ def _read(recipe: Recipe, name: str, check_images: bool, progress: Progress | No
     loaded = _loaded(recipe, section, data_root(recipe, section), key)
     labelled = _labelled(recipe, section, key, next(iter(loaded.values())))
     sets = [
-        _checked(loaded.get(split), labelled, _told(progress, f"{name} {split}"), check_images)
+        _checked(loaded.get(split), labelled, counting(progress, f"{name} {split}"), check_images)
         for split in ("train", "val")
     ]
     train, val = (None if coco is None else widened(coco, recipe.classes) for coco in sets)
@@ -210,7 +209,7 @@ def _loaded(recipe: Recipe, section: AnnotatedSection, root: Path, key: str) -> 
 
 
 def _checked(
-    loaded: LoadedSet | None, classes: Sequence[str], looked: Looked | None, check_images: bool = True
+    loaded: LoadedSet | None, classes: Sequence[str], looked: Count, check_images: bool = True
 ) -> CocoSet | None:
     """The set of those of ``classes`` that its file has, checked; None without a file.
 
@@ -225,10 +224,6 @@ def _checked(
     if not coco.class_counts().any():
         raise BadInput(f"{coco.annotations}: no box of {', '.join(chosen)} in it; nothing to learn or measure")
     return coco
-
-
-def _told(progress: Progress | None, place: str) -> Looked | None:
-    return None if progress is None else (lambda done, total: progress(place, done, total))
 
 
 def _check_known(recipe: Recipe, loaded: Mapping[str, LoadedSet]) -> None:

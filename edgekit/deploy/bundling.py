@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..board import Board, load_board
 from ..paths import Files, listed, text, unknown_name
-from ..progress import Progress, tell
+from ..progress import Progress, quiet, tell
 from ..runtime.artifact import MANIFEST, Artifact, check_place, new_file, read_artifact
 from ..runtime.detections import Detections
 from ..runtime.engines.build import check_nms, check_origin
@@ -90,7 +90,7 @@ def bundle(
         raise BadConfig(f"{file}: is there and is no bundle; it will not be replaced. Choose another --out.")
     _lint(artifact, board, profile, options)
     with tempfile.TemporaryDirectory(prefix="edgekit-bundle-") as folder:
-        index = _fill(Path(folder), artifact, profile, build, options, progress or _quiet)
+        index = _fill(Path(folder), artifact, profile, build, options, progress or quiet)
         raw = json.dumps(index, indent=1, sort_keys=True).encode() + b"\n"
         made = archive.Bundle(raw, sign_index(raw, sign) if sign else None)
         with new_file(file, "wb") as handle:
@@ -383,10 +383,6 @@ def _copy_images(folder: Path, images: Sequence[Path]) -> list[Path]:
     for source, target in zip(images, copies, strict=True):
         shutil.copyfile(source, target)
     return copies
-
-
-def _quiet(phase: str, done: int, total: int) -> None:
-    """No progress wanted."""
 
 
 __all__ = ["ArtifactError", "BundleOptions", "bundle", "describe", "plan_build"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..board import Board, load_board, recognise
 from ..paths import Files, listed
+from ..progress import quiet
 from ..runtime.artifact import check_place, new_file
 from ..runtime.errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 from ..runtime.onboard import archive, identity, power, trust
@@ -27,7 +28,7 @@ from .ssh import Agent, Host, SshOptions
 if TYPE_CHECKING:
     from ..measure.row import Row
 
-Progress = Callable[[str, str, int, int], None]
+HostProgress = Callable[[str, str, int, int], None]
 """(host, phase, done, total)"""
 
 MOST_AT_ONCE = 16
@@ -85,7 +86,7 @@ class Flashed:
         return self.error is None
 
 
-Work = Callable[[Host, Flashed, Progress], None]
+Work = Callable[[Host, Flashed, HostProgress], None]
 
 
 def flash(
@@ -97,7 +98,7 @@ def flash(
     out: str | Path | None = None,
     options: FlashOptions | None = None,
     contents: BundleOptions | None = None,
-    progress: Progress | None = None,
+    progress: HostProgress | None = None,
 ) -> list[Flashed]:
     """Flash a bundle, or an artifact's bundle for ``board``, onto every host; or take each to its previous version.
 
@@ -114,7 +115,7 @@ def flash(
     _check_bench(options, rollback)
     if out is not None:
         check_place(out, "file")
-    show = progress or _quiet
+    show = progress or quiet
     if rollback:
         if contents not in (None, BundleOptions()):
             raise BadConfig(
@@ -136,7 +137,7 @@ def flash(
     return results
 
 
-def _all(hosts: Sequence[Host], work: Work, show: Progress) -> list[Flashed]:
+def _all(hosts: Sequence[Host], work: Work, show: HostProgress) -> list[Flashed]:
     """Every host in a thread of its own. An interruption cuts the connections, so that no thread is waited for long."""
     with ThreadPoolExecutor(min(MOST_AT_ONCE, len(hosts))) as pool:
         running = [pool.submit(_one, host, work, show) for host in hosts]
@@ -169,7 +170,9 @@ def _check_bench(options: FlashOptions, rollback: bool) -> None:
         raise BadConfig(f"seconds: expected a number above 0, got {options.seconds:g} (--seconds)")
 
 
-def _bundle_file(source: str | Path | None, board: str | None, contents: BundleOptions | None, show: Progress) -> Path:
+def _bundle_file(
+    source: str | Path | None, board: str | None, contents: BundleOptions | None, show: HostProgress
+) -> Path:
     """The bundle: the file that was given, or the one made of an artifact's folder beside it."""
     if source is None:
         raise BadConfig("source: nothing to flash; give an artifact's folder or a bundle, or rollback (--rollback)")
@@ -186,7 +189,7 @@ def _bundle_file(source: str | Path | None, board: str | None, contents: BundleO
     return Path(made["path"])
 
 
-def _one(host: Host, work: Work, show: Progress) -> Flashed:
+def _one(host: Host, work: Work, show: HostProgress) -> Flashed:
     result, started = Flashed(host.name, ""), time.monotonic()
     try:
         work(host, result, show)
@@ -218,7 +221,7 @@ def _rollback_work(source: str | Path | None) -> Work:
     if source is not None:
         raise BadConfig("rollback (--rollback) goes back to the version that is on the board; leave the artifact out")
 
-    def work(host: Host, result: Flashed, show: Progress) -> None:
+    def work(host: Host, result: Flashed, show: HostProgress) -> None:
         with _step(result, "connect", host, show):
             agent = _agent(host)
             facts = agent.call("identify")
@@ -245,7 +248,7 @@ def _unlike(facts: dict[str, Any], found: Board | None) -> tuple[str, str]:
 
 
 def _flash_work(
-    file: Path, place: Path, board: str | None, options: FlashOptions, trusted: list[bytes] | None, show: Progress
+    file: Path, place: Path, board: str | None, options: FlashOptions, trusted: list[bytes] | None, show: HostProgress
 ) -> Work:
     """The work on one host. The bundle is unpacked to ``place`` at once: a damaged one is refused before any work."""
 
@@ -267,7 +270,7 @@ def _flash_work(
 class _step:
     """Marks a step as running and then done, and tells the table."""
 
-    def __init__(self, result: Flashed, name: str, host: Host, show: Progress) -> None:
+    def __init__(self, result: Flashed, name: str, host: Host, show: HostProgress) -> None:
         self._result, self._name, self._host, self._show = result, name, host, show
         self.outcome = "done"
 
@@ -306,7 +309,7 @@ class _Job:
         self.sha256 = _sha256(file)
         self.size = file.stat().st_size
 
-    def run(self, host: Host, result: Flashed, show: Progress) -> None:
+    def run(self, host: Host, result: Flashed, show: HostProgress) -> None:
         with _step(result, "connect", host, show):
             agent = _agent(host)
             facts = agent.call("identify")
@@ -360,7 +363,7 @@ class _Job:
             )
         return [note] if note else []
 
-    def _bring(self, agent: Agent, host: Host, result: Flashed, show: Progress) -> str:
+    def _bring(self, agent: Agent, host: Host, result: Flashed, show: HostProgress) -> str:
         """Copy and install the bundle unless the version is there and whole. Returns the version's name."""
         name = self.bundle.digest[:16]
         with _step(result, "copy", host, show) as step:
@@ -419,10 +422,6 @@ def _sha256(file: Path, size: int | None = None) -> str:
             digest.update(piece)
             left -= len(piece)
     return digest.hexdigest()
-
-
-def _quiet(host: str, phase: str, done: int, total: int) -> None:
-    """No progress wanted."""
 
 
 __all__ = ["NAME", "FlashOptions", "Flashed", "flash"]

@@ -13,7 +13,7 @@ from typing import Any
 from ...measure.complexity import complexity
 from ...measure.predict import gather_images
 from ...paths import Files, listed, share, unknown_name
-from ...progress import Progress
+from ...progress import Progress, quiet
 from ...runtime.artifact import Artifact, check_place, file_sha256, new_artifact, read_artifact, value_sha256
 from ...runtime.errors import BadConfig, BadInput
 from ...runtime.postprocess import Postprocess
@@ -78,7 +78,7 @@ def import_onnx(
     with the names and shapes of what is there.
     """
     path, options, images = Path(file), options or ImportOptions(), listed(images)
-    tell = progress or _quiet
+    tell = progress or quiet
     names, looked_at = given_names(classes), gather_images(images)[:GOLDEN_IMAGES] if images else _golden_images()
     _check_layout(layout)
     fields = _preprocess_fields(layout, options)
@@ -141,10 +141,6 @@ def _lowered(
             *counted.notes,
         ],
     }
-
-
-def _quiet(phase: str, done: int, total: int) -> None:
-    """No progress wanted."""
 
 
 def _digest(path: Path) -> str:

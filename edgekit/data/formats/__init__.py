@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ...paths import unknown_name
+from ...progress import Count
 from ...runtime.artifact import value_sha256
 from ..classmap import ClassMap
-from ..coco import CocoSet, Progress, category_names, checked_set, load_json
+from ..coco import CocoSet, category_names, checked_set, load_json
 from . import bdd100k, voc, yolo
 from .content import every_nth
 
@@ -46,7 +47,7 @@ class LoadedSet:
     names: tuple[str, ...]
 
     def checked(
-        self, classes: Sequence[str] | None = None, check_images: bool = True, progress: Progress | None = None
+        self, classes: Sequence[str] | None = None, check_images: bool = True, progress: Count | None = None
     ) -> CocoSet:
         """The set, checked as ``read_coco`` does. Raises BadInput for all that is wrong with it."""
         return checked_set(self.content, self.sha256, self.annotations, self.images, classes, check_images, progress)
@@ -92,7 +93,7 @@ def read_set(
     class_map: ClassMap | None = None,
     frame_stride: int = 1,
     check_images: bool = True,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> CocoSet:
     """Read and check annotated images: ``load_set``, of which ``classes`` are chosen, in this order."""
     return load_set(annotations, images, layout, class_map, frame_stride).checked(classes, check_images, progress)
