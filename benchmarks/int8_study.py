@@ -31,13 +31,14 @@ from typing import Any
 from edgekit.conversion.calibrate import activations
 from edgekit.conversion.child import run_in_child
 from edgekit.conversion.compare import fill_batch, network_input
-from edgekit.conversion.graph import layer_name, load_model, matches, name_nodes, weighted_layers
+from edgekit.conversion.graph import layer_name, load_model, name_nodes, weighted_layers
 from edgekit.conversion.histogram import METHODS, Observer
 from edgekit.conversion.qdq import FLAVOURS
 from edgekit.conversion.sensitivity import rank_layers
 from edgekit.data.coco import CocoSet
 from edgekit.evaluation.coco import evaluate_detections
 from edgekit.evaluation.tta import open_detector
+from edgekit.models.modules import matches
 from edgekit.recipe import Recipe
 from edgekit.runtime.artifact import Artifact, new_artifact, new_file, read_artifact, value_sha256
 from edgekit.runtime.errors import BadConfig, BadInput, EdgeKitError

@@ -341,7 +341,12 @@ def test_the_boards_camera_ends_with_its_terminal(artifact, clip, tmp_path, firs
     """``ssh -t board ... camera`` and the connection is lost: nobody reads what it says, and nobody could stop it."""
     path = tmp_path / "l.jsonl"
     command = [*first, sys.executable, "-c", BOARD, "camera", str(artifact), "--source", str(clip), "--loop"]
-    child = subprocess.Popen([*command, "--jsonl", str(path)], cwd=ROOT, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        [*command, "--jsonl", str(path)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # whatever the tests themselves run under
+    )
     count_frames(path, 5)
     child.stderr.close()
     child.send_signal(signal.SIGHUP)
