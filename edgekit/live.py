@@ -15,7 +15,7 @@ Say = Callable[[str], None]
 
 DEMO_RECIPE = "mobile-centernet-w16-dhaka"
 DEMO_LINE = "0,0.55,1,0.55"
-MODEL_KINDS = ("onnx", "onnx-int8", "engine")
+RUNNABLE = ("onnx", "onnx-int8", "engine")
 
 
 def camera(
@@ -71,10 +71,10 @@ def _model(name: str, progress: Progress | None) -> Artifact:
     """The artifact folder, or the network exported from a recipe: in INT8 where ``edgekit run`` left that."""
     if (Path(name) / "manifest.json").is_file():
         found = read_artifact(name)
-        if found.kind not in MODEL_KINDS:
+        if found.kind not in RUNNABLE:
             raise ArtifactError(
                 f"{name}: found an artifact of kind {found.kind!r}; the camera runs "
-                f"{' or '.join(map(repr, MODEL_KINDS))}. Make one with: edgekit export {name}"
+                f"{' or '.join(map(repr, RUNNABLE))}. Make one with: edgekit export {name}"
             )
         return found
     if Path(name).is_dir():

@@ -36,9 +36,9 @@ def artifact(kind: str, recipe: str, classes: tuple[str, ...] = ("car",), **mani
 def test_each_file_has_the_graph_of_its_own_network() -> None:
     checkpoint, one, two = artifact("checkpoint", "a"), artifact("onnx", "a"), artifact("onnx", "b")
     found = measuring.targets([checkpoint, two, one], BOARD, "onnxruntime")
-    assert [target.shipped for target in found] == [one, two, one]
+    assert [target.graph for target in found] == [one, two, one]
     (alone,) = measuring.targets([artifact("onnx-int8", "c")], BOARD, "onnxruntime")
-    assert alone.shipped is None
+    assert alone.graph is None
 
 
 class Networks:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..models.modules import matches
 from ..progress import Progress, quiet
-from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha256
+from ..runtime.artifact import Artifact, inherited, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig
 from ..runtime.preprocess import Preprocess
 from .child import run_in_child
@@ -27,8 +27,6 @@ BOX_TOLERANCE = 2.0  # pixels of the network input
 SCORE_TOLERANCE = 0.02
 MOST_UNPAIRED = 0.05
 PARITY_IMAGES = 4
-KEPT = ("classes", "category_ids", "preprocess", "recipe", "input", "postprocess", "complexity")
-ALSO = ("float_modules", "learnable_parameters")
 
 
 def pins_for_fp16(
@@ -102,8 +100,7 @@ def half_key(parents: Mapping[str, str], pins: Sequence[str]) -> str:
 
 def _manifest(source: Artifact, parents: Mapping[str, str], pins: Sequence[str]) -> dict[str, Any]:
     return {
-        **{name: source.manifest[name] for name in KEPT},
-        **{name: source.manifest[name] for name in ALSO if name in source.manifest},
+        **inherited(source.manifest),
         "parents": dict(parents),
         "key": half_key(parents, pins),
         "precision": "fp16",

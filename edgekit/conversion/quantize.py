@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from ..models.modules import matches
 from ..progress import Progress, counting, quiet
-from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha256
+from ..runtime.artifact import Artifact, inherited, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig
 from ..words import counted, plural
 from .calibrate import METHODS, Calibration, calibrate
@@ -252,11 +252,8 @@ def _complaint(work: _Work, before: Mapping[str, Any] | None) -> str:
 def _manifest(
     source: Artifact, parents: Mapping[str, str], options: QuantizeOptions, calibration: Calibration
 ) -> dict[str, Any]:
-    kept = ("classes", "category_ids", "preprocess", "recipe", "input", "postprocess", "complexity")
-    also = ("float_modules", "learnable_parameters")
     return {
-        **{name: source.manifest[name] for name in kept},
-        **{name: source.manifest[name] for name in also if name in source.manifest},
+        **inherited(source.manifest),
         "parents": dict(parents),
         "key": options.key(parents),
         "precision": "int8",

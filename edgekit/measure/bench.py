@@ -85,12 +85,12 @@ class BenchOptions:
 class Target:
     """One row to be: an artifact in a runtime.
 
-    shipped: the ONNX artifact whose GOPS and parameters hold for this one too; a checkpoint has no graph to count on
+    graph: the ONNX artifact whose GOPS and parameters hold for this one too; a checkpoint has no graph to count on
     """
 
     artifact: Artifact
     runtime: str
-    shipped: Artifact | None = None
+    graph: Artifact | None = None
 
 
 class Measurement(NamedTuple):
@@ -427,7 +427,7 @@ def _identity(target: Target, board: Board) -> dict[str, Any]:
         "runtime": target.runtime,
         "artifact": target.artifact.digest,
         "model_file": _model_file(target.artifact),
-        "complexity": _complexity(target.artifact) or (_complexity(target.shipped) if target.shipped else None),
+        "complexity": _complexity(target.artifact) or (_complexity(target.graph) if target.graph else None),
         "tools": {name: str(value) for name, value in manifest.get("tools", {}).items()},
     }
 

@@ -124,7 +124,7 @@ def _under(row: Row, peaks: Peaks) -> dict[str, Any]:
 
 def _graph_file(target: Target) -> str:
     """The ONNX file whose nodes the steps compute: the target's own, or that which an engine was built from."""
-    for artifact in (target.artifact, target.shipped):
+    for artifact in (target.artifact, target.graph):
         if artifact is not None and MODEL_FILE in artifact.manifest["payload"]:
             return artifact.file(MODEL_FILE)
     raise BadInput(f"{target.artifact.path}: has no {MODEL_FILE}, and none is known that it was made from")

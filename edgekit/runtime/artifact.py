@@ -19,6 +19,10 @@ from .errors import ArtifactError, BadConfig
 from .preprocess import Preprocess
 
 MANIFEST = "manifest.json"
+_INHERITED = (
+    *("classes", "category_ids", "preprocess", "recipe", "input", "postprocess", "complexity"),
+    *("learnable_parameters", "float_modules", "float_layers"),  # where they are known
+)
 # kind -> the verb that makes it
 MAKERS = {
     "checkpoint": "train RECIPE",
@@ -173,6 +177,11 @@ def check_not_read(results, reads):
             raise BadConfig("{}: is read by this command, and would be overwritten. Choose another place.".format(path))
 
 
+def inherited(manifest):
+    """What a lowered artifact has of the one that it is made from: what its boxes mean, and what it is a form of."""
+    return {name: manifest[name] for name in _INHERITED if name in manifest}
+
+
 def _check_file(place, path):
     """Raise BadConfig unless ``place`` is free or a plain file: a rename over /dev/null takes it from everybody."""
     if os.path.isdir(place):
@@ -264,19 +273,19 @@ def new_file(path, mode="w"):
 
     Raises BadConfig where a folder, a device or a pipe stands.
     """
-    place, path = path, os.path.realpath(str(path))
-    _check_file(path, place)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    place = os.path.realpath(str(path))
+    _check_file(place, path)
+    os.makedirs(os.path.dirname(place), exist_ok=True)
     # the suffix stays last: cv2.imwrite chooses the format by it
-    stem, suffix = os.path.splitext(os.path.basename(path))
-    fd, beside = tempfile.mkstemp(prefix=".{}.".format(stem), suffix=suffix, dir=os.path.dirname(path))
+    stem, suffix = os.path.splitext(os.path.basename(place))
+    fd, beside = tempfile.mkstemp(prefix=".{}.".format(stem), suffix=suffix, dir=os.path.dirname(place))
     try:
         with open(fd, mode, encoding=None if "b" in mode else "utf-8") as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
         os.chmod(beside, 0o644)
-        os.rename(beside, path)
+        os.rename(beside, place)
     finally:
         if os.path.exists(beside):
             os.unlink(beside)

@@ -137,12 +137,12 @@ def test_a_checkpoint_takes_its_complexity_from_the_graph_that_ships(worker, art
         tmp_path / "c", "checkpoint", "weights.safetensors", b"w" * 7, complexity=None, input=None, precision=None
     )
     worker.play(result=scripted_result(LATENCIES))
-    target = Target(checkpoint, "pytorch", shipped=artifact)
+    target = Target(checkpoint, "pytorch", graph=artifact)
     row = measure_target(target, BOARD, eval_set, worker=worker.command).row
     assert (row.model_file.name, row.model_file.bytes, row.complexity.gops) == ("weights.safetensors", 7, 3.0)
     assert bench(worker, checkpoint, eval_set, "pytorch").row.complexity is None
     other = make_artifact(tmp_path / "o", complexity={"macs": 5, "gops": 1e-8, "parameters": 2})
-    row = measure_target(Target(other, "onnxruntime", shipped=artifact), BOARD, eval_set, worker=worker.command).row
+    row = measure_target(Target(other, "onnxruntime", graph=artifact), BOARD, eval_set, worker=worker.command).row
     assert row.complexity.macs == 5  # its own, whatever lies beside it
     unknown = make_artifact(tmp_path / "u", complexity={"macs": None, "gops": None, "parameters": 2})
     assert bench(worker, unknown, eval_set).row.complexity is None  # an operator that nobody counts

@@ -160,7 +160,7 @@ def test_an_engines_steps_belong_to_the_file_that_it_was_built_from(tmp_path, ar
     from .conftest import make_artifact
 
     engine = make_artifact(tmp_path / "engine", "engine", "model.plan")
-    assert _graph_file(Target(engine, "tensorrt8", shipped=artifact)) == artifact.file("model.onnx")
+    assert _graph_file(Target(engine, "tensorrt8", graph=artifact)) == artifact.file("model.onnx")
     assert _graph_file(Target(artifact, "onnxruntime")) == artifact.file("model.onnx")
     with pytest.raises(BadInput, match=r"has no model\.onnx, and none is known that it was made from"):
         _graph_file(Target(engine, "tensorrt8"))

@@ -9,7 +9,7 @@ import re
 import sys
 import time
 
-from ..artifact import file_sha256, new_artifact, read_artifact
+from ..artifact import file_sha256, inherited, new_artifact, read_artifact
 from ..child import run_in_child
 from ..errors import BadConfig, BoardLacks, MissingDependency
 from . import caches, nms
@@ -26,8 +26,6 @@ BUILDERS = {
 KINDS = ("onnx", "onnx-int8")
 PLAN = "model.plan"
 CHILD = "edgekit.runtime.engines.build:build_here"
-KEPT = ("classes", "category_ids", "preprocess", "recipe", "input", "complexity")
-KEPT_WHERE_KNOWN = ("learnable_parameters", "float_modules", "float_layers")
 STEPS = 3  # parsed, built, written
 # Compute capabilities (NVIDIA's precision matrix; TX2: NVIDIA/TensorRT issues, platform_has_fast_int8 is False)
 NO_FAST_INT8 = (30, 32, 35, 37, 50, 52, 53, 60, 62)
@@ -354,8 +352,6 @@ def builder_for(version):
 def engine_manifest(artifact, options, about, plan):
     """The manifest of an engine: the meaning from its ONNX artifact, and ``engine``: what it is bound to."""
     parent = artifact.manifest
-    kept = {name: parent[name] for name in KEPT if name in parent}
-    kept.update((name, parent[name]) for name in KEPT_WHERE_KNOWN if name in parent)
     uncalibrated = options.precision == "int8" and artifact.kind == "onnx" and about["calibration"] is None
     notes = list(parent.get("notes", ())) + list(about.get("notes", ()))
     about = dict(
@@ -371,7 +367,7 @@ def engine_manifest(artifact, options, about, plan):
     if about["nms"] != "host":
         postprocess["nms"] = "none"  # done already
     return dict(
-        kept,
+        inherited(parent),
         parents={"onnx": artifact.digest},
         postprocess=postprocess,
         precision=options.precision,
