@@ -73,7 +73,8 @@ def _fastest(timed: Mapping[str, Sequence[Row]]) -> list[str]:
     said = []
     for place, group in timed.items():
         name, best = min(zip(labels(group), group, strict=True), key=lambda item: (_doubted(item[1]), _p50(item[1])))
-        where = f"Fastest on {place}" if len(timed) > 1 else "Fastest"
+        among = " of the undisturbed" if 0 < sum(map(_doubted, group)) < len(group) else ""
+        where = f"Fastest{among} on {place}" if len(timed) > 1 else f"Fastest{among}"
         said.append(f"{where}: {name}, {speed(best)}{map_text(best)}{_caution(best)}.")
     return said
 

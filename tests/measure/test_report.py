@@ -385,7 +385,7 @@ def test_findings_about_noisy_rows_warn():
 
 def test_the_fastest_is_a_row_that_nothing_disturbed():
     noisy = timed(10.0, runtime="openvino", verdict={"status": "noisy", "reasons": ["p90 is 2 x p50"]})
-    assert findings([noisy, timed(40.0)])[0].startswith("Fastest: onnxruntime int8, 40.00 ms")
+    assert findings([noisy, timed(40.0)])[0].startswith("Fastest of the undisturbed: onnxruntime int8, 40.00 ms")
     assert "disturbed machine" in findings([noisy])[0]  # where there is no other
 
 
