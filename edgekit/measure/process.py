@@ -18,6 +18,7 @@ import psutil
 from ..progress import Progress
 from ..runtime import errors
 from ..runtime.errors import ChildDied, EdgeKitError
+from ..runtime.reference import REFERENCE, TIMED
 
 WORKER = (sys.executable, "-m", "edgekit.runtime.worker")
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ def run_worker(
 ) -> tuple[dict[str, Any], float | None]:
     """Run ``command JOB RESULT`` and return (result, cores that others kept busy meanwhile).
 
-    The phases of its progress are load, warm-up, timed (see ``runtime.reference``), offline and accuracy.
+    The phases of its progress are load, warm-up, timed, offline and accuracy.
     Raises the EdgeKitError that the worker reported, or ChildDied naming the artifact, the runtime and the signal.
     An exception here (Ctrl-C included) kills the worker and everything it started.
     """
@@ -113,7 +114,10 @@ class Worker:
             if not isinstance(message, dict):
                 continue
             if self._progress is not None and message.keys() >= {"phase", "done", "total"}:
-                self._progress(str(message["phase"]), int(message["done"]), int(message["total"]))
+                phase = str(message["phase"])
+                # for people a slice of the machine's reference is no phase of its own; a board's sensors mind it
+                phase = TIMED if phase == REFERENCE else phase
+                self._progress(phase, int(message["done"]), int(message["total"]))
             yield message
 
     def _read_result(self) -> dict[str, Any]:

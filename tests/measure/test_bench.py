@@ -117,11 +117,12 @@ def test_progress_is_passed_on_and_other_output_is_not(worker, artifact, eval_se
         '{"phase": "load", "done": 0, "total": 1}',
         "a library says hello",
         "3",
+        '{"phase": "timed, reference", "done": 0, "total": 64}',
         '{"phase": "timed", "done": 5, "total": 64}',
     ]
     worker.play(stdout=lines, result=scripted_result(LATENCIES))
     bench(worker, artifact, eval_set, progress=lambda *event: said.append(event))
-    assert said == [("load", 0, 1), ("timed", 5, 64)]
+    assert said == [("load", 0, 1), ("timed", 0, 64), ("timed", 5, 64)]  # a slice of the reference is no phase
 
 
 def test_an_int8_file_that_runs_in_float_is_told(worker, eval_set, tmp_path):
