@@ -83,7 +83,9 @@ def checkpoint(
 
 def _stopped(place: Path, found: Artifact | None) -> bool:
     """Whether a training into ``place`` was interrupted and can go on. found: what it has published so far"""
-    if not (place.with_name(f"{place.name}-training") / "resume.ckpt").is_file():
+    from .training.place import RESUME, training_folder
+
+    if not (training_folder(place) / RESUME).is_file():
         return False
     if found is None:
         return True

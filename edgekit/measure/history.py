@@ -14,6 +14,7 @@ from statistics import median
 from typing import NamedTuple
 
 from ..runtime.errors import BadInput
+from ..words import counted
 from .matching import DISTURBED, group_rows, machine_differences, measured_at, measurement
 from .metrics import METRICS, Metric
 from .row import Row
@@ -169,8 +170,8 @@ def change_text(series: Series) -> str:
 def _left_out(series: Series) -> str:
     if not series.left_out:
         return ""
-    steps = f"{series.left_out} step{'s' if series.left_out > 1 else ''}"
-    return f"{steps} {'on other images' if series.metric.of_images else 'on another machine'} left out"
+    where = "on other images" if series.metric.of_images else "on another machine"
+    return f"{counted(series.left_out, 'step')} {where} left out"
 
 
 def _change(series: Series) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .matching import IDENTITY, machine_differences, machine_facts
+from .matching import IDENTITY, image_names, machine_differences, machine_facts
 from .row import Accuracy, Row
 
 NMS_ON_HOST = "NMS on the host"  # or none, where the head needs none
@@ -61,12 +61,8 @@ def artifact_text(row: Row) -> str:
 
 def set_names(rows: Sequence[Row]) -> list[str]:
     """The set that each row was evaluated on, with its digest where another of these sets has its name; "" without."""
-    sets = [name for name, _ in {(row.accuracy.set, evaluated_on(row)) for row in rows if row.accuracy}]
-    return [_set_name(row.accuracy, sets) if row.accuracy else "" for row in rows]
-
-
-def _set_name(accuracy: Accuracy, sets: Sequence[str]) -> str:
-    return f"{accuracy.set} ({accuracy.set_digest[:12]})" if sets.count(accuracy.set) > 1 else accuracy.set
+    names = image_names(rows, "{} ({})")
+    return [names[row.accuracy.set_digest] if row.accuracy else "" for row in rows]
 
 
 def evaluated_on(row: Row) -> str | None:

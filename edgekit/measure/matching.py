@@ -64,7 +64,7 @@ _Keyed = list[tuple[Key, Row]]
 
 def group_rows(*files: Sequence[Row]) -> list[Runs]:
     """The rows of each list by their key. Rows under one key in one list are repeated runs of the same thing."""
-    images = _image_names([row for rows in files for row in rows])
+    images = image_names([row for rows in files for row in rows])
     telling: Mapping[str, Callable[[Row], str | None]] = {
         "recipe": lambda row: row.recipe,
         "nms": lambda row: row.nms,
@@ -103,14 +103,14 @@ def _told_apart(keyed: Sequence[_Keyed], name: str, value: Callable[[Row], str |
     return [[(new, row) for key, row in rows for new in (keys(key, row) if key in shared else [key])] for rows in keyed]
 
 
-def _image_names(rows: Sequence[Row]) -> dict[str, str]:
-    """Digest of an evaluation set -> how it is called, with the digest where another set has the name too."""
+def image_names(rows: Sequence[Row], apart: str = "{} {}") -> dict[str, str]:
+    """Digest of an evaluation set -> its name; where another has it too, with the digest, as ``apart`` says."""
     names: dict[str, str] = {}
     for row in rows:
         if row.accuracy is not None:
             names.setdefault(row.accuracy.set_digest, row.accuracy.set)
     often = Counter(names.values())
-    return {digest: name if often[name] == 1 else f"{name} {digest[:12]}" for digest, name in names.items()}
+    return {digest: name if often[name] == 1 else apart.format(name, digest[:12]) for digest, name in names.items()}
 
 
 def _key(row: Row) -> Key:

@@ -32,9 +32,9 @@ from .batches import DetectionData, Validation
 from .compiling import compile_network
 from .depthwise import quicken
 from .module import DetectorModule, keeps_statistics
-from .only import only_training
+from .place import RESUME, only_training, training_folder
 from .qat import calibration_images
-from .resume import RESUME, STAMP, Start, WholeFiles, begin, stamp, what_is_kept
+from .resume import STAMP, Start, WholeFiles, begin, stamp, what_is_kept
 from .tasks import task_of
 from .transfer import start_from
 from .watch import DataWait, MetricsTable, Report, without_remarks
@@ -54,7 +54,7 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     Under torchrun every process calls it; the first one writes. Raises EdgeKitError for what a user can mend, and
     KeyboardInterrupt for Ctrl-C, with words on what there is to go on from.
     """
-    work = out.with_name(out.name + "-training")
+    work = training_folder(out)
     with only_training(work) if _writes() else contextlib.nullcontext():
         _train(recipe, out, work, resume, progress)
     return read_artifact(out, kinds=("checkpoint",))

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from ..recipe import Recipe
 from ..runtime.artifact import new_file
 from ..runtime.errors import ArtifactError, BadConfig
+from .place import RESUME
 
-RESUME = "resume.ckpt"
 STAMP = "edgekit"  # our entry in Lightning's checkpoint
 # What may differ between the training that was interrupted and the one that goes on. Everything else would make it
 # another training: some of it (the learning rate) Lightning would even ignore, since its state holds the old value.

@@ -24,7 +24,7 @@ from edgekit.models.zoo import build
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import read_artifact
 from edgekit.runtime.errors import ArtifactError, BadConfig, ChildDied, EdgeKitError
-from edgekit.training import only
+from edgekit.training import place
 from edgekit.training.fit import fit
 from edgekit.training.resume import RESUME, STAMP, Start, begin, stamp
 
@@ -151,8 +151,8 @@ def test_a_file_system_without_locks_is_trained_on(tmp_path: Path, monkeypatch: 
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(only.fcntl, "lockf", no_locks)
-    with only.only_training(tmp_path / "run-training"):
+    monkeypatch.setattr(place.fcntl, "lockf", no_locks)
+    with place.only_training(tmp_path / "run-training"):
         pass
 
 
@@ -167,8 +167,8 @@ def test_a_lock_that_its_holder_removed_meanwhile_is_taken_anew(
         next(ends)()
         real(handle, how)
 
-    monkeypatch.setattr(only.fcntl, "lockf", lock_late)
-    with only.only_training(tmp_path / "run-training"):
+    monkeypatch.setattr(place.fcntl, "lockf", lock_late)
+    with place.only_training(tmp_path / "run-training"):
         assert file.is_file()
     assert not file.exists()
 

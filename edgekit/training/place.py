@@ -1,4 +1,4 @@
-"""One training at a time writes to a place."""
+"""The place of a training beside its checkpoint, where one at a time writes. Needs no PyTorch: ``run`` looks there."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import IO
 
 from ..runtime.errors import BadConfig
+
+RESUME = "resume.ckpt"
+
+
+def training_folder(checkpoint: Path) -> Path:
+    """Where the logs and the resume file of the training lie that publishes ``checkpoint``."""
+    return checkpoint.with_name(f"{checkpoint.name}-training")
 
 
 @contextlib.contextmanager
