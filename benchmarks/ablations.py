@@ -21,6 +21,7 @@ changes nothing at all, one row in twenty is wrongly sure all the same.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import sys
@@ -34,11 +35,12 @@ import trainings
 from lightning.pytorch import Trainer
 from pydantic import Field, ValidationError, model_validator
 
+import edgekit
 from edgekit.config import Section, explain, read_mapping
-from edgekit.models.checkpoint import load_weights, weights_file
+from edgekit.models.checkpoint import load_weights, shipped_checkpoint, weights_file
 from edgekit.models.zoo import build
 from edgekit.recipe import Recipe, load_recipe
-from edgekit.runtime.artifact import value_sha256
+from edgekit.runtime.artifact import file_sha256, value_sha256
 from edgekit.runtime.errors import BadConfig, EdgeKitError
 from edgekit.training.batches import DetectionData
 from edgekit.training.fit import one_cv2_thread, training_sets
@@ -57,7 +59,11 @@ class Row(Section):
 
     against: the row that the paper's text compares it with; none for a row that nothing is compared with
     weights: the row whose trained network is measured, for what is of testing alone; else it is trained
+    start: the row whose network of the same seed it goes on from
+    shipped: the recipe whose shipped weights are measured; the table's recipe and its settings do not concern this row
     teacher: the row whose network of the same seed teaches it
+    pseudo: the row whose network of the same seed labels the images of --unlabelled; an epoch is then drawn from those
+        and from the labelled ones together, and is no longer than without them
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9.-]+$")
@@ -65,7 +71,10 @@ class Row(Section):
     published: float | None = None
     against: str | None = None
     weights: str | None = None
+    start: str | None = None
+    shipped: str | None = None
     teacher: str | None = None
+    pseudo: str | None = None
     set: tuple[str, ...] = ()
 
 
@@ -91,7 +100,7 @@ class Table(Section):
         for place, row in enumerate(self.rows):
             if row.against and (row.against not in names or row.against == row.name):
                 raise ValueError(f"row {row.name}: against: no other row {row.against!r}")
-            for key in ("weights", "teacher"):
+            for key in ("weights", "start", "teacher", "pseudo"):
                 other = getattr(row, key)
                 if other and other not in names[:place]:
                     raise ValueError(f"row {row.name}: {key}: no row {other!r} before it")
@@ -117,10 +126,24 @@ def load_table(name: str) -> Table:
 
 def recipe_of(table: Table, row: Row, overrides: Sequence[str] = (), teacher: Path | None = None) -> Recipe:
     """teacher: the folder of a finished training, with its ``recipe.yaml`` and ``checkpoint``"""
+    if row.shipped:
+        return load_recipe(row.shipped, [*row.set, *overrides])
     taught = (
         [f"teacher={{recipe: '{teacher / 'recipe.yaml'}', weights: '{teacher / 'checkpoint'}'}}"] if teacher else []
     )
     return load_recipe(table.recipe, [*table.set, *row.set, *overrides, *taught])
+
+
+def with_labels(recipe: Recipe, images: Path, labels: Path) -> str:
+    """What to set for an epoch as long as the recipe's, drawn from its own images and those that ``labels`` are of."""
+    assert recipe.data is not None
+    own = recipe.data.model_dump(mode="json", exclude={"root", "sources"}, exclude_unset=True)
+    seen, _ = training_sets(recipe)
+    more = len(json.loads(labels.read_text(encoding="utf-8"))["images"])
+    share = len(seen) / (len(seen) + more)
+    pseudo = {"root": str(images), "images": ".", "train": str(labels), "labelled": recipe.classes, "repeat": share}
+    sources = {"labelled": {**own, "repeat": share}, "pseudo": pseudo}
+    return f"data={json.dumps({'root': recipe.data.root, 'sources': sources})}"
 
 
 # -- one row, one seed ------------------------------------------------------------------------------------------------
@@ -143,38 +166,80 @@ class Result:
     failed: str = ""
 
 
-def run(table: Table, row: Row, seed: int, overrides: Sequence[str], out: Path) -> Result:
+@dataclass(frozen=True)
+class Work:
+    """What all trainings of a table share. unlabelled: the images of ``pseudo`` rows;  out: the table's folder"""
+
+    table: Table
+    overrides: tuple[str, ...]
+    out: Path
+    unlabelled: Path | None = None
+
+    def folder(self, row: str, seed: int) -> Path:
+        return self.out / f"{row}-{seed}"
+
+
+def run(work: Work, row: Row, seed: int) -> Result:
     """The result of a row and a seed, in ``OUT/ROW-SEED``. Raises EdgeKitError."""
-    folder = out / f"{row.name}-{seed}"
-    recipe, source, key = plan(table, row, seed, overrides, out)
+    folder = work.folder(row.name, seed)
+    recipe, key = plan(work, row, seed)
     found = trainings.read_result(Result, folder, key)
     if found is not None:
         return found
-    if source is not None:
+    if row.weights:
+        source = finished(work, row.weights, seed)
         metrics = validate(recipe, source / "checkpoint")
         effort = {"images": trainings.stored(source)["images"]}
+    elif row.shipped:
+        trainings.write_recipe(recipe, folder / "recipe.yaml")
+        shipped_checkpoint(recipe, folder / "checkpoint")
+        metrics, effort = validate(recipe, folder / "checkpoint"), {}
     else:
         trainings.write_recipe(recipe, folder / "recipe.yaml")
         metrics = trainings.trained(recipe, folder, key).manifest["metrics"]
         effort = trainings.effort(recipe, metrics, folder)
+        if row.start:
+            effort["images"] += trainings.stored(finished(work, row.start, seed))["images"]
     result = Result(row.name, seed, key, **trainings.accuracy(recipe, metrics), **effort)
     trainings.write_result(result, folder)
     return result
 
 
-def plan(table: Table, row: Row, seed: int, overrides: Sequence[str], out: Path) -> tuple[Recipe, Path | None, str]:
-    """The recipe of a row and a seed, the folder of the network that it only measures, and the hash of both."""
-    teacher = finished(table, row.teacher, seed, overrides, out) if row.teacher else None
-    source = finished(table, row.weights, seed, overrides, out) if row.weights else None
-    recipe = recipe_of(table, row, [*overrides, f"train.seed={seed}"], teacher)
-    parents = [trainings.stored(parent)["key"] for parent in (teacher, source) if parent is not None]
-    return recipe, source, value_sha256([trainings.settings(recipe, "teacher"), *parents])
+def plan(work: Work, row: Row, seed: int) -> tuple[Recipe, str]:
+    """The recipe of a row and a seed, and the hash of it and of the networks that it needs."""
+    own = [*work.overrides, f"train.seed={seed}"]
+    names = (row.teacher, row.weights, row.start, row.pseudo)
+    needed = {name: finished(work, name, seed) for name in names if name}
+    teacher = needed.get(row.teacher or "")
+    if row.start:
+        own.append(f"train.init={needed[row.start] / 'checkpoint'}")
+    if row.pseudo:
+        images, labels = pseudo_labels(work, row, seed, needed[row.pseudo])
+        own.append(with_labels(recipe_of(work.table, row, own, teacher), images, labels))
+    recipe = recipe_of(work.table, row, own, teacher)
+    parents = [trainings.stored(folder)["key"] for folder in needed.values()]
+    if row.shipped and recipe.weights:
+        parents.append(file_sha256(recipe.weights))
+    settings = trainings.settings(recipe, "teacher")
+    if row.start:
+        settings["train"]["init"] = None  # which is a place; the network itself is among the parents
+    return recipe, value_sha256([settings, *parents])
 
 
-def finished(table: Table, name: str, seed: int, overrides: Sequence[str], out: Path) -> Path:
+def pseudo_labels(work: Work, row: Row, seed: int, labeller: Path) -> tuple[Path, Path]:
+    """The unlabelled images, and the file of what the network in ``labeller`` sees on them."""
+    if work.unlabelled is None:
+        raise BadConfig(f"row {row.name} needs images that nobody labelled: --unlabelled FOLDER")
+    labels = work.folder(row.name, seed).resolve() / "pseudo.json"
+    if not labels.is_file():
+        edgekit.label(labeller / "checkpoint", work.unlabelled, out=labels)
+    return work.unlabelled.resolve(), labels
+
+
+def finished(work: Work, name: str, seed: int) -> Path:
     """The folder of another row's result, made with these settings."""
-    folder = out / f"{name}-{seed}"
-    _, _, key = plan(table, table.row(name), seed, overrides, out)
+    folder = work.folder(name, seed)
+    _, key = plan(work, work.table.row(name), seed)
     if trainings.read_result(Result, folder, key) is None:
         raise EdgeKitError(f"row {name}, seed {seed}, is not there; this one needs its network. Name it in --rows too.")
     return folder.resolve()
@@ -248,6 +313,8 @@ def lines(table: Table, results: Sequence[Result]) -> list[dict[str, Any]]:
         ours = list(values(table, results, row.name).values())
         if not ours:
             continue
+        if row.shipped:
+            ours = ours[:1]  # one network, however many seeds
         gain = comparison(table, results, row)
         runs = [r for r in results if r.row == row.name and not r.failed]
         found.append(
@@ -341,30 +408,32 @@ def chosen(table: Table, names: Sequence[str] | None) -> list[Row]:
 
 
 def check(table: Table, rows: Sequence[Row], overrides: Sequence[str]) -> None:
-    """Raises BadConfig before anything is trained: for a wrong --set, or rows that would not see as many images."""
-    recipes = [recipe_of(table, row, overrides, Path(row.teacher) if row.teacher else None) for row in rows]
-    seen = {(r.train.epochs, r.train.batch_size) for r in recipes}
+    """Raises BadConfig before anything is trained: for a wrong --set, or compared rows that see not as many images."""
+    recipes = {row: recipe_of(table, row, overrides, Path(row.teacher) if row.teacher else None) for row in rows}
+    compared = {row.name for row in rows if row.against} | {row.against for row in rows}
+    seen = {(r.train.epochs, r.train.batch_size) for row, r in recipes.items() if row.name in compared}
     if len(seen) > 1:
-        raise BadConfig(f"rows of one table must see the same images; epochs and batch sizes are {sorted(seen)}")
+        raise BadConfig(f"rows that are compared must see the same images; epochs and batch sizes: {sorted(seen)}")
 
 
 def every(options: argparse.Namespace, table: Table, rows: Sequence[Row], out: Path) -> list[Result]:
     """Seed by seed, so that the whole table can be read off early."""
-    overrides = [f"data.root={options.data.resolve()}", *options.set]
+    overrides = (f"data.root={options.data.resolve()}", *options.set)
     check(table, rows, overrides)
+    work = Work(table, overrides, out, options.unlabelled)
     results: list[Result] = []
     for seed in options.seeds:
         for row in rows:
-            results.append(attempt(table, row, seed, overrides, out))
+            results.append(attempt(work, row, seed))
             write(table, results, out)
             said = results[-1].failed or f"{table.metric} {100 * getattr(results[-1], table.metric):.1f}"
             print(f"{row.name}, seed {seed}: {said}", flush=True)
     return results
 
 
-def attempt(table: Table, row: Row, seed: int, overrides: Sequence[str], out: Path) -> Result:
+def attempt(work: Work, row: Row, seed: int) -> Result:
     try:
-        return run(table, row, seed, overrides, out)
+        return run(work, row, seed)
     except EdgeKitError as error:
         return Result(row.name, seed, "", failed=str(error).splitlines()[0])
 
@@ -381,6 +450,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="the tables and their rows")
     parser.add_argument("--data", type=Path, help="folder of the set (images, annotations)")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--unlabelled", type=Path, help="folder of images for rows that learn from pseudo-labels")
     parser.add_argument("--rows", nargs="+", help="some of the table's rows; all if not given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

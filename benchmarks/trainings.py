@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from edgekit.data.sources import validation_names
 from edgekit.recipe import AnnotatedSection, Recipe
 from edgekit.runtime.artifact import Artifact, file_sha256, new_file, read_artifact
 from edgekit.runtime.errors import EdgeKitError
@@ -83,9 +84,13 @@ def seconds(folder: Path) -> float:
 
 
 def accuracy(recipe: Recipe, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """Fields of a result, 0..1: map50, map, and ap50 of each of the recipe's classes that was measured."""
-    ap50 = {name: metrics[f"ap50/{name}"] for name in recipe.classes if f"ap50/{name}" in metrics}
-    return {"map50": metrics["map50"], "map": metrics["map"], "ap50": ap50}
+    """Fields of a result, 0..1: map50, map, and ap50 of each of the recipe's classes that was measured.
+
+    Of a recipe of several sources, the first that has a validation set counts.
+    """
+    at = "".join(f"{name}/" for name in validation_names(recipe)[:1])
+    ap50 = {name: metrics[f"{at}ap50/{name}"] for name in recipe.classes if f"{at}ap50/{name}" in metrics}
+    return {"map50": metrics[f"{at}map50"], "map": metrics[f"{at}map"], "ap50": ap50}
 
 
 def effort(recipe: Recipe, metrics: Mapping[str, float], folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import torch
 import yaml
 from ablations import Comparison, Result, Row, Table, compare, load_table, recipe_of, table_names
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from edgekit.models.checkpoint import load_weights, weights_file
 from edgekit.models.zoo import build
 from edgekit.recipe import load_recipe
+from edgekit.runtime.artifact import file_sha256
 from edgekit.training.tasks import task_of
 from tests.training import jobs
 
@@ -39,7 +42,7 @@ def network_of(recipe):
 def test_the_papers_tables_are_there():
     """RefineDetLite 3, RefineDet++ II to IV, Lightweight SSD 3 and 4, Mobile CenterNet 2, CSPNet 2."""
     wanted = {"refinedetlite-3", "refinedetpp-2", "refinedetpp-3", "refinedetpp-4", "lightweight-ssd-3"}
-    ours = {"edgekit-road", "distillation-bccd", "distillation-centernet", "distillation-refinedet"}
+    ours = {"edgekit-road", "distillation-bccd", "distillation-centernet", "distillation-refinedet", "distillation-w16"}
     assert set(table_names()) == wanted | ours | {"lightweight-ssd-4", "mobile-centernet-2", "cspnet-2"}
     assert {name: len(load_table(name).rows) for name in ("refinedetlite-3", "cspnet-2")} == {
         "refinedetlite-3": 15,
@@ -68,7 +71,8 @@ def test_no_two_rows_of_a_table_are_the_same_experiment(name):
     made = {}
     for row in table.rows:
         recipe = recipe_of(table, row, teacher=Path("w32-0") if row.teacher else None)
-        made.setdefault(json.dumps(recipe.model_dump(mode="json"), sort_keys=True), []).append(row.name)
+        experiment = [recipe.model_dump(mode="json"), row.start, row.pseudo]
+        made.setdefault(json.dumps(experiment, sort_keys=True), []).append(row.name)
     assert all(len(names) == 1 for names in made.values()), made
 
 
@@ -76,9 +80,11 @@ def test_all_rows_of_a_table_see_the_same_images():
     for name in table_names():
         table = load_table(name)
         ablations.check(table, table.rows, ["train.epochs=3"])
+    first = table.rows[0]
     unlike = Row(name="x", title="", published=1, set=("train.batch_size=3",))
+    ablations.check(table, [first, unlike], [])  # as what a row starts from, or its teacher
     with pytest.raises(ablations.BadConfig, match="same images"):
-        ablations.check(table, [table.rows[0], unlike], [])
+        ablations.check(table, [first, unlike.model_copy(update={"against": first.name})], [])
 
 
 @pytest.mark.parametrize(
@@ -231,6 +237,73 @@ def test_a_row_of_a_network_that_was_made_with_other_settings_fails_and_says_so(
     assert ablations.main([*tiny, "--rows", "big"]) == 0, capsys.readouterr().err
     assert ablations.main([*tiny, "--rows", "few", "--set", "train.lr=2.0e-3"]) == 1
     assert "big-0/result.json: made with other settings" in capsys.readouterr().out
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A table of a network that ships, what it teaches by its outputs, and what by its labels of other images."""
+    recipe = jobs.write_tiny(tmp_path / "data")
+    old = jobs.write_tiny(tmp_path / "old")
+    torch.manual_seed(0)
+    save_file(build("mobile-centernet", 3, {}).state_dict(), old.parent / "weights.safetensors")
+    others = tmp_path / "others"
+    others.mkdir()
+    for image in sorted((jobs.CALIBRATION / "images").iterdir())[:4]:
+        shutil.copy(image, others)
+    rows = [
+        {"name": "old", "title": "as it ships", "shipped": str(old)},
+        {"name": "start", "title": "student", "set": ["train.epochs=2"]},
+        {"name": "plain", "title": "and on", "start": "start"},
+        {"name": "taught", "title": "distilled", "against": "plain", "teacher": "old", "set": ["distillation={}"]},
+        {"name": "labels", "title": "its labels", "against": "plain", "pseudo": "old"},
+    ]
+    table = {"paper": "Nobody's, table 2", "tested_on": "nothing", "metric": "map50", "recipe": str(recipe)}
+    table |= {"set": ["train.epochs=1", "train.validate_every=1", "train.workers=0"], "rows": rows}
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "tiny-2.yaml").write_text(yaml.safe_dump(table))
+    monkeypatch.setattr(ablations, "TABLES", folder)
+    places = ["--data", str(tmp_path / "data"), "--unlabelled", str(others), "--out", str(tmp_path / "out")]
+    return ["--table", "tiny-2", *places, "--seeds", "0", "1"]
+
+
+@pytest.mark.slow
+def test_a_network_that_ships_teaches_and_labels(shipped, tmp_path, capsys, monkeypatch):
+    # an untrained network is sure of nothing; what it labels has to be made up
+    def label(source, images, out):
+        assert (source / "manifest.json").is_file()
+        content = json.loads((tmp_path / "data" / "train.json").read_text())
+        names = sorted(file.name for file in images.iterdir())
+        content["images"] = [{**i, "file_name": n} for i, n in zip(content["images"], names, strict=False)]
+        ids = {image["id"] for image in content["images"]}
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] in ids]
+        out.parent.mkdir()
+        out.write_text(json.dumps(content))
+
+    monkeypatch.setattr(ablations.edgekit, "label", label)
+    assert ablations.main(shipped) == 0, capsys.readouterr().err
+    out = tmp_path / "out" / "tiny-2"
+    manifests = {
+        row: json.loads((out / f"{row}-1" / "checkpoint" / "manifest.json").read_text())
+        for row in ("old", "taught", "labels")
+    }
+    teacher = out / "old-1" / "checkpoint" / "weights.safetensors"
+    assert manifests["taught"]["parents"]["teacher"] == file_sha256(teacher)
+    sources = manifests["labels"]["recipe"]["data"]["sources"]
+    assert sources["pseudo"]["repeat"] == sources["labelled"]["repeat"] == pytest.approx(8 / 12)
+    stored = {row: json.loads((out / f"{row}-1" / "result.json").read_text()) for row in ("plain", "labels", "old")}
+    assert stored["labels"]["images"] == 8
+    assert stored["plain"]["images"] == 16 + 8  # of its start, too
+    assert stored["old"]["images"] == 0
+    said = capsys.readouterr().out
+    assert "| old | as it ships | 1 | " in said  # one network, however many seeds
+    assert "| labels | its labels | 2 | " in said
+
+
+def test_labels_for_nothing_are_refused(shipped, tmp_path, capsys):
+    options = [word for word in shipped if word not in ("--unlabelled", str(tmp_path / "others"))]
+    assert ablations.main([*options, "--rows", "old", "labels"]) == 1
+    assert "row labels needs images that nobody labelled: --unlabelled FOLDER" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("row", "needed"), [("few", "big"), ("small", "big")])

@@ -80,7 +80,7 @@ def test_the_ablations_keep_their_fields(counted: list[Path], tmp_path: Path) ->
     table = ablations.Table(
         paper="", tested_on="", metric="map50", recipe="mobile-centernet-w16-dhaka", rows=(row,)
     )  # fmt: skip
-    wishes = (table, row, 5, ["train.batch_size=8"], tmp_path)
+    wishes = (ablations.Work(table, ("train.batch_size=8",), tmp_path), row, 5)
     first = ablations.run(*wishes)
     values = json.loads((tmp_path / "base-5" / "result.json").read_text())
     assert len(values.pop("key")) == 64
@@ -96,8 +96,9 @@ def test_a_row_of_another_rows_network_took_no_training(counted: list[Path], tmp
     )
     table = ablations.Table(paper="", tested_on="", metric="map50", recipe="mobile-centernet-w16-dhaka", rows=rows)
     monkeypatch.setattr(ablations, "validate", lambda *_: {"map50": 0.75, "map": 0.5})
-    ablations.run(table, rows[0], 5, ["train.batch_size=8"], tmp_path)
-    found = ablations.run(table, rows[1], 5, ["train.batch_size=8"], tmp_path)
+    work = ablations.Work(table, ("train.batch_size=8",), tmp_path)
+    ablations.run(work, rows[0], 5)
+    found = ablations.run(work, rows[1], 5)
     assert (found.map50, found.map, found.ap50, found.images, found.seconds) == (0.75, 0.5, {}, 56, 0.0)
     assert counted == [tmp_path / "base-5"]
 
