@@ -25,7 +25,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,7 @@ from edgekit.training.module import DetectorModule
 from edgekit.training.tasks import task_of
 from edgekit.training.watch import without_remarks
 
+START_SEED = 0  # of networks that others go on from
 TABLES = Path(__file__).parent / "ablations"
 # Student's t, two-sided 95 %, by degrees of freedom from 1 on; the last serves for all beyond, and is a little too wide
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -59,7 +60,7 @@ class Row(Section):
 
     against: the row that the paper's text compares it with; none for a row that nothing is compared with
     weights: the row whose trained network is measured, for what is of testing alone; else it is trained
-    start: the row whose network of the same seed it goes on from
+    start: the row whose network it goes on from, with every seed from the same: that row is trained with seed 0 alone
     shipped: the recipe whose shipped weights are measured; the table's recipe and its settings do not concern this row
     teacher: the row whose network of the same seed teaches it
     pseudo: the row whose network of the same seed labels the images of --unlabelled; an epoch is then drawn from those
@@ -199,7 +200,7 @@ def run(work: Work, row: Row, seed: int) -> Result:
         metrics = trainings.trained(recipe, folder, key).manifest["metrics"]
         effort = trainings.effort(recipe, metrics, folder)
         if row.start:
-            effort["images"] += trainings.stored(finished(work, row.start, seed))["images"]
+            effort["images"] += trainings.stored(finished(work, row.start, START_SEED))["images"]
     result = Result(row.name, seed, key, **trainings.accuracy(recipe, metrics), **effort)
     trainings.write_result(result, folder)
     return result
@@ -208,10 +209,10 @@ def run(work: Work, row: Row, seed: int) -> Result:
 def plan(work: Work, row: Row, seed: int) -> tuple[Recipe, str]:
     """The recipe of a row and a seed, and the hash of it and of the networks that it needs."""
     own = [*work.overrides, f"train.seed={seed}"]
-    names = (row.teacher, row.weights, row.start, row.pseudo)
-    needed = {name: finished(work, name, seed) for name in names if name}
+    needed = {name: finished(work, name, seed) for name in (row.teacher, row.weights, row.pseudo) if name}
     teacher = needed.get(row.teacher or "")
     if row.start:
+        needed[row.start] = finished(work, row.start, START_SEED)
         own.append(f"train.init={needed[row.start] / 'checkpoint'}")
     if row.pseudo:
         images, labels = pseudo_labels(work, row, seed, needed[row.pseudo])
@@ -422,13 +423,18 @@ def every(options: argparse.Namespace, table: Table, rows: Sequence[Row], out: P
     check(table, rows, overrides)
     work = Work(table, overrides, out, options.unlabelled)
     results: list[Result] = []
-    for seed in options.seeds:
-        for row in rows:
-            results.append(attempt(work, row, seed))
-            write(table, results, out)
-            said = results[-1].failed or f"{table.metric} {100 * getattr(results[-1], table.metric):.1f}"
-            print(f"{row.name}, seed {seed}: {said}", flush=True)
+    for row, seed in jobs(table, rows, options.seeds):
+        results.append(attempt(work, row, seed))
+        write(table, results, out)
+        said = results[-1].failed or f"{table.metric} {100 * getattr(results[-1], table.metric):.1f}"
+        print(f"{row.name}, seed {seed}: {said}", flush=True)
     return results
+
+
+def jobs(table: Table, rows: Sequence[Row], seeds: Sequence[int]) -> Iterator[tuple[Row, int]]:
+    starts = [row for row in rows if row.name in {other.start for other in table.rows}]
+    yield from ((row, START_SEED) for row in starts)
+    yield from ((row, seed) for seed in seeds for row in rows if row not in starts)
 
 
 def attempt(work: Work, row: Row, seed: int) -> Result:

@@ -54,12 +54,12 @@ def facts():
         "physical_cores": _physical_cores(),
         "affinity": cores,
         "smt_siblings": {str(c): siblings(c) for c in cores} if cores != UNKNOWN else UNKNOWN,
-        "governor": _line("{}/cpu{}/cpufreq/scaling_governor".format(_CPU, cores[0] if cores != UNKNOWN else 0)),
+        "governor": read_line("{}/cpu{}/cpufreq/scaling_governor".format(_CPU, cores[0] if cores != UNKNOWN else 0)),
         "turbo": _turbo(),
         "frequency_mhz": _frequency(cpuinfo, cores),
         "load_average": _load_average(),
         "memory_mb": _memory_mb(),
-        "board": _line("/proc/device-tree/model"),
+        "board": read_line("/proc/device-tree/model"),
         "virtual": _virtual(cpuinfo),
         "system": _system(),
         "kernel": platform.release() or UNKNOWN,
@@ -76,7 +76,7 @@ def affinity():
 
 def siblings(core):
     """Sorted logical cores that share the physical core of ``core``, itself included, or "unknown"."""
-    return parse_cores(_line("{}/cpu{}/topology/thread_siblings_list".format(_CPU, core)))
+    return parse_cores(read_line("{}/cpu{}/topology/thread_siblings_list".format(_CPU, core)))
 
 
 def parse_cores(text):
@@ -145,12 +145,7 @@ def peak_rss_bytes():
 def frequency_file(core):
     """The kernel's file of a core's present clock in kHz, or None where the machine does not show it."""
     path = "{}/cpu{}/cpufreq/scaling_cur_freq".format(_CPU, core)
-    return path if _line(path).isdigit() else None
-
-
-def read_line(path):
-    """The content of one of the kernel's small files, or "unknown" when it is not there or not to be read."""
-    return _line(path)
+    return path if read_line(path).isdigit() else None
 
 
 def _join(cores):
@@ -166,7 +161,8 @@ def _text(path):
         return ""
 
 
-def _line(path):
+def read_line(path):
+    """The content of one of the kernel's small files, or "unknown" when it is not there or not to be read."""
     return _text(path).replace("\0", "").strip() or UNKNOWN
 
 
@@ -212,7 +208,7 @@ def _extensions(cpuinfo):
 def _physical_cores():
     groups = set()
     for path in glob.glob("{}/cpu[0-9]*/topology/thread_siblings_list".format(_CPU)):
-        groups.add(_line(path))
+        groups.add(read_line(path))
     groups.discard(UNKNOWN)
     return len(groups) or UNKNOWN
 
@@ -220,7 +216,7 @@ def _physical_cores():
 def _turbo():
     """Intel tells whether turbo is forbidden, others whether boost is allowed."""
     for path, on in (("intel_pstate/no_turbo", "0"), ("cpufreq/boost", "1")):
-        value = _line("{}/{}".format(_CPU, path))
+        value = read_line("{}/{}".format(_CPU, path))
         if value in ("0", "1"):
             return "on" if value == on else "off"
     return UNKNOWN
@@ -229,7 +225,7 @@ def _turbo():
 def _frequency(cpuinfo, cores):
     """Of the first usable core at this moment: cpufreq's word, else /proc/cpuinfo's."""
     core = cores[0] if cores != UNKNOWN else 0
-    khz = _line("{}/cpu{}/cpufreq/scaling_cur_freq".format(_CPU, core))
+    khz = read_line("{}/cpu{}/cpufreq/scaling_cur_freq".format(_CPU, core))
     if khz.isdigit():
         return int(khz) / 1000.0
     blocks = [b for b in cpuinfo.split("\n\n") if _field(b, "processor") == str(core)]

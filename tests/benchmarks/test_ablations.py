@@ -296,6 +296,7 @@ def test_a_network_that_ships_teaches_and_labels(shipped, tmp_path, capsys, monk
     assert stored["plain"]["images"] == 16 + 8  # of its start, too
     assert stored["old"]["images"] == 0
     said = capsys.readouterr().out
+    assert (out / "start-0").is_dir() and not (out / "start-1").exists()
     assert "| old | as it ships | 1 | " in said  # one network, however many seeds
     assert "| labels | its labels | 2 | " in said
 
