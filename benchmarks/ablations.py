@@ -21,11 +21,12 @@ changes nothing at all, one row in twenty is wrongly sure all the same.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import statistics
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +49,6 @@ from edgekit.training.module import DetectorModule
 from edgekit.training.tasks import task_of
 from edgekit.training.watch import without_remarks
 
-START_SEED = 0  # of networks that others go on from
 TABLES = Path(__file__).parent / "ablations"
 # Student's t, two-sided 95 %, by degrees of freedom from 1 on; the last serves for all beyond, and is a little too wide
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -60,7 +60,6 @@ class Row(Section):
 
     against: the row that the paper's text compares it with; none for a row that nothing is compared with
     weights: the row whose trained network is measured, for what is of testing alone; else it is trained
-    start: the row whose network it goes on from, with every seed from the same: that row is trained with seed 0 alone
     shipped: the recipe whose shipped weights are measured; the table's recipe and its settings do not concern this row
     teacher: the row whose network of the same seed teaches it
     pseudo: the row whose network of the same seed labels the images of --unlabelled; an epoch is then drawn from those
@@ -72,7 +71,6 @@ class Row(Section):
     published: float | None = None
     against: str | None = None
     weights: str | None = None
-    start: str | None = None
     shipped: str | None = None
     teacher: str | None = None
     pseudo: str | None = None
@@ -101,7 +99,7 @@ class Table(Section):
         for place, row in enumerate(self.rows):
             if row.against and (row.against not in names or row.against == row.name):
                 raise ValueError(f"row {row.name}: against: no other row {row.against!r}")
-            for key in ("weights", "start", "teacher", "pseudo"):
+            for key in ("weights", "teacher", "pseudo"):
                 other = getattr(row, key)
                 if other and other not in names[:place]:
                     raise ValueError(f"row {row.name}: {key}: no row {other!r} before it")
@@ -199,8 +197,6 @@ def run(work: Work, row: Row, seed: int) -> Result:
         trainings.write_recipe(recipe, folder / "recipe.yaml")
         metrics = trainings.trained(recipe, folder, key).manifest["metrics"]
         effort = trainings.effort(recipe, metrics, folder)
-        if row.start:
-            effort["images"] += trainings.stored(finished(work, row.start, START_SEED))["images"]
     result = Result(row.name, seed, key, **trainings.accuracy(recipe, metrics), **effort)
     trainings.write_result(result, folder)
     return result
@@ -211,9 +207,6 @@ def plan(work: Work, row: Row, seed: int) -> tuple[Recipe, str]:
     own = [*work.overrides, f"train.seed={seed}"]
     needed = {name: finished(work, name, seed) for name in (row.teacher, row.weights, row.pseudo) if name}
     teacher = needed.get(row.teacher or "")
-    if row.start:
-        needed[row.start] = finished(work, row.start, START_SEED)
-        own.append(f"train.init={needed[row.start] / 'checkpoint'}")
     if row.pseudo:
         images, labels = pseudo_labels(work, row, seed, needed[row.pseudo])
         own.append(with_labels(recipe_of(work.table, row, own, teacher), images, labels))
@@ -221,10 +214,7 @@ def plan(work: Work, row: Row, seed: int) -> tuple[Recipe, str]:
     parents = [trainings.stored(folder)["key"] for folder in needed.values()]
     if row.shipped and recipe.weights:
         parents.append(file_sha256(recipe.weights))
-    settings = trainings.settings(recipe, "teacher")
-    if row.start:
-        settings["train"]["init"] = None  # which is a place; the network itself is among the parents
-    return recipe, value_sha256([settings, *parents])
+    return recipe, value_sha256([trainings.settings(recipe, "teacher"), *parents])
 
 
 def pseudo_labels(work: Work, row: Row, seed: int, labeller: Path) -> tuple[Path, Path]:
@@ -423,18 +413,12 @@ def every(options: argparse.Namespace, table: Table, rows: Sequence[Row], out: P
     check(table, rows, overrides)
     work = Work(table, overrides, out, options.unlabelled)
     results: list[Result] = []
-    for row, seed in jobs(table, rows, options.seeds):
+    for seed, row in itertools.product(options.seeds, rows):
         results.append(attempt(work, row, seed))
         write(table, results, out)
         said = results[-1].failed or f"{table.metric} {100 * getattr(results[-1], table.metric):.1f}"
         print(f"{row.name}, seed {seed}: {said}", flush=True)
     return results
-
-
-def jobs(table: Table, rows: Sequence[Row], seeds: Sequence[int]) -> Iterator[tuple[Row, int]]:
-    starts = [row for row in rows if row.name in {other.start for other in table.rows}]
-    yield from ((row, START_SEED) for row in starts)
-    yield from ((row, seed) for seed in seeds for row in rows if row not in starts)
 
 
 def attempt(work: Work, row: Row, seed: int) -> Result:

@@ -42,7 +42,13 @@ def network_of(recipe):
 def test_the_papers_tables_are_there():
     """RefineDetLite 3, RefineDet++ II to IV, Lightweight SSD 3 and 4, Mobile CenterNet 2, CSPNet 2."""
     wanted = {"refinedetlite-3", "refinedetpp-2", "refinedetpp-3", "refinedetpp-4", "lightweight-ssd-3"}
-    ours = {"edgekit-road", "distillation-bccd", "distillation-centernet", "distillation-refinedet", "distillation-w16"}
+    ours = {
+        "edgekit-road",
+        "distillation-bccd",
+        "distillation-centernet",
+        "distillation-refinedet",
+        "distillation-road",
+    }
     assert set(table_names()) == wanted | ours | {"lightweight-ssd-4", "mobile-centernet-2", "cspnet-2"}
     assert {name: len(load_table(name).rows) for name in ("refinedetlite-3", "cspnet-2")} == {
         "refinedetlite-3": 15,
@@ -71,7 +77,7 @@ def test_no_two_rows_of_a_table_are_the_same_experiment(name):
     made = {}
     for row in table.rows:
         recipe = recipe_of(table, row, teacher=Path("w32-0") if row.teacher else None)
-        experiment = [recipe.model_dump(mode="json"), row.start, row.pseudo]
+        experiment = [recipe.model_dump(mode="json"), row.pseudo]
         made.setdefault(json.dumps(experiment, sort_keys=True), []).append(row.name)
     assert all(len(names) == 1 for names in made.values()), made
 
@@ -82,7 +88,7 @@ def test_all_rows_of_a_table_see_the_same_images():
         ablations.check(table, table.rows, ["train.epochs=3"])
     first = table.rows[0]
     unlike = Row(name="x", title="", published=1, set=("train.batch_size=3",))
-    ablations.check(table, [first, unlike], [])  # as what a row starts from, or its teacher
+    ablations.check(table, [first, unlike], [])  # such as its teacher
     with pytest.raises(ablations.BadConfig, match="same images"):
         ablations.check(table, [first, unlike.model_copy(update={"against": first.name})], [])
 
@@ -252,8 +258,7 @@ def shipped(tmp_path, monkeypatch):
         shutil.copy(image, others)
     rows = [
         {"name": "old", "title": "as it ships", "shipped": str(old)},
-        {"name": "start", "title": "student", "set": ["train.epochs=2"]},
-        {"name": "plain", "title": "and on", "start": "start"},
+        {"name": "plain", "title": "student"},
         {"name": "taught", "title": "distilled", "against": "plain", "teacher": "old", "set": ["distillation={}"]},
         {"name": "labels", "title": "its labels", "against": "plain", "pseudo": "old"},
     ]
@@ -292,11 +297,9 @@ def test_a_network_that_ships_teaches_and_labels(shipped, tmp_path, capsys, monk
     sources = manifests["labels"]["recipe"]["data"]["sources"]
     assert sources["pseudo"]["repeat"] == sources["labelled"]["repeat"] == pytest.approx(8 / 12)
     stored = {row: json.loads((out / f"{row}-1" / "result.json").read_text()) for row in ("plain", "labels", "old")}
-    assert stored["labels"]["images"] == 8
-    assert stored["plain"]["images"] == 16 + 8  # of its start, too
+    assert stored["labels"]["images"] == stored["plain"]["images"] == 8
     assert stored["old"]["images"] == 0
     said = capsys.readouterr().out
-    assert (out / "start-0").is_dir() and not (out / "start-1").exists()
     assert "| old | as it ships | 1 | " in said  # one network, however many seeds
     assert "| labels | its labels | 2 | " in said
 
