@@ -21,6 +21,7 @@ from ..runtime.errors import BadInput
 
 FIGURES = "figures.json"
 WEIGHTS_CARD = "README.md"  # beside shipped weights, by ``benchmarks/weights_card.py``
+LATENCY_IS = "image to the network's boxes, without NMS: no score passes the threshold"  # of ``zoo_latency.py``
 MARKS = {"exact": "exact", "fit": "fitted", "open": "open"}
 # Options that change what leaves the graph, not the network.
 NOT_STRUCTURE = ("candidates", "size", "theta", "lowering")
@@ -88,9 +89,14 @@ def _record(recipe: Recipe, known: Mapping[str, Mapping[str, Any]]) -> dict[str,
         **_figures(recipe, known),
         "classes": list(recipe.classes),
         "weights": "shipped" if recipe.weights else "to be trained",
-        "measured": recipe.measured,
+        "measured": _accuracy(recipe),
         "paper": recipe.paper,
     }
+
+
+def _accuracy(recipe: Recipe) -> dict[str, float | str]:
+    """What the shipped weights reached; a copy of a recipe without them has none of it."""
+    return recipe.measured if recipe.weights else {}
 
 
 # -- edgekit zoo --papers ---------------------------------------------------------------------------------------------
@@ -228,8 +234,8 @@ def _claims(recipe: Recipe) -> str:
 
 def _measured(recipe: Recipe) -> str:
     lines = []
-    if recipe.measured:
-        lines.append("Shipped weights: " + ", ".join(f"{k} {v}" for k, v in recipe.measured.items()) + ".")
+    if accuracy := _accuracy(recipe):
+        lines.append("Shipped weights: " + ", ".join(f"{k} {v}" for k, v in accuracy.items()) + ".")
     entry = read_latency().get(recipe.name)
     if entry:
         rows = [
@@ -237,7 +243,7 @@ def _measured(recipe: Recipe) -> str:
             for precision, record in entry["precisions"].items()
         ]
         heads = ["precision", "best runtime", "p50 ms", "GOPS per second", "file MB", "note"]
-        lines.append(f"One core of {entry['machine']}, image to boxes.\n\n{_table(heads, rows)}")
+        lines.append(f"One core of {entry['machine']}, {LATENCY_IS}.\n\n{_table(heads, rows)}")
     return "## Measured here\n\n" + ("\n\n".join(lines) or "Nothing yet: `python benchmarks/zoo_latency.py`.")
 
 

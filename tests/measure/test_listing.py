@@ -97,8 +97,22 @@ def test_a_card_shows_what_was_measured(monkeypatch):
     }
     monkeypatch.setattr(listing, "read_latency", lambda: {"refinedetlite": entry})
     text = edgekit.card("refinedetlite")
+    assert "One core of a CPU, image to the network's boxes, without NMS" in text  # zoo_latency.py lets no score pass
     assert "| fp32 | openvino | 61.0 | 191.9 | 97.90 |  |" in text
     assert "| int8 | - | - | - | - | openvino died by SIGSEGV \\| while it compiled |" in text
+
+
+def test_a_copy_without_weights_has_no_accuracy(tmp_path):
+    """``measured`` is of the weights beside the recipe, and a copied recipe.yaml has it still."""
+    folder = tmp_path / "my-detector"
+    folder.mkdir()
+    shipped = load_recipe("mobile-centernet-w16-dhaka")
+    (folder / "recipe.yaml").write_text((shipped.folder / "recipe.yaml").read_text("utf-8"), "utf-8")
+    text = edgekit.card(folder)
+    assert "No weights ship with it." in text
+    assert "Shipped weights" not in text and str(shipped.measured["map50"]) not in text
+    assert listing._record(load_recipe(folder), {})["measured"] == {}
+    assert listing._record(shipped, {})["measured"] == shipped.measured
 
 
 def test_a_card_of_shipped_weights_names_the_card_beside_them_and_a_command_that_works():

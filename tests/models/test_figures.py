@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
@@ -26,6 +27,19 @@ def test_kept_figures_belong_to_the_recipe(name):
     assert KNOWN.get(name, {}).get("key") == figures_key(load_recipe(name)), (
         f"run: python benchmarks/zoo_figures.py {name}"
     )
+
+
+def test_heads_of_recipes_say_the_kept_figures():
+    told = {}
+    for name in recipe_names():
+        head = (load_recipe(name).folder / "recipe.yaml").read_text("utf-8").partition("\nname:")[0]
+        if found := re.search(r"[\d.]+ M parameters, [\d.]+ GMAC", head):
+            told[name] = found[0]
+    assert told.keys() >= {"thundernet-snet49", "refinedetlite", "ssd300-mobilenet-v2"}
+    assert told == {
+        name: f"{KNOWN[name]['parameters'] / 1e6:.2f} M parameters, {KNOWN[name]['macs'] / 1e9:.2f} GMAC"
+        for name in told
+    }
 
 
 @pytest.mark.parametrize("name", COUNTED)
