@@ -126,7 +126,7 @@ def bench(
 ) -> list[Row]:
     """Measure artifacts on a board, each on every runtime that can load it; ``out`` keeps the rows as JSON.
 
-    data: as in ``evaluate``; None takes the set of each artifact's own recipe
+    data: as in ``evaluate``, or a folder of images, for the time alone; None takes the set of each artifact's recipe
     full: as long as MLPerf asks for; offline: throughput with every core too; layers: the time of every layer too
     """
     from .data.evaluation import evaluation_set
@@ -144,7 +144,7 @@ def bench(
         check_place(out, "file")
     profile = measuring.board_here(board)
     artifacts = [spine.model(source) for source in listed(sources)]
-    sets = {artifact.digest: evaluation_set(artifact, data) for artifact in artifacts}
+    sets = {artifact.digest: evaluation_set(artifact, data, unlabelled=True) for artifact in artifacts}
     for coco in sets.values():
         check_not_read([] if out is None else [out], [coco.annotations, *(sample.path for sample in coco.samples)])
     targets = measuring.targets(artifacts, profile, runtime)
@@ -190,7 +190,8 @@ def bench_compare(
     first, second = (measuring.compared(str(source), profile, runtime) for source in (a, b))
     own_set = first.artifact.manifest.get("recipe", {}).get("evaluation")
     options = BenchOptions(min_seconds=seconds, set_name=data or own_set)
-    found = compare(first, second, profile, evaluation_set(first.artifact, data), options, progress)
+    images = evaluation_set(first.artifact, data, unlabelled=True)
+    found = compare(first, second, profile, images, options, progress)
     if out is not None:
         with new_file(out) as handle:
             handle.write(found.model_dump_json(indent=1) + "\n")

@@ -171,7 +171,7 @@ def quantize(
         raise BadConfig(f"{onnx.path}: its recipe names no calibration set. Give one: --calibration SET or FOLDER")
     out = check_place(Path(out or f"{onnx.path.rstrip('/')}-int8"))
     images, options = load_set(name), QuantizeOptions(**given)
-    coco = evaluation_set(onnx, evaluation)
+    coco = evaluation_set(onnx, evaluation, "--evaluation")
     parents = {"onnx": onnx.digest, "calibration": images.digest, "evaluation": coco.digest()}
     kept = None if force else _up_to_date(out, options.key(parents))
     if kept is not None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 import edgekit
@@ -100,3 +102,12 @@ def test_a_board_of_the_same_processor_is_not_another(network, jobs, monkeypatch
         edgekit.bench([network], board="raspberry-pi-5")
     with pytest.raises(ChildDied, match="not started"):
         edgekit.bench([network], board="raspberry-pi-4")
+
+
+def test_images_without_labels_are_timed(network, jobs, tmp_path) -> None:
+    """``images`` of the job are those of the folder; that their row is perf-only is the bench's (test_bench.py)."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.zeros((32, 64, 3), np.uint8))
+    assert main(["bench", str(network), "--board", "x86", "--runtime", "onnxruntime", "--data", str(folder)]) == 2
+    assert jobs[0]["images"] == [str(folder / "a.png")]

@@ -37,7 +37,8 @@ def bench(
     data: Annotated[
         str | None,
         typer.Option(
-            help="A named set, a source of the recipe or a COCO file, to measure mAP on; else the recipe's own."
+            help="A named set, a source of the recipe or a COCO file, to measure mAP on; else the recipe's own. "
+            "A folder of images: the time alone."
         ),
     ] = None,
     seconds: options.Seconds = None,

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ..paths import share, unknown_name
 from ..recipe import Recipe
 from ..runtime.artifact import Artifact
 from ..runtime.errors import BadConfig, BadInput
-from .calibration import load_set, set_names
-from .coco import CocoSet, read_coco
+from .calibration import ImageSet, load_set, set_names
+from .coco import CocoSet, Sample, read_coco
+from .imagefile import read_header
 from .sources import evaluated_classes, validation_set, widened
 
 
-def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
+def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data", unlabelled: bool = False) -> CocoSet:
     """The annotated set to measure an artifact on: ``data`` (a source of its recipe, a named set or a COCO file), else
     its recipe's own. Classes that are not labelled in it are in no mean.
+
+    option: the command's, by which ``data`` is given;  unlabelled: a set or folder without labels is taken too
     """
     recipe = artifact.manifest["recipe"]
     sources = [k for k, v in ((recipe.get("data") or {}).get("sources") or {}).items() if v.get("val")]
     name = data or recipe.get("evaluation")
     if name is None:
         raise BadConfig(
-            f"{artifact.path}: its recipe names no evaluation set. Give one: --data SET or --data annotations.json"
+            f"{artifact.path}: its recipe names no evaluation set. Give one: {option} SET or {option} annotations.json"
             f"{'; or one of its sources: ' if sources else ''}{', '.join(sources)}"
+            f"{f'; or images without labels, for the time alone: {option} FOLDER' if unlabelled else ''}"
         )
     if name in sources:
         folder = share("recipes") / recipe["name"]
@@ -35,6 +42,8 @@ def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
             own = f"Sources of its recipe: {', '.join(sources)}. " if sources else ""
             raise unknown_name("set", name, [*sources, *set_names()], f"{own}A COCO file works too: annotations.json")
         found = load_set(name)
+        if unlabelled and found.annotations is None:
+            return _without_labels(found, artifact.classes)
         wanted = evaluated_classes(found.annotations, artifact.classes)
         coco = found.coco(wanted)
     else:
@@ -42,6 +51,18 @@ def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
         wanted = evaluated_classes(file, artifact.classes)
         coco = read_coco(file, images_of(file), wanted)
     return coco if wanted == list(artifact.classes) else widened(coco, artifact.classes)
+
+
+def _without_labels(images: ImageSet, classes: Sequence[str]) -> CocoSet:
+    """Images to time an artifact on: no accuracy is known of them, as of a COCO file without boxes."""
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
+    headers = [read_header(path) for path in images.images]
+    samples = tuple(
+        Sample(path, number, header.width, header.height, *none)
+        for number, (path, header) in enumerate(zip(images.images, headers, strict=True), 1)
+    )
+    ids = tuple(range(1, len(classes) + 1))
+    return CocoSet(images.folder, images.images_root, samples, tuple(classes), ids, (), images.digest)
 
 
 def images_of(annotations: Path) -> Path:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -381,3 +382,34 @@ def test_a_file_name_that_is_none_is_the_readers_to_tell(name: object, tmp_path:
     file.write_text(json.dumps({"images": [{"id": 1, "file_name": name}], "annotations": [], "categories": []}))
     with pytest.raises(BadInput, match="file_name"):
         evaluation_set(Artifact("network", {"classes": ["car"], "recipe": {}}), str(file))
+
+
+@pytest.mark.parametrize(
+    ("ways", "told"),
+    [
+        ({}, "Give one: --data SET or --data annotations.json"),
+        ({"option": "--evaluation"}, "Give one: --evaluation SET or --evaluation annotations.json"),
+        ({"unlabelled": True}, "annotations.json; or images without labels, for the time alone: --data FOLDER"),
+    ],
+)
+def test_a_set_that_is_missing_is_asked_for_by_the_commands_own_option(ways: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadConfig) as caught:
+        evaluation_set(Artifact("network", {"classes": ["car"], "recipe": {}}), None, **ways)
+    assert str(caught.value).endswith(told)
+
+
+def test_a_folder_without_labels_is_a_set_only_where_labels_are_not_needed(tmp_path: Path) -> None:
+    for number, (width, height) in enumerate([(64, 48), (80, 32)]):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((height, width, 3), np.uint8))
+    artifact = Artifact("network", {"classes": ["car", "bus"], "recipe": {}})
+    with pytest.raises(BadInput, match="has no annotations"):
+        evaluation_set(artifact, str(tmp_path))
+    found = evaluation_set(artifact, str(tmp_path), unlabelled=True)
+    assert [(s.path.name, s.width, s.height, len(s.boxes)) for s in found.samples] == [
+        ("0.png", 64, 48, 0),
+        ("1.png", 80, 32, 0),
+    ]
+    assert (found.classes, found.class_counts().tolist()) == (("car", "bus"), [0, 0])
+    before = found.digest()
+    cv2.imwrite(str(tmp_path / "1.png"), np.ones((32, 80, 3), np.uint8))
+    assert evaluation_set(artifact, str(tmp_path), unlabelled=True).digest() != before
