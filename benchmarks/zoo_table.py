@@ -29,8 +29,8 @@ HEAD = """\
 Every recipe at its own input, one image at a time, from raw pixels to the network's boxes, without NMS: no score passes
 the threshold, so that none is left for it. ms: p50 in the faster of two runtimes, `ort` ONNX Runtime and `ov` OpenVINO;
 INT8 is the `x86` flavour. `*`: the bench called that measurement disturbed ({disturbed} of {measured}; why stands in
-`zoo.json`). GOPS: 2 x MACs of the exported FP32 graph; GOPS/s: what the core reached of them. MB: 10^6 bytes of the file
-that is loaded. Weights are random where none ship; the network takes as long with them.
+`zoo.json`). GOPS: 2 x MACs of the exported FP32 graph; GOPS/s: what the core reached of them. MB: 10^6 bytes of the
+file that is loaded. Weights are random where none ship; the network takes as long with them.
 
 {machine}. Made by `benchmarks/zoo_latency.py`, `zoo_ratios.py` and `zoo_table.py`.
 

@@ -17,6 +17,8 @@ from .runtime.errors import BadConfig
 from .runtime.preprocess import Preprocess
 from .sizes import divisor
 
+WEIGHTS = "weights.safetensors"  # in a recipe's folder, where they ship
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -327,10 +329,10 @@ class TrainSection(Section):
     compile: torch.compile; the first step of each input size then takes minutes
     freeze_norm: batch normalisation keeps the statistics it starts with: for fine-tuning in small batches
     validate_every: epochs between two validations; the last epoch is always validated
-    init: a checkpoint artifact or a .safetensors file to start from
+    init: what to start from: a shipped recipe's name (its weights), a checkpoint artifact or a .safetensors file
     init_classes: class -> the class of ``init`` that it starts from, where their names differ. Classes that are not in
         it start from their namesakes; those without one start anew
-    init_backbone: a checkpoint artifact or a .safetensors file whose backbone to start from, everything else anew
+    init_backbone: the same, of which only the backbone is taken, everything else anew
     """
 
     epochs: Count = 60
@@ -365,7 +367,7 @@ class QuantizationAwareSection(Section):
 
 
 class TeacherSection(Section):
-    """The larger network to learn from: its recipe and its trained weights."""
+    """The larger network to learn from: its recipe and its trained weights, named as in ``train.init``."""
 
     recipe: str
     weights: str
@@ -507,8 +509,14 @@ class Recipe(Section):
     @property
     def weights(self) -> Path | None:
         """The shipped weights beside recipe.yaml, if there are any."""
-        path = self.folder / "weights.safetensors"
+        path = self.folder / WEIGHTS
         return path if path.is_file() else None
+
+    def trained(self, name: str) -> Path:
+        """Trained weights that the recipe names: those of a shipped recipe, else a path. As with sets, what ships goes
+        first, so that a name means the same in every folder; ``./name`` is a path.
+        """
+        return shipped_weights().get(name) or self.resolve(name)
 
     def resolve(self, path: str) -> Path:
         """A path that the recipe names: beside the recipe, else in the current folder; ``~`` is the home folder."""
@@ -518,6 +526,12 @@ class Recipe(Section):
 
 def recipe_names() -> list[str]:
     return sorted(p.parent.name for p in share("recipes").glob("*/recipe.yaml"))
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Recipe -> its weights, of the shipped recipes that have some."""
+    files = {file.parent.name: file for file in sorted(share("recipes").glob(f"*/{WEIGHTS}"))}
+    return {name: files[name] for name in recipe_names() if name in files}
 
 
 def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:

@@ -14,6 +14,7 @@ from .progress import work
 EXAMPLE = """
 edgekit train mobile-centernet-w16-dhaka train.epochs=10 data.root=~/my-data --out runs/mine
 edgekit train mobile-centernet-w16-dhaka --out runs/mine --resume
+edgekit train edgekit-road train.init=edgekit-road 'classes=[vehicle, bicycle]' data.root=~/my-data --out runs/mine
 """
 
 
@@ -27,7 +28,8 @@ def train(
     """Train a recipe into a checkpoint.
 
     The checkpoint is written to runs/RECIPE/checkpoint unless --out says otherwise. A training that was stopped goes on
-    with --resume and reaches the same weights. On several GPUs: torchrun --nproc-per-node 2 -m edgekit train RECIPE.
+    with --resume and reaches the same weights. It begins with random weights; train.init=NAME begins with those of a
+    recipe that ships some, or with a checkpoint. On several GPUs: torchrun --nproc-per-node 2 -m edgekit train RECIPE.
     """
     import edgekit
 

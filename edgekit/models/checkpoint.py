@@ -39,7 +39,10 @@ def weights_file(path: Path) -> Path:
     if path.is_dir():
         return Path(read_artifact(path, kinds=("checkpoint",)).file(WEIGHTS))
     if not path.is_file():
-        raise BadInput(f"{path}: no such weights. Train them, or name a checkpoint folder or a .safetensors file.")
+        raise BadInput(
+            f"{path}: no such weights. Train them, or name a checkpoint folder, a .safetensors file or a recipe whose "
+            f"weights ship (edgekit zoo)."
+        )
     return path
 
 

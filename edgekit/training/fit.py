@@ -24,7 +24,7 @@ from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file,
 from ..models.detector import Detector
 from ..models.zoo import bound_to_size, build
 from ..progress import Progress
-from ..recipe import Recipe, TeacherSection, load_recipe
+from ..recipe import Recipe, TeacherSection, load_recipe, shipped_weights
 from ..runtime.artifact import Artifact, file_sha256, read_artifact
 from ..runtime.errors import BadConfig, BadInput, ChildDied
 from .backbone import start_backbone
@@ -71,6 +71,8 @@ def _train(recipe: Recipe, out: Path, work: Path, resume: bool, progress: Progre
         start = begin(work, recipe, devices * nodes, resume, _writes(), parents, out)
         if start.step >= recipe.train.epochs * data.steps_per_epoch and _writes():
             log.warning("this training had reached its end, epoch %d, before; nothing was trained", recipe.train.epochs)
+        if start.file is None:
+            _warn(_from_nothing(recipe))
         publish = Publish(recipe, data, start.parents, out)
         callbacks = [publish, DataWait(), *([Report(progress)] if progress else [])]
         trainer = _trainer(recipe, work, start, callbacks, devices, nodes)
@@ -161,12 +163,19 @@ def _idle_schedule(recipe: Recipe) -> list[str]:
 def _begin(model: Detector, recipe: Recipe) -> tuple[dict[str, str], list[str]]:
     """Load what the recipe starts from into a new network: the hash of its file by role, and what was taken."""
     if recipe.train.init:
-        file = weights_file(recipe.resolve(recipe.train.init))
+        file = weights_file(recipe.trained(recipe.train.init))
         return {"init": file_sha256(file)}, start_from(model, recipe, file)
     if recipe.train.init_backbone:
-        file = weights_file(recipe.resolve(recipe.train.init_backbone))
+        file = weights_file(recipe.trained(recipe.train.init_backbone))
         return {"backbone": file_sha256(file)}, [start_backbone(model, file)]
     return {}, []
+
+
+def _from_nothing(recipe: Recipe) -> list[str]:
+    """What to say of a training that leaves the shipped weights of its own recipe aside."""
+    if recipe.train.init or recipe.train.init_backbone or recipe.name not in shipped_weights():
+        return []
+    return [f"starts from random weights; to start from those that ship: train.init={recipe.name}"]
 
 
 def _check_sizes(recipe: Recipe) -> None:
@@ -203,7 +212,7 @@ def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
             f"student, {seen[0]}x{seen[1]}. Give a teacher that was trained with preprocess.size=[{seen[0]},{seen[1]}]"
         )
     model = build(recipe.model.name, len(recipe.classes), recipe.model.options, size)
-    path = student.resolve(section.weights)
+    path = student.trained(section.weights)
     if not path.exists():
         raise BadInput(
             f"{path}: no such weights of the teacher. Train it: edgekit train {section.recipe}; or say where they are: "

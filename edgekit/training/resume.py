@@ -91,7 +91,7 @@ def begin(
     then = content.get(STAMP) or {}
     before = then.get("parents", parents)  # files of older versions do not say
     starts = {"init": recipe.train.init, "backbone": recipe.train.init_backbone}
-    replaced = [role for role, path in starts.items() if path and recipe.resolve(path) == out.resolve()]
+    replaced = [role for role, path in starts.items() if path and recipe.trained(path) == out.resolve()]
     kept = {role: before[role] for role in replaced if role in before}
     _check_same(file, then, recipe, world, [*_other_parents(before, {**parents, **kept})])
     return Start(file, int(content["global_step"]), before)

@@ -20,7 +20,7 @@ from edgekit.models.zoo import build
 from edgekit.recipe import load_recipe
 from edgekit.runtime.artifact import file_sha256, read_artifact
 from edgekit.runtime.errors import EdgeKitError
-from edgekit.training.fit import fit
+from edgekit.training.fit import _from_nothing, _teacher, fit
 
 from . import jobs
 from .conftest import result_of
@@ -175,6 +175,29 @@ def test_init_starts_from_trained_weights(tiny: Path, tmp_path: Path, trained: P
     assert artifact.manifest["parents"]["init"] == file_sha256(file)
 
 
+def test_a_training_from_nothing_names_the_weights_that_ship(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where it begins, and not where it goes on."""
+    told = "starts from random weights; to start from those that ship: train.init=edgekit-road"
+    named = load_recipe(tiny, [*SHORT, "name=edgekit-road"])
+    fit(named, tmp_path / "run")
+    assert told in caplog.text
+    caplog.clear()
+    fit(load_recipe(tiny, [*SHORT, "name=edgekit-road", "train.epochs=2"]), tmp_path / "run", resume=True)
+    assert told not in caplog.text
+    for other in ("train.init=edgekit-road", "train.init_backbone=edgekit-road", "name=fpnlite-64"):
+        assert _from_nothing(load_recipe(tiny, ["name=edgekit-road", other])) == []
+
+
+def test_a_teacher_is_named_as_what_to_start_from() -> None:
+    """A shipped recipe stands for its weights."""
+    student = load_recipe("edgekit-road", ["teacher={recipe: edgekit-road, weights: edgekit-road}", "distillation={}"])
+    assert student.teacher is not None
+    assert student.weights is not None
+    assert _teacher(student.teacher, student)[1] == file_sha256(student.weights)
+
+
 # -- distillation -----------------------------------------------------------------------------------------------------
 def test_distillation_is_the_same_training_with_two_more_terms(tiny: Path, tmp_path: Path) -> None:
     weights = other_weights(tmp_path / "teacher.safetensors")
@@ -228,7 +251,8 @@ def refused(recipe_file: Path, out: Path, overrides: Sequence[str]) -> str:
         (["data.images=gone"], ["gone"]),
         (["classes=[vehicle, scoter]"], ["scoter", "did you mean scooter"]),
         (["train.batch_size=9"], ["train.json", "8 images", "batch of 9", "train.batch_size"]),
-        (["train.init=gone.safetensors"], ["gone.safetensors", "no such weights"]),
+        (["train.init=gone.safetensors"], ["gone.safetensors", "no such weights", "edgekit zoo"]),
+        (["train.init=mobile-centernet-w32"], ["mobile-centernet-w32", "no such weights"]),  # a recipe without any
         (["model.name=mobile-centrenet"], ["mobile-centrenet", "mobile-centernet"]),
         (["model.name=mobilenet-ssd", "augment.crop=[64, 64]"], ["augment.crop", "mobilenet-ssd", "preprocess.size"]),
         (["model.name=mobilenet-ssd", "train.multiscale={sizes: [[64, 64]]}"], ["train.multiscale", "mobilenet-ssd"]),

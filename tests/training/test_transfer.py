@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from edgekit.models import zoo
 from edgekit.models.checkpoint import save_weights
 from edgekit.models.detector import Detector
-from edgekit.recipe import Recipe
+from edgekit.recipe import Recipe, load_recipe
+from edgekit.runtime.artifact import file_sha256
 from edgekit.runtime.errors import BadConfig, BadInput
+from edgekit.training.fit import _networks
 from edgekit.training.transfer import class_rows, start_from
 
 OLD = ("car", "bus", "bike")
@@ -143,3 +145,29 @@ def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "nameless.safetensors")
     with pytest.raises(BadConfig, match="does not say which classes"):
         start_from(before, recipe_of(CENTER, OLD, init_classes={"car": "bus"}), tmp_path / "nameless.safetensors")
+
+
+def test_a_shipped_recipes_name_stands_for_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them but the rows of the class that is left out, in an order of one's own; from any folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "edgekit-road").mkdir()  # a folder of that name is ./edgekit-road
+    recipe = load_recipe("edgekit-road", ["classes=[bicycle, vehicle]", "train.init=edgekit-road"])
+    model, _, parents = _networks(recipe)
+    assert recipe.weights is not None
+    assert parents == {"init": file_sha256(recipe.weights)}
+    shipped, found = load_file(recipe.weights), model.state_dict()
+    rows = class_rows(recipe)
+    assert rows
+    for name, tensor in shipped.items():
+        wanted = tensor[[2, 0]] if name in rows else tensor  # of vehicle, scooter, bicycle
+        assert torch.equal(found[name], wanted), name
+
+
+def test_a_shipped_recipes_name_stands_for_its_backbone() -> None:
+    recipe = load_recipe("edgekit-road", ["classes=[cat]", "train.init_backbone=edgekit-road"])
+    assert recipe.weights is not None
+    shipped, found = load_file(recipe.weights), _networks(recipe)[0].state_dict()
+    of_backbone = [name for name in shipped if name.startswith("backbone.")]
+    assert of_backbone
+    assert all(torch.equal(found[name], shipped[name]) for name in of_backbone)
+    assert not torch.equal(*(state["head.size.0.weight"] for state in (found, shipped)))
