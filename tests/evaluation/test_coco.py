@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from edgekit import pipeline, spine
+from edgekit.data import evaluation
 from edgekit.data.coco import CocoSet, Sample
 from edgekit.evaluation import detect
 from edgekit.evaluation.coco import detections_to_coco_json, evaluate_detections
@@ -241,3 +243,12 @@ def test_the_image_that_a_broken_network_fails_on_is_named(monkeypatch, tmp_path
     monkeypatch.setattr(detect, "read_image", lambda path: np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(BadInput, match=r"/images/1\.jpg: net: the network gives NaN"):
         detect.detect_all(SimpleNamespace(path="net"), coco_set(sample(1, (A, 0))), "onnxruntime", None)
+
+
+def test_evaluate_says_what_was_mended_in_the_set(monkeypatch, caplog):
+    truth = replace(coco_set(sample(1, (A, 0))), notes=("1 box clipped",))
+    monkeypatch.setattr(spine, "model", lambda source: SimpleNamespace(path=source))
+    monkeypatch.setattr(evaluation, "evaluation_set", lambda artifact, data: truth)
+    monkeypatch.setattr(detect, "detect_all", lambda *_: {1: found((A, 0.9, 0))})
+    assert pipeline.evaluate("net", runtime="onnxruntime").map50 == pytest.approx(1)
+    assert caplog.messages == ["set.json: 1 box clipped"]
