@@ -16,7 +16,39 @@ from .runtime.errors import BadConfig
 from .words import counted
 
 # libyaml's parser where PyYAML was built with it (its wheels are): the same values in a tenth of the time
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SAFE_LOADER):
+    """Refuses a key that a mapping has twice, of which PyYAML would silently keep the last."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        root: yaml.Node | None = super().get_single_node()
+        _refuse_repeated(root)
+        return root
+
+
+def _refuse_repeated(root: yaml.Node | None) -> None:
+    """Raises yaml.YAMLError. Before ``<<`` is resolved, for what a mapping takes from there it may say again."""
+    seen: set[int] = set()  # an alias is the node itself
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys: set[tuple[str, str]] = set()
+            for key, value in node.value:
+                waiting.append(value)
+                if isinstance(key, yaml.ScalarNode):
+                    if (key.tag, key.value) in keys:
+                        raise yaml.MarkedYAMLError(
+                            problem=f"key {key.value!r} is there twice", problem_mark=key.start_mark
+                        )
+                    keys.add((key.tag, key.value))
+        else:
+            waiting += node.value
 
 
 class Section(BaseModel):
@@ -28,7 +60,7 @@ class Section(BaseModel):
 def parse_yaml(text: str) -> Any:
     """The value that a YAML text describes, of plain types only. Raises yaml.YAMLError."""
     try:
-        return yaml.load(text, Loader=_LOADER)
+        return yaml.load(text, Loader=_Loader)
     except UnicodeEncodeError as error:  # of a byte on the command line that is no text; libyaml's parser wants UTF-8
         raise yaml.YAMLError(str(error)) from error
 

@@ -5,6 +5,7 @@ Heavy libraries are imported inside the verb that needs them. ``progress`` is ca
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .evaluation.voc import VocMetrics
     from .measure.compare import Comparison
     from .measure.row import Row
+
+log = logging.getLogger(__name__)
 
 METRICS = ("coco", "voc2007", "voc-area")
 SPLITS = ("train", "val", "test")  # of a YOLO folder
@@ -101,6 +104,8 @@ def evaluate(
 
     artifact = spine.model(source)
     coco = evaluation_set(artifact, text(data))
+    for note in coco.notes:
+        log.warning("%s: %s", coco.annotations.name, note)
     found = detect_all(artifact, coco, runtime or measuring.first_runtime(artifact), progress, tta)
     if metric == "coco":
         from .evaluation.coco import evaluate_detections

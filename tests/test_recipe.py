@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.config import parse_yaml
 from edgekit.recipe import Recipe, load_recipe, recipe_names
 from edgekit.runtime.errors import BadConfig
 
@@ -154,6 +155,9 @@ def test_all_problems_are_told_at_once(file: Path) -> None:
         (b"", ["expected a mapping"]),
         (b"name: \xff\xfe", ["not valid YAML"]),
         (MINIMAL.encode() + b"folder: /somewhere\n", ["folder: unknown key"]),
+        (b"train: {lr: 1}\nname: a\ntrain: {epochs: 1}\n", ["key 'train' is there twice", "line 3"]),
+        (b"train: {lr: 1, 'lr': 2}\n", ["key 'lr' is there twice"]),
+        (b"a: [{b: 1, b: 2}]\n", ["key 'b' is there twice"]),
     ],
 )
 def test_files_that_are_no_recipes(file: Path, content: bytes, words: list[str]) -> None:
@@ -162,6 +166,11 @@ def test_files_that_are_no_recipes(file: Path, content: bytes, words: list[str])
         load_recipe(file)
     for word in [str(file), *words]:
         assert word in str(error.value)
+
+
+def test_a_merged_mapping_may_be_changed_by_its_own_keys() -> None:
+    text = "base: &base {a: 1, b: 2}\nnext: &next {<<: *base, b: 3}\nlast: {<<: *next, b: 4, a: 5}\n"
+    assert parse_yaml(text) == {"base": {"a": 1, "b": 2}, "next": {"a": 1, "b": 3}, "last": {"a": 5, "b": 4}}
 
 
 # -- overrides --------------------------------------------------------------------------------------------------------

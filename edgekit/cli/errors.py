@@ -10,6 +10,7 @@ from ..runtime.errors import EdgeKitError
 
 BUG, MISTAKE, INTERRUPTED = 70, 2, 130  # 1 is a finding of lint or a failed gate; 70 is EX_SOFTWARE of sysexits.h
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_ANSWER = (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 _NO_ROOM_TEXT = ("No space left on device", "Disk quota exceeded")
 
 
@@ -72,6 +73,8 @@ def _system(error: BaseException) -> str:
         return f"{error.filename}: permission denied. Choose a place that you may read and write."
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}."
+    if isinstance(error, OSError) and error.errno in _NO_ANSWER:  # while it reads or writes, Python names no file
+        return f"{(error.strerror or str(error)).lower()}: a disk, card or network drive fails. Check it, then repeat."
     return ""
 
 

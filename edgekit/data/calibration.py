@@ -65,6 +65,8 @@ class SetFile(Section):
     @model_validator(mode="after")
     def _consistent(self) -> SetFile:
         files = [entry.file for entry in self.images]
+        if any("\0" in path for path in (self.images_root, self.annotations or "", *files)):
+            raise ValueError("a path has a NUL character in it")
         twice = sorted({f for f in files if files.count(f) > 1}) if len(set(files)) != len(files) else []
         if twice:
             raise ValueError(f"images: listed twice: {', '.join(twice[:5])}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ TOLERANCE_PIXELS = 2.0
 TOLERANCE_FRACTION = 0.01  # of the image's side, where that is more
 NOTED_PIXELS = 0.01  # clipping less is no change: texts of six digits come back with that
 MAX_COORDINATE = 2.0**24  # float32 counts whole pixels up to there
+SHARE = 1.5  # boxes that are all below it are in shares of the image, not in pixels
 
 
 __all__ = ["CocoSet", "Sample", "read_coco", "read_image"]
@@ -145,6 +147,7 @@ def checked_set(
     reader = _BoxReader(names, {category: label for label, category in enumerate(chosen)}, records, problems)
     for index, annotation in enumerate(content["annotations"]):
         reader.add(index, annotation)
+    reader.check_unit()
     notes = reader.notes()
     if check_images:
         notes += _check_files(images, records, problems, progress)
@@ -199,11 +202,25 @@ def load_json(path: Path) -> tuple[Any, str]:
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
     try:
-        content = json.loads(data)
+        # a hook on every object costs a fifth of the time, so it is there only where a table may be told twice
+        repeated = any(data.count(table) > 1 for table in _TABLES)
+        content = json.loads(data, object_pairs_hook=_once if repeated else None)
     except (ValueError, RecursionError) as error:
         what = "truncated JSON" if _is_cut(error) else "not valid JSON"
         raise BadInput(f"{path}: {what} ({error}). Export or download the annotations again.") from error
     return content, hashlib.sha256(data).hexdigest()
+
+
+_TABLES = (b'"images"', b'"annotations"', b'"categories"', b'"frames"')
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which Python would keep the last of equal keys. Raises ValueError."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {show(twice)} is there twice in one object")
+    return content
 
 
 def category_names(content: Any) -> tuple[str, ...]:
@@ -249,6 +266,13 @@ def _whole(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**63:
         return None
     return int(value) if value == int(value) else None
+
+
+def flag(value: Any) -> bool:
+    """A yes or no of JSON: true, false, 0 or 1; what is missing is a no. Raises ValueError."""
+    if value is None or (isinstance(value, int | float) and value in (0, 1)):
+        return bool(value)
+    raise ValueError(f"expected 0 or 1, found {show(value)}")
 
 
 def _fields(record: Any, needed: Sequence[str], where: str, problems: Problems) -> bool:
@@ -298,9 +322,8 @@ def _image_records(table: list[Any], problems: Problems) -> dict[int, _ImageReco
         name = record["file_name"]
         if image_id is None:
             problems.add(where, f"id: expected a whole number, found {show(record['id'])}")
-        elif not _is_inside(name):
-            what = f"file_name: expected a path inside the images' folder, found {show(name)}"
-            problems.add(f"image {image_id}", what)
+        elif what := _wrong_name(name):
+            problems.add(f"image {image_id}", f"file_name: {what}, found {show(name)}")
         elif width is None or height is None or width < 1 or height < 1:
             problems.add(f"image {image_id} ({name})", f"bad size {show(record['width'])} x {show(record['height'])}")
         elif image_id in records:
@@ -310,11 +333,14 @@ def _image_records(table: list[Any], problems: Problems) -> dict[int, _ImageReco
     return records
 
 
-def _is_inside(name: Any) -> bool:
-    if not isinstance(name, str) or not name or not name.isprintable():
-        return False
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+def _wrong_name(name: Any) -> str:
+    """What was expected of a file's name, empty when it is that. Every printed character and space is welcome."""
+    inside = isinstance(name, str) and name and not PurePosixPath(name).is_absolute()
+    if not inside or ".." in PurePosixPath(name).parts:
+        return "expected a path inside the images' folder"
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        return "expected text without control characters and halves of surrogate pairs"
+    return ""
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -397,10 +423,30 @@ class _BoxReader:
         elif over is not None:
             self.problems.add(where, f"bbox {annotation['bbox']} {over} the {record.width} x {record.height} image")
         else:
-            ignore = any(bool(annotation.get(key)) for key in ("iscrowd", "difficult", "ignore"))
+            ignore = self._ignored(where, annotation)
             self.clipped += max(abs(a - b) for a, b in zip(inside, box, strict=True)) > NOTED_PIXELS
             self.ignored += ignore
             self.rows[record.image_id].append((inside, self.labels[category], ignore, _area(annotation, inside)))
+
+    def _ignored(self, where: str, annotation: dict[str, Any]) -> bool:
+        """Whether the box counts neither way. A flag that is no flag is a problem: mAP depends on it."""
+        marked = False
+        for key in ("iscrowd", "difficult", "ignore"):
+            try:
+                marked |= flag(annotation.get(key))
+            except ValueError as error:
+                self.problems.add(where, f"{key}: {error}")
+        return marked
+
+    def check_unit(self) -> None:
+        """Boxes that all lie in the first pixel are shares of the image, as YOLO has them."""
+        rows = [row for of_image in self.rows.values() for row in of_image]
+        sides = [min(record.width, record.height) for record in self.records.values()]
+        if rows and min(sides) > SHARE and max(max(box) for box, *_ in rows) <= SHARE:
+            self.problems.add(
+                "bbox",
+                f"every box lies within 0..{SHARE:g}; shares of the image? COCO boxes are pixels: multiply by its size",
+            )
 
     def notes(self) -> list[str]:
         """What was mended, in words."""

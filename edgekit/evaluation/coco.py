@@ -12,6 +12,7 @@ import numpy as np
 
 from ..runtime.detections import Detections
 from ..runtime.errors import BadInput
+from ..runtime.postprocess import all_finite
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -56,7 +57,8 @@ def evaluate_detections(coco_set: CocoSet, detections: Mapping[int, Detections])
     """Evaluate one ``Detections`` per image of the set, by image id; the best 100 of each class in an image count.
 
     Ignored and crowd boxes are neither misses nor false alarms: a detection that lies in one is left out.
-    Raises ValueError when the image ids are not exactly the set's, and BadInput when the set has no box to find.
+    Raises ValueError when the image ids are not exactly the set's, and BadInput when the set has no box to find or a
+    box or score is not finite.
     """
     _check(coco_set, detections)
     # [IoU 10, recall 101, classes, sizes 4, limits 3] and [IoU 10, classes, sizes 4, limits 3]; -1: nothing to find
@@ -103,6 +105,11 @@ def _check(coco_set: CocoSet, detections: Mapping[int, Detections]) -> None:
         raise ValueError(
             f"detections must cover the set: image ids without any {lost[:5]}, not in the set {strange[:5]}"
         )
+    for sample in coco_set.samples:  # COCOeval would count a NaN box as a hit of any object: no IoU of it is too low
+        if not all_finite(detections[sample.image_id].boxes, detections[sample.image_id].scores):
+            raise BadInput(
+                f"{sample.path}: NaN or infinity among the boxes or scores found in it: no mAP can be of them"
+            )
     if not coco_set.class_counts().any():
         raise BadInput(
             f"{coco_set.annotations}: no box to find in this set, so mAP has no meaning; give a labelled set"

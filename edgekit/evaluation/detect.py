@@ -11,6 +11,7 @@ from ..data.coco import CocoSet
 from ..progress import Progress, tell
 from ..runtime.artifact import Artifact
 from ..runtime.detections import Detections
+from ..runtime.errors import BadInput
 from ..runtime.images import read_image
 from .coco import Metrics, evaluate_detections
 from .tta import TestTime, open_detector
@@ -19,12 +20,19 @@ from .tta import TestTime, open_detector
 def detect_all(
     artifact: Artifact, coco: CocoSet, runtime: str, progress: Progress | None, tta: Mapping[str, Any] | None = None
 ) -> dict[int, Detections]:
-    """The boxes in every image, by its id, on all cores. tta: the fields of ``tta.TestTime``, None: one pass."""
+    """The boxes in every image, by its id, on all cores. tta: the fields of ``tta.TestTime``, None: one pass.
+
+    Raises BadInput that names the image for which the network gives NaN or infinity.
+    """
     threads, found = len(os.sched_getaffinity(0)), {}
     passes = TestTime(**tta) if tta else None
     with open_detector(artifact, runtime, passes, threads) as detect:
         for done, sample in enumerate(coco.samples, 1):
-            found[sample.image_id] = detect(read_image(sample.path))
+            image = read_image(sample.path)
+            try:
+                found[sample.image_id] = detect(image)
+            except BadInput as error:
+                raise BadInput(f"{sample.path}: {error}") from error
             tell(progress, f"mAP of {Path(artifact.path).name}", done, len(coco.samples))
     return found
 

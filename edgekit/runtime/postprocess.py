@@ -90,12 +90,16 @@ class Postprocess(object):
         """boxes [A, 4] (xyxy, canvas pixels) and scores [A, C] -> Detections in original pixels, best score first.
 
         One detection per (box, class) pair whose score reaches the threshold; among equal scores the earlier box and
-        the lower class come first. A NaN score never reaches it.
+        the lower class come first. What is NaN or infinite is left out before it can suppress others; who measures
+        asks ``all_finite`` too, for a network that gives such values is broken.
         """
         limit = self.top_k if self.nms == "none" else max(self.top_k, self.candidates)
         index, kept = best_pairs(scores, self.score_threshold, limit)
         anchors, classes = np.divmod(index, scores.shape[1])
         chosen = boxes[anchors]
+        finite = np.isfinite(chosen).all(axis=1) & np.isfinite(kept)
+        if not finite.all():
+            chosen, kept, classes = chosen[finite], kept[finite], classes[finite]
         if self.nms == "classwise":
             keep = classwise_nms(chosen, classes, self.iou_threshold, self.top_k)
             chosen, kept, classes = chosen[keep], kept[keep], classes[keep]
@@ -103,6 +107,11 @@ class Postprocess(object):
             keep, kept = soft_nms(chosen, kept, classes, self)
             chosen, classes = chosen[keep], classes[keep]
         return Detections(placement.to_original(chosen), kept, classes)
+
+
+def all_finite(boxes, scores):
+    """Whether a network's boxes [..., 4] and scores [..., C] hold neither NaN nor infinity."""
+    return bool(np.isfinite(boxes).all() and np.isfinite(scores).all())
 
 
 def best_pairs(scores, threshold, limit):

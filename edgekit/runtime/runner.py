@@ -4,7 +4,7 @@ import numpy as np
 
 from .artifact import read_artifact
 from .errors import ArtifactError, BadInput
-from .postprocess import Postprocess
+from .postprocess import Postprocess, all_finite
 from .sessions import INPUT, open_session
 from .timing import Timing
 
@@ -13,7 +13,7 @@ class Runner(object):
     """``runner(image) -> (Detections, Timing)`` for uint8 BGR images [height, width, 3].
 
     The spans are preprocess, inference and postprocess, and host_to_device and device_to_host where the session tells
-    them; decoding the file belongs to whoever reads it.
+    them; decoding the file belongs to whoever reads it. BadInput when the network gives NaN or infinity.
     score_threshold: replaces the manifest's when given, 0..1
     """
 
@@ -32,7 +32,7 @@ class Runner(object):
         timing.lap("inference")
         if self.session.spans:
             timing.split("inference", self.session.spans)
-        detections = self.postprocess(outputs["boxes"][0], outputs["scores"][0], placement)
+        detections = self._detections(outputs, 0, placement)
         timing.lap("postprocess")
         return detections, timing
 
@@ -45,13 +45,26 @@ class Runner(object):
             prepared = [self.preprocess(image, self.session.layout) for image in images]
             tensor = np.concatenate([one for one, _ in prepared])
         outputs = self.session.infer({INPUT: tensor})
-        return [
-            self.postprocess(outputs["boxes"][i], outputs["scores"][i], placement)
-            for i, (_, placement) in enumerate(prepared)
-        ]
+        return [self._detections(outputs, i, placement) for i, (_, placement) in enumerate(prepared)]
+
+    def _detections(self, outputs, index, placement):
+        """Those of one image of the batch."""
+        boxes, scores = outputs["boxes"][index], outputs["scores"][index]
+        self._require_finite(boxes, scores)
+        return self.postprocess(boxes, scores, placement)
+
+    def _require_finite(self, boxes, scores):
+        """No figure may come from such outputs: NaN boxes overlap every object, NaN scores are found by nobody."""
+        if not all_finite(boxes, scores):
+            raise BadInput(
+                "{}: the network gives NaN or infinite boxes or scores; nothing can be measured of it. In FP16 the "
+                "cause is mostly a value above 65504.".format(self.artifact.path)
+            )
 
     def check(self, image):
-        """Run once and look at the raw outputs. BadInput when they break the output contract or are not finite."""
+        """Run once and look at the raw outputs. BadInput when they break the output contract or are not finite, as
+        every other run has it too.
+        """
         tensor, _ = self.session.prepare(image, self.preprocess)
         outputs = self.session.infer({INPUT: tensor})
         boxes, scores = outputs["boxes"], outputs["scores"]
@@ -62,8 +75,7 @@ class Runner(object):
                     self.artifact.path, boxes.shape, scores.shape, len(self.artifact.classes)
                 )
             )
-        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise BadInput("{}: the network gives NaN or infinite boxes or scores.".format(self.artifact.path))
+        self._require_finite(boxes, scores)
 
     def close(self):
         self.session.close()

@@ -262,7 +262,7 @@ def _accuracy_pass(runner, images, seen, paths, progress):
     records = []
     for i, path in enumerate(paths):
         image = images[i] if i < len(images) else read_image(path)
-        found = seen[i] if i < len(seen) and seen[i] is not None else runner(image)[0]
+        found = seen[i] if i < len(seen) and seen[i] is not None else _found(runner, image, path)
         records.append(
             {
                 "image": path,
@@ -275,6 +275,13 @@ def _accuracy_pass(runner, images, seen, paths, progress):
         )
         progress("accuracy", i + 1, len(paths))
     return records
+
+
+def _found(runner, image, path):
+    try:
+        return runner(image)[0]
+    except BadInput as error:
+        raise BadInput("{}: {}".format(path, error)) from error
 
 
 def _milliseconds(timing):

@@ -89,6 +89,11 @@ def test_markup_in_a_message_is_printed_as_it_is(pipeline, capsys):
     assert "[bold] is [red]not[/red] known" in capsys.readouterr().err
 
 
+def test_a_drive_that_does_not_answer_is_no_bug():
+    code, message = explain(OSError(errno.EIO, os.strerror(errno.EIO)))  # of a read: it names no file
+    assert (code, message[:28]) == (2, "edgekit: input/output error:")
+
+
 def test_a_bug_asks_for_a_report():
     code, message = explain(KeyError("x"))
     assert code == 70  # not 1: a CI job must tell a failed gate from a broken tool

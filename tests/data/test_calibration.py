@@ -310,3 +310,10 @@ def test_set_names_are_folders_with_a_set_file(monkeypatch, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "avenue")
     assert set_names() == ["avenue", "street"]
     assert load_set("street").folder == folder
+
+
+def test_a_set_whose_paths_no_system_can_have(folder):
+    write_set(folder, **WORDS)
+    edit(folder, lambda values: values.update(images_root="a\0b"))
+    with pytest.raises(BadConfig, match="a path has a NUL character in it"):
+        load_set(folder)

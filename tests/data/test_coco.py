@@ -197,6 +197,7 @@ def test_two_records_of_one_file_are_noted(folder):
 def test_every_box_that_is_let_in_is_inside_and_goes_back(folder, boxes):
     kept = [b for b in boxes if b[0] + b[2] <= 66 and b[1] + b[3] <= 50 and b[0] + b[2] > 0.01 and b[1] + b[3] > 0.01]
     records = [annotation(id=i, bbox=list(b)) for i, b in enumerate(kept)]
+    records.append(annotation(id=99, image_id=3, bbox=[0, 0, 40, 30]))  # no doubt that these are pixels
     coco = read(folder, edited(lambda c: c.update(annotations=records)), check_images=False)
     found = coco.samples[0].boxes
     assert len(found) == len(kept)
@@ -259,7 +260,7 @@ BAD_CONTENT = {
     ),
     "name with NUL": (
         edited(lambda c: c["images"][0].update(file_name="a\0.jpg")),
-        "image 7: file_name: expected a path inside",
+        "image 7: file_name: expected text without control characters",
     ),
     "name lone surrogate": (
         edited(lambda c: c["images"][0].update(file_name="\ud800")),
@@ -522,3 +523,53 @@ def test_decoding_leaves_no_open_files(tmp_path):
     for _ in range(5):
         read_image(path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "difficult", "ignore"])
+@pytest.mark.parametrize(("value", "marked"), [(0, False), (1.0, True), (False, False), (True, True), (None, False)])
+def test_flags_of_every_json_writer_are_taken(folder, key, value, marked):
+    assert read(folder, with_annotation(**{key: value})).samples[0].ignore.tolist() == [False, False, marked]
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "difficult", "ignore"])
+@pytest.mark.parametrize("value", ["0", "false", "", float("nan"), 0.5, -1, 2, [], [0], {}])
+def test_a_flag_that_is_none_makes_no_box_ignored(folder, key, value):
+    with pytest.raises(BadInput, match=rf"annotation 5 .*: {key}: expected 0 or 1, found"):
+        read(folder, with_annotation(**{key: value}))
+
+
+@pytest.mark.parametrize("name", ["\u3000\u5199\u771f.jpg", "a\u00a0b.jpg", "e\u0301 \u200f.jpg"])
+def test_spaces_of_every_script_may_be_in_a_name(folder, name):
+    content = copy.deepcopy(CONTENT)
+    content["images"][0]["file_name"] = name
+    (folder / "images" / "a.jpg").rename(folder / "images" / name)
+    assert read_coco(write(folder, content), folder / "images").samples[0].path.name == name
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "a\nb.jpg", "\ud800.jpg", "a\x9b.jpg"])
+def test_control_characters_in_a_name_are_refused_as_such(folder, name):
+    content = copy.deepcopy(CONTENT)
+    content["images"][0]["file_name"] = name
+    with pytest.raises(BadInput, match="image 7: file_name: expected text without control characters"):
+        read_coco(write(folder, content), folder / "images")
+
+
+def test_boxes_in_shares_of_the_image_are_refused(folder):
+    content = copy.deepcopy(CONTENT)
+    content["annotations"][0]["bbox"], content["annotations"][1]["bbox"] = [0.1, 0.2, 0.3, 0.3], [0, 0, 1, 1]
+    with pytest.raises(BadInput, match=r"bbox: every box lies within 0\.\.1\.5; .* COCO boxes are pixels"):
+        read_coco(write(folder, content), folder / "images")
+    content["annotations"][1]["bbox"] = [0, 0, 2, 1]
+    assert len(read_coco(write(folder, content), folder / "images").samples[0].boxes) == 2
+
+
+@pytest.mark.parametrize("table", ["images", "annotations", "categories"])
+def test_a_table_that_is_there_twice_is_refused(folder, table):
+    text = json.dumps(CONTENT)[:-1] + f', "{table}": []}}'
+    with pytest.raises(BadInput, match=f"the key '{table}' is there twice"):
+        read_coco(write(folder, text), folder / "images")
+
+
+def test_the_name_of_a_table_may_be_a_value(folder):
+    content = {**CONTENT, "info": {"description": "images", "images": 2}}
+    assert len(read_coco(write(folder, content), folder / "images")) == 2

@@ -477,3 +477,85 @@ def test_shipped_maps_load(name):
 def test_an_unknown_map_offers_the_shipped_ones():
     with pytest.raises(BadConfig, match="bdd100k-traffic4"):
         load_class_map("bdd100k")
+
+
+@pytest.mark.parametrize(("said", "marked"), [("True", True), ("false", False), ("", False), (" 1 ", True)])
+def test_voc_knows_both_ways_to_say_difficult(voc, said, marked):
+    xml(voc / "Annotations", "000007", [("person", said, (5, 6, 7, 8))])
+    assert read_set(voc, voc / "JPEGImages", layout="voc").samples[1].ignore.tolist() == [marked]
+
+
+@pytest.mark.parametrize(
+    ("difficult", "dimensions", "said"),
+    [
+        ("maybe", "", "object 0: difficult is 'maybe', expected 0 or 1"),
+        ("2", "", "difficult is '2'"),
+        ("0", "<size><width>inf</width><height>9</height></size>", "size: expected pixels, found width 'inf'"),
+        ("0", "<size><width>9</width><height>1e400</height></size>", "height '1e400'"),
+        ("0", "<size><width>nan</width><height>9</height></size>", "width 'nan'"),
+    ],
+)
+def test_voc_names_a_flag_and_a_size_that_are_none(voc, difficult, dimensions, said):
+    xml(voc / "Annotations", "000007", [("person", difficult, (5, 6, 7, 8))], dimensions=dimensions)
+    with pytest.raises(BadInput, match=said):
+        read_set(voc, voc / "JPEGImages", layout="voc")
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        ({"labels": "x"}, "labels: expected a list, found 'x'"),
+        ({"labels": 7}, "labels: expected a list"),
+        ({"labels": {"0": LABELS[0]}}, "labels: expected a list"),
+        ({"labels": False}, "labels: expected a list"),
+        ({"labels": [LABELS[0], 3]}, "label 1: expected an object, found 3"),
+        ({"labels": [{**LABELS[0], "category": None}]}, "label 0: category: expected a name, found None"),
+        ({"labels": [{**LABELS[0], "category": 3}]}, "category: expected a name"),
+        ({"labels": [{**LABELS[0], "box2d": [1, 2, 3, 4]}]}, "box2d: expected the numbers x1, y1, x2, y2"),
+        ({"labels": [{**LABELS[0], "box2d": {"x1": 1, "y1": 2, "x2": 3}}]}, "box2d: expected the numbers"),
+        ({"labels": [{**LABELS[0], "attributes": {"crowd": "false"}}]}, "crowd: expected 0 or 1, found 'false'"),
+        ({"frames": [None]}, "frames: expected a list of objects"),
+        ({"frames": "x"}, "frames: expected a list of objects"),
+        ({"frames": [{"objects": "x"}]}, "labels: expected a list"),
+    ],
+)
+def test_bdd100k_makes_no_negative_and_no_class_of_nonsense(tmp_path, frame, said):
+    photo(tmp_path, "a.jpg")
+    (tmp_path / "labels.json").write_text(json.dumps([{"name": "a.jpg", **frame}]))
+    with pytest.raises(BadInput, match=said):
+        read_set(tmp_path / "labels.json", tmp_path, layout="bdd100k")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("1.9 0.5 0.5 0.2 0.4", r"line 1: class 1\.9: expected a whole number"),
+        ("-0.9 0.5 0.5 0.2 0.4", "expected a whole number"),
+        ("inf 0.5 0.5 0.2 0.4", "expected a whole number"),
+        ("nan 0.5 0.5 0.2 0.4", "expected a whole number"),
+        ("2 0.5 0.5 0.2 0.4", "class 2, but data.yaml names 2 classes"),
+        ("car 0.5 0.5 0.2 0.4", "could not convert"),
+    ],
+)
+def test_yolo_refuses_a_class_that_is_no_index(yolo_set, line, said):
+    (yolo_set.parent / "labels" / "train" / "a.txt").write_text(line)
+    with pytest.raises(BadInput, match=said):
+        read_set(yolo_set, Path("unused"), layout="yolo")
+
+
+def test_yolo_takes_an_index_written_as_a_float(yolo_set):
+    (yolo_set.parent / "labels" / "train" / "a.txt").write_text("1.0 0.5 0.5 0.2 0.4")
+    assert read_set(yolo_set, Path("unused"), layout="yolo").samples[0].labels.tolist() == [1]
+
+
+def test_yolo_refuses_two_classes_of_one_name(yolo_set):
+    yolo_set.write_text("train: images/train\nnames: [car, bus, car]\n")
+    with pytest.raises(BadInput, match="names: car: more than once"):
+        read_set(yolo_set, Path("unused"), layout="yolo")
+
+
+def test_yolo_refuses_a_list_of_images_that_is_no_text(yolo_set):
+    (yolo_set.parent / "list.txt").write_bytes("images/train/\u00e9.jpg\n".encode("latin-1"))
+    yolo_set.write_text("train: list.txt\nnames: [car, bus]\n")
+    with pytest.raises(BadInput, match=r"list\.txt: expected a list of images, one path a line, in UTF-8"):
+        read_set(yolo_set, Path("unused"), layout="yolo")

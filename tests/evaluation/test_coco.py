@@ -3,13 +3,18 @@
 COCO's AP is the mean of the interpolated precision at the 101 recalls 0, 0.01, ... 1.
 """
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from edgekit import pipeline, spine
+from edgekit.data import evaluation
 from edgekit.data.coco import CocoSet, Sample
+from edgekit.evaluation import detect
 from edgekit.evaluation.coco import detections_to_coco_json, evaluate_detections
 from edgekit.runtime.detections import Detections
 from edgekit.runtime.errors import BadInput
@@ -220,3 +225,30 @@ def test_the_json_evaluates_to_the_same_map_with_pycocotools_own_reader(capsys):
     ours = [metrics.map, metrics.map50, metrics.map75, *metrics.sizes.values(), *metrics.recall.values()]
     theirs = [-1 if value is None else value for value in ours]
     assert theirs == pytest.approx(evaluation.stats[:9].tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_box_that_is_not_finite_is_no_hit(wrong):
+    truth = coco_set(sample(1, (A, 0)), sample(2, (B, 0)))
+    for bad in (([wrong, 10, 50, 50], 0.9, 0), (A, wrong, 0)):
+        with pytest.raises(BadInput, match=r"/images/1\.jpg: NaN or infinity"):
+            evaluate_detections(truth, {1: found(bad), 2: found((B, 0.8, 0))})
+
+
+def test_the_image_that_a_broken_network_fails_on_is_named(monkeypatch, tmp_path):
+    def broken(image):
+        raise BadInput("net: the network gives NaN")
+
+    monkeypatch.setattr(detect, "open_detector", lambda *_: nullcontext(broken))
+    monkeypatch.setattr(detect, "read_image", lambda path: np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(BadInput, match=r"/images/1\.jpg: net: the network gives NaN"):
+        detect.detect_all(SimpleNamespace(path="net"), coco_set(sample(1, (A, 0))), "onnxruntime", None)
+
+
+def test_evaluate_says_what_was_mended_in_the_set(monkeypatch, caplog):
+    truth = replace(coco_set(sample(1, (A, 0))), notes=("1 box clipped",))
+    monkeypatch.setattr(spine, "model", lambda source: SimpleNamespace(path=source))
+    monkeypatch.setattr(evaluation, "evaluation_set", lambda artifact, data: truth)
+    monkeypatch.setattr(detect, "detect_all", lambda *_: {1: found((A, 0.9, 0))})
+    assert pipeline.evaluate("net", runtime="onnxruntime").map50 == pytest.approx(1)
+    assert caplog.messages == ["set.json: 1 box clipped"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.runtime.postprocess import Postprocess, best_pairs, box_iou
+from edgekit.runtime.postprocess import Postprocess, all_finite, best_pairs, box_iou
 from edgekit.runtime.preprocess import Placement
 
 SAME = Placement(1, 1, 0, 0, 1000, 1000)
@@ -210,3 +210,15 @@ def test_more_boxes_than_one_block_holds(top_k):
     assert 40 <= len(found) < 800
     assert len(found) == len(expected)
     np.testing.assert_array_equal(found.scores, np.float32([score for score, *_ in expected]))
+
+
+@pytest.mark.parametrize("nms", ["none", "classwise", "soft"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_left_out_and_suppresses_nothing(nms, wrong):
+    boxes = np.array([[0, 0, 9, wrong], [0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50]], np.float32)
+    scores = np.array([[0.9], [0.8], [np.inf], [0.7]], np.float32)
+    with np.errstate(all="raise"):
+        found = Postprocess(nms=nms)(boxes, scores, SAME)
+    assert found.boxes.tolist() == [[0, 0, 10, 10], [40, 40, 50, 50]]
+    assert not all_finite(boxes, scores)
+    assert all_finite(boxes[1:], scores[:2])

@@ -107,3 +107,15 @@ def test_every_runtime_sees_the_same(runtime, onnx, checkpoint, images):
             np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
             np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.1)
             np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+
+
+@pytest.mark.parametrize("name", ["boxes", "scores"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_an_output_that_is_not_finite_is_told_for_any_image(name, wrong, onnx, images):
+    session = Fixed(onnx, BOXES, SCORES)
+    runner = Runner(onnx, session)
+    runner(images[0])
+    session.answer[name][0, 0, 1] = wrong
+    for run in (lambda: runner(images[1]), lambda: runner.many([images[1]])):
+        with pytest.raises(BadInput, match="the network gives NaN or infinite boxes or scores"):
+            run()

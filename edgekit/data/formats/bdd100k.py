@@ -12,12 +12,15 @@ those boxes are taken as they are, as the converter of that time did (bdd100k/bd
 from __future__ import annotations
 
 from pathlib import Path
+from reprlib import repr as show  # shortens what a broken file may hold
 from typing import Any
 
 from ...runtime.errors import BadInput
-from ..coco import load_json
+from ..coco import flag, load_json
 from ..problems import Problems
 from .content import CocoBuilder
+
+CORNERS = ("x1", "y1", "x2", "y2")
 
 
 def read(annotations: Path, images: Path) -> tuple[dict[str, Any], Path]:
@@ -57,24 +60,57 @@ def _read_frame(where: str, frame: Any, builder: CocoBuilder) -> None:
     image = builder.image(f"{clip}/{name}" if isinstance(clip, str) and clip else name)
     if image is None:
         return
-    for number, label in enumerate(_labels(frame)):
-        box = label.get("box2d") if isinstance(label, dict) else None
-        if box is None:
-            continue
+    try:
+        labels = _labels(frame)
+    except ValueError as error:
+        builder.problems.add(where, str(error))
+        return
+    for number, label in enumerate(labels):
         try:
-            x1, y1, x2, y2 = (float(box[key]) for key in ("x1", "y1", "x2", "y2"))
-            last = 1 if isinstance(label.get("id"), str) else 0  # Scalabel's corner lies inside the box
-            builder.box(image, str(label["category"]), (x1, y1, x2 + last, y2 + last), iscrowd=_is_crowd(label))
-        except (KeyError, TypeError, ValueError) as error:
-            builder.problems.add(f"{where}, label {number}", f"no valid box2d or category ({error!r})")
+            _read_label(label, image, builder)
+        except ValueError as error:
+            builder.problems.add(f"{where}, label {number}", str(error))
 
 
 def _labels(frame: dict[str, Any]) -> list[Any]:
-    parts = frame["frames"][0].get("objects") if isinstance(frame.get("frames"), list) and frame["frames"] else None
-    labels = parts if parts is not None else frame.get("labels")
-    return labels if isinstance(labels, list) else []
+    """Those of the frame itself, or of the one frame of a file of one image. Raises ValueError."""
+    frames = frame.get("frames")
+    if frames and not (isinstance(frames, list) and isinstance(frames[0], dict)):
+        raise ValueError(f"frames: expected a list of objects, found {show(frames)}")
+    labels = frames[0].get("objects") if frames else None
+    if labels is None:
+        labels = frame.get("labels")
+    if labels is not None and not isinstance(labels, list):
+        raise ValueError(f"labels: expected a list, found {show(labels)}")
+    return labels or []
+
+
+def _read_label(label: Any, image: dict[str, Any], builder: CocoBuilder) -> None:
+    """Add its box, if it has one. Raises ValueError."""
+    if not isinstance(label, dict):
+        raise ValueError(f"expected an object, found {show(label)}")
+    box, name = label.get("box2d"), label.get("category")
+    if box is None:
+        return
+    corners: list[Any] = [box.get(key) for key in CORNERS] if isinstance(box, dict) else []
+    if not corners or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in corners):
+        raise ValueError(f"box2d: expected the numbers {', '.join(CORNERS)}, found {show(box)}")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"category: expected a name, found {show(name)}")
+    last = 1 if isinstance(label.get("id"), str) else 0  # Scalabel's corner lies inside the box
+    x1, y1, x2, y2 = corners
+    builder.box(image, name, (x1, y1, x2 + last, y2 + last), iscrowd=_is_crowd(label))
 
 
 def _is_crowd(label: dict[str, Any]) -> bool:
+    """Raises ValueError."""
     attributes = label.get("attributes")
-    return bool(isinstance(attributes, dict) and (attributes.get("crowd") or attributes.get("Crowd")))
+    if not isinstance(attributes, dict):
+        return False
+    marked = False
+    for key in ("crowd", "Crowd"):
+        try:
+            marked |= flag(attributes.get(key))
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+    return marked

@@ -20,6 +20,7 @@ from ..problems import Problems
 from .content import CocoBuilder
 
 _NUMBER = re.compile(r"\s+(-?\d+)$")
+_FLAGS = {"0": False, "1": True, "false": False, "true": True}
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -105,7 +106,10 @@ def _object(number: int, item: ET.Element, first_pixel: int) -> tuple[str, tuple
     if not label or box is None:
         raise ValueError(f"object {number} has no name or no bndbox")
     x1, y1, x2, y2 = (_number(box, corner, number) for corner in CORNERS)
-    difficult = (item.findtext("difficult") or "0").strip() == "1"
+    said = (item.findtext("difficult") or "0").strip()
+    difficult = _FLAGS.get(said.lower())
+    if difficult is None:
+        raise ValueError(f"object {number}: difficult is {said!r}, expected 0 or 1")
     return label, (x1 - first_pixel, y1 - first_pixel, x2, y2), difficult
 
 
@@ -125,7 +129,11 @@ def _parse(file: Path) -> ET.Element:
 
 
 def _size(root: ET.Element) -> tuple[int, int] | None:
-    width, height = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
+    said = [root.findtext(f"size/{side}") or "0" for side in ("width", "height")]
+    try:
+        width, height = (int(float(text)) for text in said)
+    except (ValueError, OverflowError) as error:  # of inf
+        raise ValueError(f"size: expected pixels, found width {said[0]!r} and height {said[1]!r}") from error
     return (width, height) if width > 0 and height > 0 else None
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,8 @@ def _names(file: Path, names: Any) -> list[str]:
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise BadInput(f"{file}: names: expected the class names, as a list or by index from 0")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise BadInput(f"{file}: names: {', '.join(twice)}: more than once; their boxes could not be told apart")
     return names
 
 
@@ -171,14 +174,22 @@ def _images(file: Path, root: Path, config: dict[str, Any], split: str) -> list[
         if place.is_dir():
             found += sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         elif place.is_file():
-            lines = place.read_text(encoding="utf-8").split("\n")
-            found += [_below(root, line.strip()) for line in lines if line.strip()]
+            found += [_below(root, line) for line in _listed(place)]
         else:
             raise BadInput(f"{file}: {split}: {place} does not exist")
     outside = [p for p in found if root not in p.parents]
     if outside or not found:
         raise BadInput(f"{file}: {split}: " + (f"{outside[0]} lies outside {root}" if outside else "no image found"))
     return found
+
+
+def _listed(file: Path) -> list[str]:
+    """The lines of a list of images."""
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file}: expected a list of images, one path a line, in UTF-8 ({error})") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _below(root: Path, entry: Any) -> Path:
@@ -195,9 +206,7 @@ def _read_labels(file: Path, image: dict[str, Any], names: list[str], points: in
             continue
         try:
             first, *rest = line.split()
-            label, values = int(float(first)), np.array(rest, float)
-            if not 0 <= label < len(names):
-                raise ValueError(f"class {label}, but data.yaml names {len(names)} classes")
+            label, values = _class(first, len(names)), np.array(rest, float)
             if points:
                 values = _without_points(values, points)
             corners = shown_to_stored(_corners(values), header.orientation)
@@ -205,6 +214,16 @@ def _read_labels(file: Path, image: dict[str, Any], names: list[str], points: in
             builder.box(image, names[label], (x1, y1, x2, y2))
         except ValueError as error:
             builder.problems.add(f"{file}, line {number}", str(error))
+
+
+def _class(text: str, count: int) -> int:
+    """The index of one of ``count`` classes; some tools write 1.0."""
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(f"class {text}: expected a whole number")
+    if not 0 <= number < count:
+        raise ValueError(f"class {text}, but data.yaml names {count} classes")
+    return int(number)
 
 
 def _without_points(values: np.ndarray, points: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import threading
 
 import numpy as np
 
+from ..postprocess import all_finite
 from ..sessions import INPUT, Session
 from .frames import Result, clock
 from .mailbox import Mailbox
@@ -58,6 +59,7 @@ class Pipeline(object):
         own_place = type(runner.session).prepare is not Session.prepare
         self._stages = self._alone() if not overlap else self._fused() if own_place else self._overlapped()
         self._shape = None
+        self._finite = True  # all outputs so far
 
     def _overlapped(self):
         return [
@@ -161,6 +163,7 @@ class Pipeline(object):
         if self._most is not None and self._stats.results >= self._most:
             return None
         begun = clock()
+        self._tell_not_finite(job)
         detections = self._runner.postprocess(job.outputs[0], job.outputs[1], job.placement)
         job.spans["postprocess"] = clock() - begun
         result = Result(job.frame, detections, np.zeros(len(detections), np.int64), job.spans, job.started, clock())
@@ -171,6 +174,17 @@ class Pipeline(object):
         for sink in self._sinks:
             sink.offer(result)
         return result
+
+    def _tell_not_finite(self, job):
+        """Once: a broken network may do so in every frame. A camera goes on with what is left."""
+        if self._finite and not all_finite(job.outputs[0], job.outputs[1]):
+            self._finite = False
+            self._stats.event(
+                "the network gives NaN or infinite boxes or scores, first in frame {}: such boxes are left out".format(
+                    job.frame.index
+                ),
+                "error",
+            )
 
     def _track(self, result):
         height, width = result.frame.image.shape[:2]

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from edgekit.runtime.camera.capture import Capture
@@ -79,6 +80,25 @@ def test_boxes_are_in_pixels_of_the_frame(clip, runner):
         (box,) = result.detections.boxes
         x = int((192 - 30) * result.frame.index / 39)
         assert box == pytest.approx([x, 52, x + 29, 77], abs=6)
+
+
+def test_boxes_that_are_not_finite_are_left_out_and_told_once(clip, runner):
+    broken, sink = runner(), Keep()
+    infer = broken.session.infer
+
+    def with_nan(inputs):
+        """A box of NaN, with the best score, before the true one."""
+        outputs = infer(inputs)
+        boxes, scores = (np.concatenate([outputs[name][:, :1]] * 2, axis=1) for name in ("boxes", "scores"))
+        boxes[:, 0] = np.nan
+        return {"boxes": boxes, "scores": scores}
+
+    broken.session.infer = with_nan
+    stats, _ = run(broken, lambda: open_source(clip), [sink], lossless=True)
+    assert [len(r.detections) for r in sink.results] == [1] * 40
+    assert all(np.isfinite(r.detections.boxes).all() for r in sink.results)
+    (event,) = stats.events
+    assert "NaN or infinite boxes or scores, first in frame 0" in event["text"]
 
 
 def test_tracks_and_counters(clip, runner):
