@@ -69,8 +69,8 @@ def calibrate(
 ) -> Calibration:
     """Ranges of the activations of an ONNX file over real images.
 
-    method: "minmax" (extremes), "percentile" (99.999 % of the values) or "entropy" (least information lost, KL, with at most
-        5 % of the values clipped)
+    method: "minmax" (extremes), "percentile" (99.999 % of the values) or "entropy" (least information lost, KL, and
+        at most 5 % of the values clipped)
     progress: (images done, all images)
     Raises BadInput for an empty set, an image that cannot be read or a network that yields NaN; BadConfig for a method.
     """
