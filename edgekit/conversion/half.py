@@ -17,11 +17,20 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper, shape_inference
 
 from ..runtime.errors import BadConfig, BadInput
-from .graph import constants_to_initializers, initializers, inner_nodes, load_model, name_nodes, weighted_layers
+from .graph import (
+    constants,
+    constants_to_initializers,
+    initializers,
+    inner_nodes,
+    load_model,
+    name_nodes,
+    weighted_layers,
+)
 
 LARGEST = 65504.0  # of FP16
 # operator -> inputs that ONNX defines as FP32 whatever the others are
 FIXED_INPUTS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2), "Upsample": (1,)}
+BOUNDS = frozenset({"Clip", "Min", "Max"})  # their constants only limit a value: infinity and zero serve as well
 # operators that make or choose types themselves, or have no FP16 at opset 13
 NOT_HALF = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan", "Shape", "Size"})
 
@@ -38,7 +47,7 @@ class HalfFile:
 def write_half(source: str | Path, target: str | Path, pins: Iterable[str] = ()) -> HalfFile:
     """Write the typed FP16 version of an FP32 ONNX file.
 
-    pins: names of nodes that stay FP32; a layer whose weights exceed FP16 (65504) stays by itself
+    pins: names of nodes that stay FP32; a node whose constants FP16 cannot hold (``beyond_half``) stays by itself
     Raises BadConfig for a pin that is no node, BadInput for a file with nothing to convert or with Q/DQ nodes.
     """
     model = load_model(source)
@@ -50,7 +59,7 @@ def write_half(source: str | Path, target: str | Path, pins: Iterable[str] = ())
         raise BadConfig(f"pins: {source} has no node called {', '.join(unknown)}")
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise BadInput(f"{source}: has INT8 nodes, whose scales are FP32 at opset 13; make FP16 from the float file")
-    work = _Conversion(model, frozenset(pins) | too_large(model), float_tensors(model, source))
+    work = _Conversion(model, frozenset(pins) | beyond_half(model), float_tensors(model, source))
     work.run()
     if not work.half:
         raise BadInput(f"{source}: no layer could become FP16; every one is pinned, or the file has none")
@@ -60,15 +69,27 @@ def write_half(source: str | Path, target: str | Path, pins: Iterable[str] = ())
     return HalfFile(tuple(work.half), pinned, work.casts)
 
 
-def too_large(model: ModelProto) -> frozenset[str]:
-    """Names of the weighted layers with a weight that FP16 cannot hold."""
-    tensors = initializers(model)
+def beyond_half(model: ModelProto) -> frozenset[str]:
+    """Names of the inner nodes with a constant that FP16 cannot hold, and of those that read what they make.
 
-    def exceeds(name: str) -> bool:
-        value = numpy_helper.to_array(tensors[name]) if name in tensors else np.zeros(1, np.float32)
-        return value.dtype == np.float32 and bool(np.abs(value).max(initial=0) > LARGEST)
-
-    return frozenset(n.name for n in weighted_layers(model) if any(map(exceeds, n.input)))
+    Such a constant holds a finite value beyond LARGEST, or nothing but zeros once it is rounded: an epsilon of 1e-9
+    guards no division then, nor does the sum that it was added to. A layer's weights may vanish, as they do one by one
+    in any large tensor, and are read by nobody else; a bound may, and may be infinite.
+    """
+    layers, inner, held = {n.name for n in weighted_layers(model)}, inner_nodes(model), constants(model)
+    most = {k: float(np.abs(v[np.isfinite(v)]).max(initial=0)) for k, v in held.items() if v.dtype == np.float32}
+    large = {name for name, value in most.items() if value > LARGEST}
+    lost = large | {name for name, value in most.items() if value > 0 and np.float16(min(value, 1)) == 0}
+    found = {n.name for n in model.graph.node if n.name in layers and large.intersection(n.input)}
+    made: set[str] = set()
+    for node in model.graph.node:
+        if node.name not in inner - layers or node.op_type in BOUNDS:
+            continue
+        if lost.intersection(node.input):
+            found.add(node.name)
+            made.update(node.output)
+    readers = {n.name for n in model.graph.node if n.name in inner and made.intersection(n.input)}
+    return frozenset(found | readers)
 
 
 @dataclass
@@ -135,7 +156,8 @@ class _Conversion:
         if known is None:
             known = self.cast_of[name, wanted] = f"{name}.{'half' if wanted == TensorProto.FLOAT16 else 'float'}"
             if name in self.tensors:
-                array = numpy_helper.to_array(self.tensors[name]).astype(np.float16)
+                with np.errstate(over="ignore"):  # a bound; beyond_half keeps the other large ones
+                    array = numpy_helper.to_array(self.tensors[name]).astype(np.float16)
                 self.model.graph.initializer.append(numpy_helper.from_array(array, known))
             else:
                 self._cast(name, known, wanted)

@@ -18,6 +18,7 @@ HALF = 2048  # bins on each side of zero
 LEVELS = 128  # of INT8 on one side of zero, as in Migacz 2017
 PERCENTILE = 99.999  # percent of the values that stay inside the range
 _STEPS = 240  # thresholds that entropy tries, at most
+_KEPT = 0.95  # share of the values that entropy never clips
 
 
 class Histogram:
@@ -79,6 +80,9 @@ def entropy(seen: Histogram) -> tuple[float, float]:
 
     Of the histogram P of absolute values up to T, with what lies beyond in its last bin, and Q, which is P without that
     rounded to LEVELS levels, the Kullback-Leibler divergence is least.
+
+    Ours is that only thresholds are tried that keep _KEPT of the values. Of values that stay away from zero, such as a
+    gate's between 3 and 5, a T just above the least leaves one bin in P and in Q: divergence 0, and a frozen gate.
     """
     sizes = seen.counts[HALF:] + seen.counts[:HALF][::-1]
     sizes[0] = sizes[1]  # the zeros of a ReLU, which any scale holds exactly, would drown all other values
@@ -86,6 +90,8 @@ def entropy(seen: Histogram) -> tuple[float, float]:
     if used <= LEVELS:
         return seen.low, seen.high
     tried = np.unique(np.linspace(LEVELS, used, min(_STEPS, used - LEVELS + 1)).astype(int))
+    below = np.cumsum(sizes[:used])
+    tried = tried[below[tried - 1] >= _KEPT * below[-1]]
     best = min(tried.tolist(), key=lambda count: _divergence(sizes[:used], count))
     limit = best * seen.width
     return max(seen.low, -limit), min(seen.high, limit)

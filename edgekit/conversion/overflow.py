@@ -2,7 +2,7 @@
 
 FP16 ends at 65504. A network that is fine in FP32 then yields infinity, and NaN one layer later, on some images only
 (NVIDIA/TensorRT issues 1787, 3101). So real images are run in FP32, and a layer whose inputs or outputs come near the
-end is pinned.
+end is pinned, and one whose constants FP16 cannot hold.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .child import run_in_child
 from .compare import fill_batch, network_input
 from .extremes import extremes
 from .graph import consumers, inner_nodes, layer_name, load_model, name_nodes, producers
-from .half import LARGEST, float_tensors
+from .half import LARGEST, beyond_half, float_tensors
 
 LIMIT = LARGEST / 2  # sums on the way to a result may be larger than the result
 
@@ -87,7 +87,8 @@ def scan_overflow(
     peaks = tuple(sorted(all_peaks, key=lambda p: -p.largest))
     graph = load_model(model)
     name_nodes(graph)
-    pins = nodes_to_pin(graph, {p.tensor for p in peaks if p.largest > limit})
+    chosen = beyond_half(graph).union(nodes_to_pin(graph, {p.tensor for p in peaks if p.largest > limit}))
+    pins = tuple(node.name for node in graph.graph.node if node.name in chosen)
     layers = {node.name: layer_name(node) for node in graph.graph.node}
     return Scan(peaks, pins, tuple(dict.fromkeys(layers[name] for name in pins)), len(images), limit)
 

@@ -134,6 +134,24 @@ def _in_float(model: ModelProto, layers: Sequence[str], modules: Sequence[str]) 
     return [node.name for node in model.graph.node if outside(node.name)]
 
 
+def without_bias_scale(model: ModelProto, flavour: str) -> list[str]:
+    """Names of the transposed convolutions in groups whose bias gets no INT32 scale, so that they must stay in float.
+
+    Their weights [in, out / groups, *kernel] have one scale per channel of a group; the bias needs one for all of out.
+    """
+    if not FLAVOURS[flavour].quantize_bias:
+        return []
+    name_nodes(model)
+    values = constants(model)
+    found = []
+    for node in weighted_layers(model):
+        if node.op_type == "ConvTranspose" and all(name in values for name in node.input[1:3]) and len(node.input) > 2:
+            channels = values[node.input[1]].shape[1]
+            if channels not in (1, values[node.input[2]].size):  # ONNX Runtime spreads a single scale
+                found.append(node.name)
+    return found
+
+
 def _insert(
     model: ModelProto, ranges: Mapping[str, Sequence[float]], flavour: Flavour, left: Sequence[str], narrow: bool
 ) -> ModelProto:

@@ -22,12 +22,13 @@ from ..words import counted, plural
 from .calibrate import METHODS, Calibration, calibrate
 from .child import run_in_child
 from .graph import layer_name, load_model, name_nodes, opset, weighted_layers
-from .qdq import FLAVOURS
+from .qdq import FLAVOURS, without_bias_scale
 from .sensitivity import rank_layers
 
 # Accuracy of an artifact: at least "map50", mAP at IoU 0.5 in 0..1.
 Measure: TypeAlias = Callable[[Artifact], Mapping[str, Any]]
 LOWEST_OPSET = 13  # of QuantizeLinear with an axis
+GROUPED = "ONNX Runtime's quantizer has no scales for the bias of a transposed convolution in groups"
 FALLBACK_SIZES = (2, 4, 8, 16)  # how many layers go back to float in the tries of the fallback
 
 
@@ -108,10 +109,12 @@ def quantize(
     _check_input(source, options)
     layers = _layers(model)
     chosen = _left_in_float(source, layers, options)
+    unfit = [name for name in without_bias_scale(load_model(model), options.flavour) if name not in chosen]
+    chosen += unfit
     layout = source.manifest["input"]["layout"]
     found = calibrate(model, images, source.preprocess, layout, options.method, counting(tell, "calibrate"))
     manifest = _manifest(source, parents, options, found)
-    manifest["notes"] += notes
+    manifest["notes"] += [*notes, *(f"{layers[name]} stays in float: {GROUPED}" for name in unfit)]
     before = dict(measure(source)) if measure is not None else None
     manifest["notes"] += _idle_gate(before, options.max_drop)
     work = _Work(source, model, options, found, images, manifest, layers, tell)

@@ -190,7 +190,8 @@ def _einsum(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
         return 0
     sizes: dict[str, int] = {}
     for letters, name in zip(_terms(node), node.input, strict=True):
-        sizes.update(zip(letters, shapes[name], strict=True))
+        for letter, size in zip(letters, shapes[name], strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))  # an axis of 1 is broadcast
     return prod(sizes.values())
 
 

@@ -180,5 +180,5 @@ def soft_nms(boxes, scores, classes, options):
         else:
             factor = np.exp(-(iou * iou) / options.sigma)
         scores *= np.where(classes == classes[best], factor, 1).astype(scores.dtype)
-        scores[best] = -1  # taken
+        scores[kept] = -1  # taken; all of them, for a factor of 0 makes -0 of -1, which is as good as a score of 0
     return np.array(kept, np.int64), np.array(final, scores.dtype)

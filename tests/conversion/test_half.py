@@ -102,6 +102,30 @@ def test_a_layer_whose_weights_exceed_half_stays_float(tmp_path):
     }
 
 
+CONSTANTS = {
+    "large": ([("Div", ["r", "k"], ["v"], {}), ("Mul", ["v", "k"], ["m"], {})], 1e5, ("n_v", "n_m", "n_b")),
+    "small": ([("Mul", ["r", "k"], ["v"], {}), ("Div", ["v", "k"], ["m"], {})], 1e-8, ("n_v", "n_m", "n_b")),
+    "epsilon": ([("Add", ["r", "k"], ["v"], {}), ("Div", ["r", "v"], ["m"], {})], 1e-9, ("n_v", "n_m")),
+    "bound": ([("Min", ["r", "k"], ["m"], {})], 1e6, ()),
+    "infinite": ([("Min", ["r", "k"], ["m"], {})], np.inf, ()),
+}
+
+
+@pytest.mark.parametrize("case", CONSTANTS)
+def test_what_computes_with_a_constant_that_half_cannot_hold_stays_float(case, tmp_path):
+    extra, value, pins = CONSTANTS[case]
+    network = chain(extra=extra, into="m", constants={"k": f32(value)})
+    image = f32(np.random.default_rng(0).normal(size=(1, 2, 4, 4)))
+    model, report = half(network, tmp_path)
+    assert report.float_pins == pins
+    np.testing.assert_allclose(rounded(model, image), run(network, {"image": image})[0], atol=2e-3)
+
+
+def test_weights_that_vanish_are_no_reason_to_keep_a_layer_in_float(tmp_path):
+    _, report = half(chain(constants={"wb": KERNEL * f32(1e-9)}), tmp_path)
+    assert report.float_pins == ()
+
+
 def rounded(model, image):
     """As a GPU would store it; see ``rounding_model``."""
     options = onnxruntime.SessionOptions()
@@ -161,6 +185,19 @@ def test_makers_and_readers_of_a_large_tensor_are_pinned():
     assert nodes_to_pin(model, {"r"}) == ("n_r", "n_m")
     assert nodes_to_pin(model, {"image"}) == ("n_a",)
     assert nodes_to_pin(model, {"b"}) == ("n_b",)  # not the decode, which is float anyway
+
+
+def test_the_scan_looks_at_constants_too(photos, preprocess, tmp_path):
+    extra, value, pins = CONSTANTS["epsilon"]
+    network = chain(extra=extra, into="m", constants={"k": f32(value)})
+    network.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
+    network.graph.node[0].input[1] = "first"
+    network.graph.initializer.append(numpy_helper.from_array(f32(np.ones((2, 3, 1, 1))), "first"))
+    for size, axis in zip(preprocess.size[::-1], (2, 3), strict=True):
+        for value_info in (network.graph.input[0], network.graph.output[0]):
+            value_info.type.tensor_type.shape.dim[axis].dim_value = size
+    onnx.save(network, str(tmp_path / "model.onnx"))
+    assert scan_overflow(tmp_path / "model.onnx", photos[:1], preprocess, "nchw_float").pins == pins
 
 
 @pytest.fixture(scope="module")

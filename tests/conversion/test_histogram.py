@@ -55,6 +55,13 @@ def test_entropy_clips_a_long_thin_tail_and_keeps_an_even_spread():
     assert entropy(seen(np.linspace(0, 1, 100_000)))[1] > 0.95
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_entropy_keeps_the_range_of_values_that_stay_away_from_zero(sign):
+    values = sign * np.linspace(3, 5, 100_000)
+    low, high = entropy(seen(values))
+    assert np.mean((values >= low) & (values <= high)) >= 0.95
+
+
 def test_zeros_of_a_relu_do_not_move_entropy():
     body = np.abs(RNG.normal(size=50_000)) + 0.01
     assert entropy(seen(body, np.zeros(500_000)))[1] == entropy(seen(body, [0.0]))[1]

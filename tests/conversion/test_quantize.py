@@ -2,8 +2,10 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgekit.conversion import calibrate as calibration_room
@@ -12,6 +14,8 @@ from edgekit.conversion.compare import network_inputs, run_onnx
 from edgekit.conversion.quantize import QuantizeOptions, quantize
 from edgekit.runtime.artifact import Artifact, new_artifact, read_artifact
 from edgekit.runtime.errors import AccuracyDrop, BadConfig, BadInput
+
+from .graphs import f32, graph
 
 LAST = ["head.heatmap.2", "head.size.2", "head.offset.2"]
 PARENTS = {"onnx": "1" * 64, "calibration": "2" * 64}
@@ -227,3 +231,27 @@ def test_int8_is_made_of_fp32_only(numbers, floats, photos, tmp_path):
         shutil.copy(floats.file("model.onnx"), folder)
     with pytest.raises(BadConfig, match=f"found a file in {numbers.upper()}, needed one in FP32.*import the network"):
         quantize(read_artifact(tmp_path / "low"), photos[:1], PARENTS, tmp_path / "int8")
+
+
+@pytest.mark.parametrize(
+    ("flavour", "groups", "kept"), [("x86", 2, True), ("x86", 1, False), ("x86", 4, False), ("trt", 2, False)]
+)
+def test_a_bias_that_gets_no_scale_keeps_its_layer_in_float_and_is_told(
+    flavour, groups, kept, floats, photos, tmp_path
+):
+    weights = np.random.default_rng(0).normal(size=(4, 4 // groups, 2, 2))
+    nodes = [
+        ("Conv", ["image", "w"], ["c"], {}),
+        ("ConvTranspose", ["c", "up", "b"], ["u"], {"strides": [2, 2], "group": groups}),
+        ("Conv", ["u", "v"], ["y"], {}),
+    ]
+    constants = {"w": np.ones((4, 3, 1, 1)), "up": weights, "b": np.arange(4), "v": np.ones((1, 4, 1, 1))}
+    constants = {name: f32(value) for name, value in constants.items()}
+    ends = {"image": ("float", [1, 3, 96, 128])}, {"y": ("float", [1, 1, 192, 256])}
+    values = {k: v for k, v in floats.manifest.items() if k not in ("kind", "payload", "float_modules")}
+    with new_artifact(tmp_path / "float", "onnx", values) as folder:
+        onnx.save(graph(nodes, *ends, constants), str(Path(folder) / "model.onnx"))
+    source = read_artifact(tmp_path / "float")
+    made = quantize(source, photos[:1], PARENTS, tmp_path / "int8", QuantizeOptions(flavour=flavour))
+    assert made.manifest["float_layers"] == ["n_u"] * kept
+    assert any("n_u stays in float" in note for note in made.manifest["notes"]) == kept

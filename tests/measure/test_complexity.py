@@ -226,6 +226,12 @@ def test_einsum(save, equation, macs, lacking):
     assert (found.macs, found.uncounted) == (macs, lacking)
 
 
+def test_an_einsum_whose_axis_is_broadcast(save):
+    nodes = [("Einsum", ["x", "w"], ["y"], {"equation": "nchw,ncwk->nchk"})]
+    found = complexity(save(nodes, X, {"y": ("float", [1, 4, 10, 5])}, {"w": ones(1, 1, 8, 5)}))
+    assert found.macs == 4 * 10 * 8 * 5
+
+
 def test_what_nobody_counts_is_named_and_makes_no_small_figure(save):
     nodes = [
         ("Conv", ["x", "w"], ["c"], {}),

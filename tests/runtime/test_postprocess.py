@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.runtime.postprocess import Postprocess, all_finite, best_pairs, box_iou
+from edgekit.runtime.postprocess import Postprocess, best_pairs, box_iou, soft_nms
 from edgekit.runtime.preprocess import Placement
 
 SAME = Placement(1, 1, 0, 0, 1000, 1000)
@@ -94,6 +95,15 @@ def test_equals_the_naive_reference(case, seed):
     assert found.class_ids.tolist() == [c for _, _, c in expected]
     np.testing.assert_allclose(found.scores, [s for s, _, _ in expected], rtol=1e-5)
     np.testing.assert_array_equal(found.boxes, boxes[[a for _, a, _ in expected]])
+
+
+def test_soft_nms_takes_no_box_twice_when_others_fall_to_nothing():
+    boxes = np.array([[0, 0, 10, 10]] * 3 + [[30, 30, 40, 40]], np.float32)
+    scores = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
+    options = Postprocess(nms="soft", decay="linear", score_threshold=0)
+    kept, decayed = soft_nms(boxes, scores, np.zeros(4, np.int64), options)
+    assert sorted(kept.tolist()) == [0, 1, 2, 3]
+    np.testing.assert_array_equal(decayed, np.array([0.9, 0.6, 0, 0], np.float32))
 
 
 @pytest.mark.parametrize("case", ["classwise", "soft-linear"])

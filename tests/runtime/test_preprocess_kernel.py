@@ -89,6 +89,14 @@ def test_it_matches_preprocess_on_real_images_to_one_level(run, interpolation, m
         assert difference.mean() < 0.25 / 255
 
 
+@pytest.mark.parametrize("interpolation", kernel.INTERPOLATIONS)
+@pytest.mark.parametrize(("source", "size"), [((1280, 720), (416, 416)), ((100, 60), (416, 416))], ids=str)
+def test_it_matches_where_positions_fall_on_the_edges_of_pixels(run, interpolation, source, size):
+    image = np.random.default_rng(7).integers(0, 256, (source[1], source[0], 3), dtype=np.uint8)
+    preprocess = Preprocess(size, interpolation=interpolation)
+    assert np.abs(run(preprocess, image) - preprocess(image)[0]).max() <= 1.001 / 255
+
+
 @pytest.mark.parametrize("size", [(97, 61), (192, 128), (64, 64)], ids=str)
 @pytest.mark.parametrize("source", [(61, 97), (7, 5), (193, 131), (384, 256), (192, 128), (1, 1)], ids=str)
 @pytest.mark.parametrize("interpolation", kernel.INTERPOLATIONS)

@@ -15,6 +15,7 @@ TOLERANCE = {"fp32": (0.98, 0.01, 0.0), "fp16": (0.90, 0.05, 0.02), "int8": (0.6
 def compare(expected, found, threshold, precision):
     """Compare lists of Detections, image by image. Judged are boxes with a score of ``threshold`` + the allowed
     difference of scores, or more: the partner of a lower one may lie below the threshold, and is not there to be found.
+    Boxes without an area are left out on both sides: they overlap nothing, not even themselves.
 
     Returns a JSON object: same, precision, threshold, images, boxes (expected, of those that are judged), paired of
     them, unpaired, worst_iou, worst_score, allowed {iou, score, share}, faults (a sentence for each image with unpaired
@@ -26,7 +27,7 @@ def compare(expected, found, threshold, precision):
     if len(expected) != len(found):
         raise ValueError("expected {} images, got {}".format(len(expected), len(found)))
     for index, a in enumerate(expected):
-        one = _compare_image(a, found[index], judged_from(threshold, precision), least, gap)
+        one = _compare_image(_comparable(a), _comparable(found[index]), judged_from(threshold, precision), least, gap)
         total["boxes"] += one["boxes"]
         total["paired"] += one["boxes"] - one["missing"]
         total["unpaired"] += one["missing"] + one["extra"]
@@ -50,6 +51,11 @@ def compare(expected, found, threshold, precision):
 def judged_from(threshold, precision):
     """The score from which on a box is judged in this precision."""
     return threshold + TOLERANCE[precision][1]
+
+
+def _comparable(detections):
+    """The boxes with an area; one that is NaN stays, as nothing pairs with it."""
+    return detections[detections.sized | np.isnan(detections.boxes).any(axis=1)]
 
 
 def _compare_image(a, b, judged, least, gap):
@@ -97,7 +103,7 @@ def choose_threshold(detections, lowest, precision, wanted=8):
 
     Returns (threshold, how many boxes are judged with it in this precision). lowest: no box has a lower score.
     """
-    scores = np.concatenate([d.scores for d in detections]) if detections else np.zeros(0)
+    scores = np.concatenate([_comparable(d).scores for d in detections]) if detections else np.zeros(0)
     for threshold in (0.3, 0.2, 0.1, 0.05, lowest):
         judged = int(np.sum(scores >= judged_from(threshold, precision)))
         if judged >= wanted:

@@ -55,12 +55,12 @@ static __device__ int linear_place(int d, double scale, int size, float* weight)
     return first;
 }
 
-/* The same for an area resize that enlarges. */
-static __device__ int area_up_place(int d, double scale, int size, float* weight)
+/* The same for an area resize that enlarges; inverse: destination pixels for one source pixel. */
+static __device__ int area_up_place(int d, double scale, double inverse, int size, float* weight)
 {
     int first = floor_of(d * scale);
-    double rest = (d + 1) - (first + 1) / scale;
-    *weight = rest <= 0.0 ? 0.0f : (float)(rest - floor(rest));
+    float rest = (float)((d + 1) - (first + 1) * inverse);
+    *weight = rest <= 0.0f ? 0.0f : rest - floorf(rest);
     if (first >= size - 1) { first = size - 1; *weight = 0.0f; }
     return first;
 }
@@ -126,7 +126,8 @@ static __device__ float area(const level_t* src, const geometry_t& g, int x, int
 
 static __device__ float resized(const level_t* src, const geometry_t& g, int method, int x, int y, int c)
 {
-    double sx = (double)g.src_w / g.new_w, sy = (double)g.src_h / g.new_h;
+    /* OpenCV's own two divisions: where a position falls on a pixel's edge, one alone finds the pixel beside it */
+    double across = (double)g.new_w / g.src_w, down = (double)g.new_h / g.src_h, sx = 1.0 / across, sy = 1.0 / down;
     float wx, wy;
     if (method == 0) {
         int nx = floor_of(x * sx), ny = floor_of(y * sy);
@@ -135,7 +136,7 @@ static __device__ float resized(const level_t* src, const geometry_t& g, int met
     if (method == 2) return cubic(src, g, x, y, c);
     if (method == 3 && sx >= 1.0 && sy >= 1.0) return area(src, g, x, y, c);
     if (method == 3) {
-        int ax = area_up_place(x, sx, g.src_w, &wx), ay = area_up_place(y, sy, g.src_h, &wy);
+        int ax = area_up_place(x, sx, across, g.src_w, &wx), ay = area_up_place(y, sy, down, g.src_h, &wy);
         return between(src, g, ax, wx, ay, wy, c);
     }
     int lx = linear_place(x, sx, g.src_w, &wx), ly = linear_place(y, sy, g.src_h, &wy);

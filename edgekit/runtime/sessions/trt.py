@@ -201,12 +201,19 @@ class TensorrtSession(Session):
         return None
 
     def _disagreement(self, kernel):
-        """Largest difference between the kernel and ``Preprocess`` on a made-up image, in levels of 255."""
-        preprocess = self.artifact.preprocess
-        width, height = preprocess.size
-        image = np.random.RandomState(5).randint(0, 256, (2 * height // 3 + 1, 3 * width // 2 + 1, 3)).astype(np.uint8)
-        expected, _ = preprocess(image, self.layout)
+        """Largest difference between the kernel and ``Preprocess`` on made-up images, in levels of 255.
+
+        One is wider and lower than the network's input; one is a camera's, whose pixels' edges are often met exactly.
+        """
+        width, height = self.artifact.preprocess.size
         self._kernel = kernel
+        return max(self._difference(w, h) for w, h in ((3 * width // 2 + 1, 2 * height // 3 + 1), (1280, 720)))
+
+    def _difference(self, width, height):
+        """The same on one image of this size."""
+        preprocess = self.artifact.preprocess
+        image = np.random.RandomState(5).randint(0, 256, (height, width, 3)).astype(np.uint8)
+        expected, _ = preprocess(image, self.layout)
         self._on_device(image, preprocess)
         self._cuda.driver.memcpy_dtoh_async(self._input.host, self._input.device, self._stream)
         self._stream.synchronize()

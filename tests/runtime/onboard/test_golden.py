@@ -39,6 +39,23 @@ def test_one_image(found, precision, same, unpaired):
     assert bool(report["faults"]) == (unpaired > 0)
 
 
+def test_boxes_without_an_area_are_left_out():
+    flat = [[0, 20, 0, 40], [10, 5, 90, 5]]
+    both = Detections([[10, 10, 50, 50], *flat], [0.9, 0.6, 0.6], [0, 0, 0])
+    one = both[:1]
+    for expected, found in ((both, both), (both, one), (one, both)):
+        report = compare([expected], [found], 0.3, "fp32")
+        assert (report["same"], report["boxes"], report["unpaired"]) == (True, 1, 0)
+    assert not compare([both[1:]], [both[1:]], 0.3, "fp32")["same"]  # nothing but these proves nothing
+    assert choose_threshold([both], 0.01, "fp32", wanted=1) == (0.3, 1)
+
+
+def test_a_box_that_is_nan_is_not_expected():
+    broken = Detections([[10, 10, 50, 50], [np.nan] * 4], [0.9, 0.6], [0, 0])
+    report = compare([broken[:1]], [broken], 0.3, "fp32")
+    assert (report["same"], report["unpaired"]) == (False, 1)
+
+
 def test_nothing_expected_proves_nothing():
     assert not compare([Detections.empty()], [Detections.empty()], 0.3, "fp32")["same"]
 
