@@ -62,7 +62,9 @@ class DetectorModule(lightning.LightningModule):
         self.distillation = None
         if recipe.distillation is not None and teacher is not None:
             self.distillation = Distillation(recipe.distillation, task, model, teacher, recipe.preprocess.size)
-        self.rounding = Rounding(recipe.quantization_aware.flavour) if recipe.quantization_aware else None
+        self.rounding = None
+        if recipe.quantization_aware is not None:
+            self.rounding = Rounding(recipe.quantization_aware.flavour, recipe.preprocess.mean, recipe.preprocess.std)
         # kept out of the module tree: the teacher is neither trained nor saved
         self._teacher = [teacher.eval().requires_grad_(False)] if teacher is not None else []
         self._val = by_name(val)
