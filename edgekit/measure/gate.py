@@ -44,7 +44,7 @@ _T999 = (
     *((4, 7.173), (5, 5.893), (6, 5.208), (7, 4.785), (8, 4.501), (9, 4.297), (10, 4.144), (12, 3.930)),
     *((15, 3.733), (20, 3.552), (30, 3.385), (60, 3.232), (120, 3.160)),
 )
-_SURE = 2.326  # normal deviate, one-sided 99 %
+_SURE = 2.326  # normal deviate, one-sided 99 %: the deviation is taken as known, which of a few runs it is not
 
 Outcome = Literal["pass", "within noise", "fail", "missing", "not comparable", "skipped"]
 FAILING: tuple[Outcome, ...] = ("fail", "missing", "not comparable")
@@ -83,7 +83,8 @@ class Check(Record):
 
     bound: the worst value allowed; change: relative, None where base is 0; runs: (baseline, report)
     noise: how far ``new`` may be beyond ``bound`` by chance, relative, None for a counted figure
-    sure_from: the relative worsening from which on this gate fails 99 times in 100; None for a counted figure
+    sure_from: the relative worsening from which on this gate fails 99 times in 100, if later runs vary as much as these
+        were seen to; None for a counted figure
     against_reference: the second opinion on a time, where every run has the machine's reference
     """
 

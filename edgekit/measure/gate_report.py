@@ -78,7 +78,7 @@ def render_gate(result: GateResult) -> str:
         "\n".join(f"- {note}" for note in result.notes),
         f"Baseline: `{result.baseline}`. Report: {', '.join(f'`{name}`' for name in result.reports)}. "
         "A varying figure fails only where it is beyond its limit by more than the noise of the runs; "
-        "*sure from* is the change that fails 99 times in 100.",
+        "*sure from* is the change that fails 99 times in 100, if later runs vary as these were seen to.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from ..models.heads.anchor import Activation
 
+MISS_FLOOR = 1e-12  # of 1 - p_t: at 0 a power below 1 has no slope, and below 0, where rounding takes it, no value
+
 
 def log_probabilities(logits: Tensor, label: Tensor, spared: Tensor | None) -> Tensor:
     """Log softmax [N, A, C + 1]; at background anchors the first is log(p_0 + sum_c spared_c p_c).
@@ -69,11 +71,12 @@ def focal(
     if activation == "softmax":
         log_p = log_probabilities(logits, label, spared).gather(-1, label.unsqueeze(-1)).squeeze(-1)
         alpha_t = torch.where(label > 0, alpha, 1 - alpha)
-        return -alpha_t * (1 - log_p.exp()) ** gamma * log_p * weights[label]
+        miss = (-torch.expm1(log_p)).clamp(min=MISS_FLOOR)  # 1 - p_t
+        return -alpha_t * miss**gamma * log_p * weights[label]
     target = one_hot(label, logits)
     loss = F.binary_cross_entropy_with_logits(logits[..., 1:], target, reduction="none")
     p = logits[..., 1:].sigmoid()
-    miss = p * (1 - target) + (1 - p) * target  # 1 - p_t
+    miss = (p * (1 - target) + (1 - p) * target).clamp(min=MISS_FLOOR)
     alpha_t = alpha * target + (1 - alpha) * (1 - target)
     return (alpha_t * miss**gamma * loss * weights[1:] * _counts(spared)).sum(-1)
 

@@ -37,7 +37,7 @@ from .qat import calibration_images
 from .resume import STAMP, Start, WholeFiles, begin, stamp, what_is_kept
 from .tasks import task_of
 from .transfer import start_from
-from .watch import DataWait, MetricsTable, Report, without_remarks
+from .watch import DataWait, MetricsTable, Report, StaysFinite, without_remarks
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def _train(recipe: Recipe, out: Path, work: Path, resume: bool, progress: Progre
         if start.file is None:
             _warn(_from_nothing(recipe))
         publish = Publish(recipe, data, start.parents, out)
-        callbacks = [publish, DataWait(), *([Report(progress)] if progress else [])]
+        callbacks = [StaysFinite(), publish, DataWait(), *([Report(progress)] if progress else [])]
         trainer = _trainer(recipe, work, start, callbacks, devices, nodes)
         with _interruptible(trainer, work / RESUME):
             trainer.fit(module, datamodule=data, ckpt_path=start.file, weights_only=True)

@@ -24,6 +24,7 @@ from .ema import WeightAverage
 from .optimizer import optimizer_of
 from .qat import Rounding
 from .tasks import task_of
+from .watch import FirstOdd
 
 
 class DetectorModule(lightning.LightningModule):
@@ -61,11 +62,14 @@ class DetectorModule(lightning.LightningModule):
         self.distillation = None
         if recipe.distillation is not None and teacher is not None:
             self.distillation = Distillation(recipe.distillation, task, model, teacher, recipe.preprocess.size)
-        self.rounding = Rounding(recipe.quantization_aware.flavour) if recipe.quantization_aware else None
+        self.rounding = None
+        if recipe.quantization_aware is not None:
+            self.rounding = Rounding(recipe.quantization_aware.flavour, recipe.preprocess.mean, recipe.preprocess.std)
         # kept out of the module tree: the teacher is neither trained nor saved
         self._teacher = [teacher.eval().requires_grad_(False)] if teacher is not None else []
         self._val = by_name(val)
         self._seen: list[dict[int, Detections]] = []
+        self.odd = FirstOdd()
         self.register_buffer("_mean", torch.tensor(recipe.preprocess.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(recipe.preprocess.std).view(1, 3, 1, 1), persistent=False)
         self.train()
@@ -100,6 +104,7 @@ class DetectorModule(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Any], index: int) -> Tensor:
         image, targets = batch
         terms = self.losses(self._normalise(image), targets)
+        self.odd.see(terms, self.trainer.global_step)
         for name, value in terms.items():
             self.log(
                 f"train/{name}", value.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(image)

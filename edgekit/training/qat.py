@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -210,7 +211,7 @@ class Step:
     """What happens at one call of a known operator.
 
     weight: see ``Call.weight``;  before: place among its operands -> slot;  constants: places of constants that are
-    rounded like activations;  after: slot
+    rounded like activations;  after: slot;  pixels: whether it reads pixels in the file, where they are not normalised
     """
 
     kind: str
@@ -218,6 +219,7 @@ class Step:
     before: Mapping[int, int] = field(default_factory=dict)
     constants: tuple[int, ...] = ()
     after: int | None = None
+    pixels: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,7 @@ def plan_of(calls: Sequence[Call], flavour: str, float_modules: Sequence[str]) -
     folded = _folded(calls, flavour)
     wanted = _wanted(calls, in_int8, flavour, folded)
     made = {number: call for call in calls for number in call.outputs}
+    of_image = _readers(calls).get(0, [])
     slots: dict[int, int] = {}
 
     def slot(number: int) -> int:
@@ -258,7 +261,8 @@ def plan_of(calls: Sequence[Call], flavour: str, float_modules: Sequence[str]) -
         stored = flavour == "x86" and quantized and not call.is_layer and folded.isdisjoint(call.inputs)
         constants = [place for place, number in enumerate(call.inputs) if stored and number == CONSTANT]
         after = slot(call.outputs[0]) if _rounded_after(call) and call.outputs[0] in wanted else None
-        steps.append(Step(call.kind, call.weight if quantized else None, late, tuple(constants), after))
+        pixels = flavour == "x86" and quantized and call.kind == "conv" and of_image == [call]
+        steps.append(Step(call.kind, call.weight if quantized else None, late, tuple(constants), after, pixels))
     return Plan(tuple(steps), len(slots))
 
 
@@ -336,15 +340,28 @@ def _wanted(calls: Sequence[Call], in_int8: Sequence[bool], flavour: str, folded
 class Rounding(nn.Module):
     """Ranges of a network's activations, and the context in which its forward pass rounds by them.
 
-    flavour: "x86" or "trt";  low, high: of each slot; they are frozen once ``watch`` has seen the images
+    flavour: "x86" or "trt";  mean, std: by which the images were normalised
+    low, high: of each slot; they are frozen once ``watch`` has seen the images
+
+    On x86 the file's first convolution reads pixels. Its weights are divided by std before they are rounded
+    (``graph.fold_input_scale``), and it pads with one grey level for all channels (``qdq.input_as_pixels``).
+    weigh: [1, 3, 1, 1], std up to a common factor, which changes no rounding;  grey: that level less mean, so scaled
     """
 
     low: Tensor
     high: Tensor
+    weigh: Tensor
+    grey: Tensor
 
-    def __init__(self, flavour: str) -> None:
+    def __init__(
+        self, flavour: str, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)
+    ) -> None:
         super().__init__()
         self.flavour = flavour
+        level = min(max(round(fmean(mean)), 0), 255)
+        means, stds = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+        self.register_buffer("weigh", stds / stds.max(), persistent=False)
+        self.register_buffer("grey", (level - means) / stds.max(), persistent=False)
         self.plan = Plan((), 0)
         self.register_buffer("low", torch.zeros(0))
         self.register_buffer("high", torch.zeros(0))
@@ -382,6 +399,7 @@ class _Following(_AsExported):
 
     def __init__(self, rounding: Rounding) -> None:
         super().__init__()
+        self.rounding = rounding
         self.steps = iter(rounding.plan.steps)
 
     def see(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -394,6 +412,9 @@ class _Following(_AsExported):
                 f"quantization_aware: the network calls {kind} where {step.kind if step else 'nothing'} was expected; "
                 "only networks that compute the same in every forward pass can be fine-tuned for INT8"
             )
+        if step.pixels:
+            image, weight, *others = args
+            args = [image * self.rounding.weigh, weight / self.rounding.weigh, *others]
         return self.call(step, func, list(args), kwargs)
 
     def call(self, step: Step, func: Any, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -436,8 +457,16 @@ class _Rounding(_Following):
         change.update((place, partial(self._round, slot=slot)) for place, slot in step.before.items())
         if change:
             args = _replaced(step.kind, args, change)
+        if step.pixels:
+            args = self._padded_with_grey(*args)
         result = func(*args, **kwargs)
         return result if step.after is None else self._round(result, step.after)
+
+    def _padded_with_grey(self, image: Tensor, weight: Tensor, bias: Tensor | None = None, *others: Any) -> list[Any]:
+        """Arguments of a convolution with the same sums, but that what it pads with, 0, stands for grey."""
+        grey = self.rounding.grey
+        moved = (weight * grey).sum((1, 2, 3))
+        return [image - grey, weight, moved if bias is None else bias + moved, *others]
 
     def _round(self, x: Tensor, slot: int) -> Tensor:
         return round_activation(x, *self.ranges[slot], self.symmetric)

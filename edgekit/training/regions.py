@@ -34,7 +34,8 @@ def regions(boxes: Sequence[np.ndarray], shape: tuple[int, int], spread: float) 
     """Regions of a batch: for each image its objects' boxes [M, 4], xyxy in units of the stride; shape: H', W'.
 
     spread: the part of an object's width and height that its region takes; weights fall off as a Gaussian. A pixel
-        that two objects claim is the smaller one's, but every object keeps its centre pixel.
+        that two objects claim is the smaller one's, but every object keeps its centre pixel, unless that is a smaller
+        one's centre too.
     """
     parts = [_of_image(each, shape, spread) for each in boxes]
     places = np.concatenate([np.insert(places, 0, i, axis=1) for i, (places, _, _) in enumerate(parts)])
@@ -66,7 +67,8 @@ def _owners(boxes: np.ndarray, shape: tuple[int, int], spread: float) -> tuple[n
     extent = boxes[:, 2:] - boxes[:, :2]
     centres = np.floor((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.int64)
     centres = np.clip(centres, 0, (shape[1] - 1, shape[0] - 1))
-    for i in np.argsort(-extent.prod(1), kind="stable"):  # the smallest last: it takes what it wants
+    by_size = np.argsort(-extent.prod(1), kind="stable")
+    for i in by_size:  # the smallest last: it takes what it wants
         (x, y), (w, h) = centres[i], (spread * extent[i] / 2).astype(np.int64)
         window = np.s_[max(y - h, 0) : y + h + 1, max(x - w, 0) : x + w + 1]
         ys, xs = np.ogrid[
@@ -74,7 +76,8 @@ def _owners(boxes: np.ndarray, shape: tuple[int, int], spread: float) -> tuple[n
         ]
         owner[window] = i
         value[window] = np.exp(-((xs * SIGMAS / (2 * w + 1)) ** 2 + (ys * SIGMAS / (2 * h + 1)) ** 2) / 2)
-    for i, (x, y) in enumerate(centres):
+    for i in by_size:
+        x, y = centres[i]
         owner[y, x], value[y, x] = i, 1
     return owner, value
 

@@ -1,24 +1,28 @@
-"""What a training tells while it runs: the table of metrics, the share of time spent waiting for data, progress."""
+"""What a training tells while it runs: the table of metrics, waiting for data, progress, that it diverged."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import logging
+import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
 from ..data.dataset import WatchedLoader
 from ..progress import Progress
 from ..runtime.artifact import new_file
+from ..runtime.errors import BadConfig
 
 MOST_WAITING = 0.05  # share of a step's time above which the loader is too slow
 
@@ -128,6 +132,55 @@ def _loader(trainer: lightning.Trainer) -> WatchedLoader:
     loader = trainer.train_dataloader
     assert isinstance(loader, WatchedLoader)
     return loader
+
+
+class FirstOdd:
+    """Remembers, on the device, at which step each term of the loss was first no finite number.
+
+    A step is no sign of harm by itself: fp16 skips those whose gradients overflow.
+    """
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._steps = torch.zeros(0)
+
+    def see(self, terms: Mapping[str, Tensor], step: int) -> None:
+        """Called with every step's terms; asks nothing of the device."""
+        values = torch.stack([value.detach().float() for value in terms.values()])
+        if [*terms] != self._names:
+            self._names, self._steps = [*terms], torch.full_like(values, torch.inf)
+        self._steps = torch.where(values.isfinite(), self._steps, self._steps.clamp(max=step))
+
+    def __str__(self) -> str:
+        steps = self._steps.tolist()
+        first = min(steps, default=math.inf)
+        names = [name for name, step in zip(self._names, steps, strict=True) if step == first != math.inf]
+        return f"; first not finite: {', '.join(names)}, step {first:.0f}" if names else ""
+
+
+class StaysFinite(Callback):
+    """Raises BadConfig at an epoch's end where weights are no finite numbers: nothing comes of them any more.
+
+    They are those that would be validated and published: before that, and before the epoch is kept for a resume.
+    """
+
+    def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._look(trainer, module)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._look(trainer, module)
+
+    def _look(self, trainer: lightning.Trainer, module: Any) -> None:
+        weights = [value for value in module.average.model.state_dict().values() if value.is_floating_point()]
+        if bool(torch.stack([value.isfinite().all() for value in weights]).all()):
+            return
+        precision = "" if trainer.precision == "32-true" else ", train.precision=fp32"
+        raise BadConfig(
+            f"the training diverged: after epoch {trainer.current_epoch + 1}, step {trainer.global_step}, weights are "
+            f"no finite numbers{module.odd}. Nothing of this epoch was kept. Start again, without --resume, with a "
+            f"lower train.lr (now {module.recipe.train.lr:g}), train.clip_norm=10{precision} or a longer warm-up, "
+            "train.schedule.warmup_steps"
+        )
 
 
 class Report(Callback):

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.runtime.postprocess import Postprocess, all_finite, best_pairs, box_iou
-from edgekit.runtime.postprocess import Postprocess, best_pairs, box_iou, soft_nms
+from edgekit.runtime.postprocess import Postprocess, all_finite, best_pairs, box_iou, soft_nms
 from edgekit.runtime.preprocess import Placement
 
 SAME = Placement(1, 1, 0, 0, 1000, 1000)

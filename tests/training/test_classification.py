@@ -87,6 +87,20 @@ def test_focal_with_gamma_0_is_half_of_cross_entropy(activation: str) -> None:
     torch.testing.assert_close(2 * half, cross_entropy(logits, target, activation, ONES))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("gamma", [0.2, 1.5])
+@pytest.mark.parametrize("spared", [None, [0.0, 1.0], [1.0, 1.0]])
+def test_focal_of_what_is_certain_is_finite(activation: str, gamma: float, spared: list[float] | None) -> None:
+    """In float32 p_t is 1 at these logits, or, where likelihoods add up, a little above it."""
+    torch.manual_seed(0)
+    logits, target = (torch.randn(1, 2000, 3) * 12).requires_grad_(), torch.randint(0, 3, (1, 2000))
+    left = None if spared is None else torch.tensor([[spared]])
+    loss = focal(logits, target, activation, ONES, gamma=gamma, spared=left)  # type: ignore[arg-type]
+    (slope,) = torch.autograd.grad(loss.sum(), logits)
+    assert loss.isfinite().all()
+    assert slope.isfinite().all()
+
+
 # -- RefineDetLite ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("target", "iou", "expected"),

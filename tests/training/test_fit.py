@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from edgekit.models.checkpoint import save_weights
 from edgekit.models.zoo import build
 from edgekit.recipe import load_recipe
 from edgekit.runtime.artifact import file_sha256, read_artifact
-from edgekit.runtime.errors import EdgeKitError
+from edgekit.runtime.errors import BadConfig, EdgeKitError
 from edgekit.training.fit import _from_nothing, _teacher, fit
+from edgekit.training.watch import FirstOdd, StaysFinite
 
 from . import jobs
 from .conftest import result_of
@@ -149,6 +151,28 @@ def test_the_previous_checkpoint_stays_until_the_first_validation(tiny: Path, tm
     with pytest.raises(KeyboardInterrupt):
         fit(load_recipe(tiny, [*SHORT, "train.seed=1"]), out, progress=stop)
     assert read_artifact(out).digest == before
+
+
+@pytest.mark.parametrize("validate_every", [1, 2])
+def test_a_training_that_diverges_ends(tiny: Path, tmp_path: Path, validate_every: int) -> None:
+    """With the place and what to try; no weights that are no numbers are published or kept."""
+    out = tmp_path / "run"
+    wishes = ["train.lr=1e30", "train.schedule.warmup_steps=0", f"train.validate_every={validate_every}"]
+    with pytest.raises(BadConfig, match=r"epoch 1, step 2.*first not finite: .*loss, step 1.*train\.lr \(now 1e\+30\)"):
+        fit(load_recipe(tiny, wishes), out)
+    assert not out.exists()
+    assert not (tmp_path / "run-training" / "resume.ckpt").exists()
+
+
+def test_a_step_that_fp16_skips_ends_nothing() -> None:
+    """Its loss may be no number; the weights stayed what they were."""
+    odd = FirstOdd()
+    odd.see({"box": torch.tensor(1.0), "loss": torch.tensor(1.0)}, 3)
+    odd.see({"box": torch.tensor(torch.inf), "loss": torch.tensor(torch.nan)}, 4)
+    odd.see({"box": torch.tensor(1.0), "loss": torch.tensor(torch.nan)}, 5)
+    assert str(odd) == "; first not finite: box, loss, step 4"
+    module = SimpleNamespace(average=SimpleNamespace(model=torch.nn.BatchNorm2d(2)), odd=odd)
+    StaysFinite().on_train_epoch_end(None, module)  # type: ignore[arg-type]
 
 
 def test_the_seed_decides(tiny: Path, tmp_path: Path) -> None:

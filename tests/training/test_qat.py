@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,17 @@ class Named(nn.Module):
         return self.detector(image)
 
 
+MEAN, STD = (90.0, 110.0, 150.0), (80.0, 20.0, 50.0)
+
+
+class Raw(Named):
+    """Reads pixels, as a file for x86 does."""
+
+    def forward(self, image: Tensor) -> Any:
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+        return self.detector((image.permute(0, 3, 1, 2).float() - mean) / std)
+
+
 @pytest.fixture
 def net() -> Net:
     torch.manual_seed(3)
@@ -208,11 +219,11 @@ def images() -> Tensor:
     return torch.randn(6, 3, 16, 16)
 
 
-def int8(net: nn.Module, images: Tensor, flavour: str, folder: Path) -> np.ndarray:
+def int8(net: nn.Module, images: Tensor, flavour: str, folder: Path, exported: type[nn.Module] = Named) -> np.ndarray:
     """What the quantizer's own file gives in ONNX Runtime, calibrated on the same images by their extremes."""
     plain, source, target = folder / "plain.onnx", folder / "fp32.onnx", folder / "int8.onnx"
     names = {"input_names": ["image"], "output_names": ["boxes"]}
-    torch.onnx.export(Named(net).eval(), (images[:1],), str(plain), dynamo=False, opset_version=13, **names)
+    torch.onnx.export(exported(net).eval(), (images[:1],), str(plain), dynamo=False, opset_version=13, **names)
     simplify_file(str(plain), str(source))
     look, observer = activations(source), Observer()
     for image in images:
@@ -227,8 +238,8 @@ def int8(net: nn.Module, images: Tensor, flavour: str, folder: Path) -> np.ndarr
     return np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in images])
 
 
-def watched(net: nn.Module, images: Tensor, flavour: str) -> Rounding:
-    rounding = Rounding(flavour)
+def watched(net: nn.Module, images: Tensor, flavour: str, *normalised: Sequence[float]) -> Rounding:
+    rounding = Rounding(flavour, *normalised)
     rounding.watch(net, list(images[:, None]))
     return rounding
 
@@ -262,6 +273,25 @@ def test_rounds_what_the_quantizer_rounds(which: str, flavour: str, net: Net, im
     # a value between two steps goes either way; in a product of activations it is in every sum of its row
     allowed = 0.2 if which == "products" else 0.05
     assert np.abs(real - simulated).mean() < allowed * error
+
+
+@pytest.mark.parametrize("which", ["one step", "silu", "products"])
+def test_the_first_convolution_is_rounded_as_it_reads_pixels(which: str, net: Net, tmp_path: Path) -> None:
+    """Its weights divided by std, where it alone reads the image, and its padding one grey level for all channels."""
+    torch.manual_seed(1)
+    net = OTHERS[which]().eval() if which in OTHERS else net
+    pixels = torch.randint(0, 256, (6, 16, 16, 3), dtype=torch.uint8)
+    images = (pixels.permute(0, 3, 1, 2).float() - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    rounding = watched(net, images, "x86", MEAN, STD)
+    with torch.no_grad():
+        exact = net(images).numpy()
+        with rounding.applied():
+            simulated = net(images).numpy()
+    real = int8(net, pixels, "x86", tmp_path, Raw)
+    alone = which != "products"
+    assert [step.pixels for step in rounding.plan.steps].count(True) == alone
+    if alone:
+        assert np.abs(real - simulated).mean() < 0.2 * np.abs(real - exact).mean()
 
 
 def test_the_places_by_hand(net: Net, images: Tensor) -> None:

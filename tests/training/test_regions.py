@@ -52,6 +52,15 @@ def test_the_smaller_object_takes_a_pixel_that_two_claim_and_centres_stay_with_t
     assert found.share.sum() == pytest.approx(2)
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_a_centre_of_two_objects_is_the_smaller_ones(order: list[int]) -> None:
+    small, large = [4.0, 3.0, 5.0, 4.0], [1.0, 1.0, 8.0, 6.0]
+    found = of(*[(small, large)[i] for i in order])
+    (at,) = np.flatnonzero((found.places == torch.tensor([0, 3, 4])).all(1))
+    assert found.boxes[at].tolist() == [0, 0, 1, 1]
+    assert found.share.sum() == pytest.approx(2)
+
+
 def test_an_object_at_the_border_keeps_what_is_inside() -> None:
     found = of([10, 6, 14, 10], spread=1.0)  # its centre (12, 8) is outside: the last pixel stands for it
     assert found.places[:, 1].max() == 7

@@ -23,7 +23,9 @@ class Line(object):
         if self.points[0] == self.points[1]:
             raise BadConfig("count line {}: both ends are the same point".format(name))
         self.totals = {}  # class -> {"in": n, "out": n}
-        self._sides = {}  # track -> (side, point, number of the result)
+        # track -> (side on which it was last off the line, 0 before that; where it was seen last; whether its path from
+        # there led to the other side between a and b; number of the result)
+        self._tracks = {}
 
     def update(self, tracks, width, height, number):
         a, b = (np.array(p) for p in scaled(self.points, width, height))
@@ -33,17 +35,17 @@ class Line(object):
             point = np.array(track.trail[-1])
             # of image coordinates, y down: positive is to the right of a -> b
             distance = float(along[0] * (point[1] - a[1]) - along[1] * (point[0] - a[0]))
-            before, was, _ = self._sides.get(track.number, (0, point, 0))
-            if abs(distance) < margin:
-                if before:  # it is still seen, however long it stands there
-                    self._sides[track.number] = (before, was, number)
+            before, was, crossed, _ = self._tracks.get(track.number, (0, point, False, 0))
+            crossed ^= cross(was, point, a, b)
+            if abs(distance) < margin:  # it is still seen, however long it stands there
+                self._tracks[track.number] = (before, point, crossed, number)
                 continue
             side = np.sign(distance)
-            if before and side != before and cross(was, point, a, b):
+            if before and side != before and crossed:
                 totals = self.totals.setdefault(track.class_id, {"in": 0, "out": 0})
                 totals["in" if side > 0 else "out"] += 1
-            self._sides[track.number] = (side, point, number)
-        self._sides = {n: s for n, s in self._sides.items() if number - s[2] < _FORGET}
+            self._tracks[track.number] = (side, point, False, number)
+        self._tracks = {n: t for n, t in self._tracks.items() if number - t[-1] < _FORGET}
 
     def to_dict(self, classes):
         return {
@@ -94,12 +96,12 @@ def scaled(points, width, height):
 
 
 def cross(p, q, a, b):
-    """Whether the segments p-q and a-b meet."""
+    """Whether p-q leads from one side of a-b to the other, between a and b. A point on the line is to its left."""
 
     def turn(u, v, w):
         return (v[0] - u[0]) * (w[1] - u[1]) - (v[1] - u[1]) * (w[0] - u[0])
 
-    return turn(p, q, a) * turn(p, q, b) <= 0 and turn(a, b, p) * turn(a, b, q) <= 0
+    return bool((turn(a, b, p) > 0) != (turn(a, b, q) > 0) and turn(p, q, a) * turn(p, q, b) <= 0)
 
 
 def inside(point, polygon):

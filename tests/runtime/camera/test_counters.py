@@ -44,6 +44,22 @@ def test_who_passes_beside_the_line_is_not_counted():
     assert drive(Line([(0, 240), (200, 240)], "l"), (1, 0, straight((400, 100), (400, 400)))) == {}
 
 
+def test_only_the_line_itself_counts_however_long_one_drives_beside_it():
+    """The margin is 8 pixels: what happens within it decides."""
+    beside = [(50, 200), (90, 235), (190, 236), (390, 237), (400, 242), (450, 260)]  # and passes beyond its end
+    across = [(280, 200), (285, 236), (290, 242), (390, 243), (450, 260)]
+    on_the_line = [(350, 200), (350, 240), (350, 240), (400, 240), (350, 280)]  # on its extension, that is
+    there_and_back = [(280, 200), (285, 236), (290, 242), (390, 243), (390, 237), (390, 200)]
+    paths = (beside, across, on_the_line, there_and_back)
+    line = Line([(100, 240), (300, 240)], "l")
+    assert drive(line, *((n, n, path) for n, path in enumerate(paths))) == {"bus": {"in": 1, "out": 0}}
+
+
+def test_a_point_on_the_line_is_crossed_once():
+    path = [(200, 100), (200, 240), (200, 240), (200, 400), (200, 240), (200, 100), (200, 240), (200, 100)]
+    assert drive(Line([(100, 240), (300, 240)], "l"), (1, 0, path)) == {"car": {"in": 1, "out": 1}}
+
+
 def test_trembling_on_the_line_counts_once():
     path = (
         straight((100, 100), (100, 238))
