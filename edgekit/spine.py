@@ -11,7 +11,7 @@ from .board import Board
 from .extras import need
 from .paths import unknown_name
 from .progress import Progress, tell
-from .recipe import Recipe, load_recipe, recipe_names
+from .recipe import Recipe, load_recipe, recipe_file, recipe_names
 from .runtime.artifact import Artifact, check_place, read_artifact
 from .runtime.errors import ArtifactError, BadConfig, BadInput, EdgeKitError
 
@@ -22,19 +22,48 @@ GOLDEN_IMAGES = 8  # real images on which lowering steps are compared box by box
 
 def model(source: str | Path) -> Artifact:
     """An artifact folder that can be run; or a recipe's newest artifact in runs/, or its shipped weights."""
-    if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
-        return read_artifact(source, kinds=(*MODEL_KINDS, "engine"))
-    if str(source) not in recipe_names():
+    runnable = (*MODEL_KINDS, "engine")
+    if _is_artifact(source):
+        return read_artifact(source, kinds=runnable)
+    if not names_recipe(source):
         raise _no_model(str(source))
+    name = load_recipe(source).name if recipe_file(source) else str(source)
     for kind in reversed(MODEL_KINDS):
-        place = RUNS / str(source) / kind
-        if (place / "manifest.json").is_file():
+        place = RUNS / name / kind
+        if _is_artifact(place):
             return read_artifact(place)
     return checkpoint(source, None, (), None)
 
 
+def names_recipe(source: str | Path) -> bool:
+    """Whether that is a recipe: a shipped name, the folder or file of any, or the name of one trained in runs/."""
+    return recipe_file(source) is not None or _trained(source) is not None
+
+
+def _trained(name: str | Path) -> Path | None:
+    """The checkpoint in runs/ of the recipe that is called ``name``, wherever that lies."""
+    place = RUNS / name / "checkpoint"
+    return place if Path(name).name == str(name) and _is_artifact(place) else None
+
+
+def _by_itself(source: str | Path) -> Path | None:
+    """The checkpoint that is taken without looking into a recipe: the artifact itself, or what is known by its name."""
+    if _is_artifact(source):
+        return Path(source)
+    return None if recipe_file(source) else _trained(source)
+
+
+def _is_artifact(place: str | Path) -> bool:
+    return (Path(place) / "manifest.json").is_file()
+
+
 def _no_model(source: str) -> EdgeKitError:
-    """What is wrong with a text that is neither an artifact's folder nor a recipe's name."""
+    """What is wrong with a text that is neither an artifact's folder nor a recipe."""
+    if Path(source).is_dir():
+        return ArtifactError(
+            f"{source}: not an artifact (no manifest.json in it), and no recipe (no recipe.yaml). "
+            "Make an artifact with: edgekit run RECIPE"
+        )
     name, at, runtime = source.rpartition("@")
     if at and (Path(name).is_dir() or name in recipe_names()):  # ... that bench --compare alone understands
         more = f"@{runtime} chooses the runtime of a side of --compare; here it is: {name} --runtime {runtime}"
@@ -58,10 +87,10 @@ def checkpoint(
     place: where a recipe's checkpoint is, if it is not in runs/; a recipe without weights is trained into it, and a
         training that was stopped there goes on
     """
-    if not isinstance(source, Recipe) and (Path(source) / "manifest.json").is_file():
+    if not isinstance(source, Recipe) and (trained := _by_itself(source)):
         if overrides:
-            raise BadConfig(f"{overrides[0]}: changes a recipe, and {source} keeps the one that it was trained by")
-        return read_artifact(source, kinds=("checkpoint",))
+            raise BadConfig(f"{overrides[0]}: changes a recipe, and {trained} keeps the one that it was trained by")
+        return read_artifact(trained, kinds=("checkpoint",))
     recipe = source if isinstance(source, Recipe) else load_recipe(source, list(overrides))
     home = place or RUNS / recipe.name / "checkpoint"
     found = fitting_checkpoint(recipe, home)
@@ -73,7 +102,7 @@ def checkpoint(
             return train(recipe, home, stopped, progress)
         raise BadConfig(
             f"recipe {recipe.name} has no trained weights: none ship, and none are in {home}. "
-            f"Train it: edgekit train {recipe.name}"
+            f"Train it: edgekit train {recipe.name if isinstance(source, Recipe) else source}"
         )
     need("torch", "train")
     from .models.checkpoint import shipped_checkpoint

@@ -17,6 +17,7 @@ from edgekit import measuring, spine
 from edgekit.board import load_board
 from edgekit.conversion.engine import engine_of
 from edgekit.data.calibration import load_set
+from edgekit.data.evaluation import evaluation_set
 from edgekit.models.checkpoint import checkpoint_manifest, save_weights, write_checkpoint
 from edgekit.models.detector import Detector
 from edgekit.models.zoo import build
@@ -211,6 +212,59 @@ def test_evaluate_by_the_voc_metric(walked: Path) -> None:
     assert voc.map == pytest.approx(coco.map50, abs=0.05)  # the same matches, another average
     with pytest.raises(BadConfig, match="voc2007"):
         edgekit.evaluate(walked / "onnx", metric="voc")
+
+
+@pytest.fixture
+def own(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe of one's own in ``rec/own`` below the current folder, with both of its sets beside it."""
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "rec" / "own"
+    place.mkdir(parents=True)
+    shutil.copy(recipe / "weights.safetensors", place)
+    shipped = load_set("dhaka-eval")
+    for name in ("mine-calib", "mine-eval"):
+        shutil.copytree(shipped.folder, place / name)
+    values = {"name": "own", "quantize": {"calibration": "mine-calib", "max_drop": 100}, "evaluation": "mine-eval"}
+    (place / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **values}))
+    return place
+
+
+def test_sets_beside_a_recipe_are_found_from_any_folder(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring.require_sets(load_recipe("rec/own"), load_board("x86-1t"))
+    onnx = edgekit.export("rec/own", out="onnx")
+    monkeypatch.chdir(tmp_path.parent)
+    folder = own.resolve()
+    assert onnx.manifest["recipe"]["evaluation"] == str(folder / "mine-eval")
+    assert onnx.manifest["recipe"]["quantize"]["calibration"] == str(folder / "mine-calib")
+    assert onnx.manifest["parity"] is not None  # compared on the set's real images
+    assert evaluation_set(onnx, None).digest() == evaluation_set(onnx, "dhaka-eval").digest()
+
+
+def test_a_recipe_of_ones_own_is_a_model_by_folder_file_and_name(own: Path) -> None:
+    """What ships is taken until something was made in runs/; then the newest of that, by each of the three."""
+    names = ("rec/own", "rec/own/recipe.yaml", own)
+    for name in names:
+        assert spine.model(name).kind == "checkpoint"
+    shutil.rmtree("runs")
+    with pytest.raises(BadConfig, match="no artifact or recipe named 'own'"):
+        spine.model("own")
+    with pytest.raises(BadConfig, match="no recipe named 'own'"):
+        edgekit.export("own")
+    trained = edgekit.export("rec/own").manifest["parents"]["checkpoint"]
+    for name in (*names, "own"):
+        assert spine.model(name).kind == "onnx"
+        assert spine.checkpoint(name, None, (), None).digest == trained
+    with pytest.raises(BadConfig, match="keeps the one that it was trained by"):
+        edgekit.export("own", overrides=["export.top_k=3"])
+    (own / "weights.safetensors").unlink()
+    shutil.rmtree("runs")
+    with pytest.raises(BadConfig, match=r"Train it: edgekit train rec/own$"):
+        spine.model("rec/own")
+    Path("empty").mkdir()
+    with pytest.raises(ArtifactError, match=r"not an artifact .* and no recipe"):
+        spine.model("empty")
 
 
 def test_labels_of_a_teacher_are_a_set_to_train_on(walked: Path, tmp_path: Path) -> None:

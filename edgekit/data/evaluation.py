@@ -11,7 +11,7 @@ from ..runtime.artifact import Artifact
 from ..runtime.errors import BadConfig, BadInput
 from .calibration import load_set, set_names
 from .coco import CocoSet, read_coco
-from .sources import evaluated_classes, validation_set, widened
+from .sources import evaluated_classes, source_root, validation_set, widened
 
 
 def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
@@ -27,9 +27,9 @@ def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
             f"{'; or one of its sources: ' if sources else ''}{', '.join(sources)}"
         )
     if name in sources:
-        folder = share("recipes") / recipe["name"]
-        folder = folder if folder.is_dir() else Path()  # of one's own recipe: the paths that it names, from here
-        return validation_set(Recipe.model_validate({**recipe, "folder": folder}), name)
+        shipped = share("recipes") / recipe["name"]
+        folder = shipped if shipped.is_dir() else Path()  # one's own recipe has whole paths of what lay beside it
+        return _of_source(Recipe.model_validate({**recipe, "folder": folder}), name, artifact)
     if not str(name).lower().endswith(".json"):
         if name not in set_names() and not Path(name).expanduser().exists():
             own = f"Sources of its recipe: {', '.join(sources)}. " if sources else ""
@@ -42,6 +42,18 @@ def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
         wanted = evaluated_classes(file, artifact.classes)
         coco = read_coco(file, images_of(file), wanted)
     return coco if wanted == list(artifact.classes) else widened(coco, artifact.classes)
+
+
+def _of_source(recipe: Recipe, name: str, artifact: Artifact) -> CocoSet:
+    """The validation set of a source of the recipe that an artifact keeps, where nobody can change a path."""
+    assert recipe.data is not None
+    root = source_root(recipe, recipe.data.sources[name])
+    if not root.is_dir():
+        raise BadInput(
+            f"{root}: no such folder, where the recipe that {artifact.path} keeps has its source {name!r}. Put the "
+            "data there, or name a COCO file of it: --data annotations.json"
+        )
+    return validation_set(recipe, name)
 
 
 def images_of(annotations: Path) -> Path:

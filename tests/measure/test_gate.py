@@ -459,6 +459,11 @@ def test_map_of_int8_across_machines_is_noted(precision, limits, noted):
         assert any("INT8 kernels" in line for line in github_annotations(result))
 
 
+def test_a_set_is_the_same_wherever_it_lies():
+    moved = row(accuracy={**row().accuracy.model_dump(), "set": "mine/val"})
+    assert check([row()], [moved], "mAP=-0.5pt").outcome == "pass"
+
+
 def test_a_disturbed_repeat_is_left_out_by_name():
     slow = row(30.0, verdict=NOISY)
     result = compare([row()] * 5, [row(10.0), slow, row(10.0)], parse_limits(["latency=+5%"]))
