@@ -12,6 +12,7 @@ from .extras import need
 from .paths import unknown_name
 from .progress import Progress, tell
 from .recipe import Recipe, load_recipe, recipe_file, recipe_names
+from .runtime import machine
 from .runtime.artifact import Artifact, check_place, read_artifact
 from .runtime.errors import ArtifactError, BadConfig, BadInput, EdgeKitError
 
@@ -157,14 +158,16 @@ def fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
     )
 
 
-def export(checkpoint: Artifact, board: Board, out: Path | None, force: bool, progress: Progress | None) -> Artifact:
+def export(
+    checkpoint: Artifact, board: Board, out: Path | None, force: bool, progress: Progress | None, batch: int = 1
+) -> Artifact:
     """The network as ``board`` takes it, compared with PyTorch on real images."""
     need("torch", "train")
     from .conversion.export import ExportOptions, onnx_artifact
     from .models.checkpoint import model_of
 
     section = checkpoint.manifest["recipe"]["export"]
-    options = ExportOptions(layout=board.input_layouts[0], top_k=section["top_k"], opset=section["opset"])
+    options = ExportOptions(board.input_layouts[0], section["top_k"], section["opset"], batch)
     parents = {"checkpoint": checkpoint.digest}
     out = check_place(Path(out or Path(checkpoint.path).parent / "onnx"))
     kept = None if force else _up_to_date(out, options.key(parents))
@@ -186,7 +189,10 @@ def quantize(
     force: bool,
     progress: Progress | None,
 ) -> Artifact:
-    """INT8 of an ``onnx`` artifact. wishes: calibration, flavour, method, max_drop; what is None is the recipe's."""
+    """INT8 of an ``onnx`` artifact.
+
+    wishes: calibration, flavour, method, max_drop, reduce_range; what is None is the recipe's
+    """
     from .conversion.quantize import QuantizeOptions
     from .conversion.quantize import quantize as lower
     from .data.calibration import load_set, shared_images
@@ -214,7 +220,18 @@ def quantize(
         f"{both} of the {len(coco)} images on which the loss was measured were calibrated with, so INT8 may look "
         "better than it is. Calibrate with other images: --calibration SET or FOLDER"
     )
-    return lower(onnx, images.images, parents, out, options, measure, progress, [note] if both else [])
+    notes = [*([note] if both else []), *_overflow(options.flavour, options.reduce_range)]
+    return lower(onnx, images.images, parents, out, options, measure, progress, notes)
+
+
+def _overflow(flavour: str, reduce_range: bool) -> list[str]:
+    """A note where this CPU may compute wrong sums with the weights of 8 bits that were just measured on it."""
+    if flavour != "x86" or reduce_range or not machine.lacks_vnni(machine.facts()):
+        return []
+    return [
+        "this CPU has no VNNI: sums of 8-bit weights may overflow its 16 bits, also where the loss was measured. "
+        "Those of 7-bit weights do not: --reduce-range"
+    ]
 
 
 def engine_name(precision: str) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
+from onnx import numpy_helper
 
 import edgekit
 from edgekit import measuring, spine
@@ -113,6 +115,26 @@ def test_calibrating_with_an_image_that_is_measured_on_is_told(walked: Path, tmp
     (note,) = [note for note in made.manifest["notes"] if "calibrated with" in note]
     assert note.startswith(f"1 of the {len(load_set('dhaka-eval'))} images")
     assert not any("calibrated with" in note for note in read_artifact(walked / "onnx-int8").manifest["notes"])
+
+
+def test_a_batch_and_weights_of_seven_bits_can_be_asked_for(recipe: Path, walked: Path, tmp_path: Path) -> None:
+    batch = edgekit.export(walked / "checkpoint", batch=2, out=tmp_path / "batch")
+    assert batch.manifest["input"]["shape"][0] == 2
+    with pytest.raises(BadConfig, match="--batch"):
+        edgekit.export(recipe, batch=0)
+    made = edgekit.quantize(walked / "onnx", reduce_range=True, out=tmp_path / "int8")
+    most = {
+        name: max(_int8_weights(a.file("model.onnx")))
+        for name, a in (("7", made), ("8", read_artifact(walked / "onnx-int8")))
+    }
+    assert most == {"7": 64, "8": 127}
+
+
+def _int8_weights(file: str) -> list[int]:
+    """The largest magnitude of each int8 tensor."""
+    tensors = onnx.load(file).graph.initializer
+    arrays = [numpy_helper.to_array(t) for t in tensors if t.data_type == onnx.TensorProto.INT8]
+    return [int(np.abs(a.astype(int)).max()) for a in arrays if a.size > 1]
 
 
 def test_a_second_run_skips_what_is_up_to_date(recipe: Path, walked: Path) -> None:
@@ -233,13 +255,13 @@ def test_sets_beside_a_recipe_are_found_from_any_folder(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measuring.require_sets(load_recipe("rec/own"), load_board("x86-1t"))
-    onnx = edgekit.export("rec/own", out="onnx")
+    made = edgekit.export("rec/own", out="onnx")
     monkeypatch.chdir(tmp_path.parent)
     folder = own.resolve()
-    assert onnx.manifest["recipe"]["evaluation"] == str(folder / "mine-eval")
-    assert onnx.manifest["recipe"]["quantize"]["calibration"] == str(folder / "mine-calib")
-    assert onnx.manifest["parity"] is not None  # compared on the set's real images
-    assert evaluation_set(onnx, None).digest() == evaluation_set(onnx, "dhaka-eval").digest()
+    assert made.manifest["recipe"]["evaluation"] == str(folder / "mine-eval")
+    assert made.manifest["recipe"]["quantize"]["calibration"] == str(folder / "mine-calib")
+    assert made.manifest["parity"] is not None  # compared on the set's real images
+    assert evaluation_set(made, None).digest() == evaluation_set(made, "dhaka-eval").digest()
 
 
 def test_a_recipe_of_ones_own_is_a_model_by_folder_file_and_name(own: Path) -> None:
