@@ -120,6 +120,7 @@ def test_calibrating_with_an_image_that_is_measured_on_is_told(walked: Path, tmp
 def test_a_batch_and_weights_of_seven_bits_can_be_asked_for(recipe: Path, walked: Path, tmp_path: Path) -> None:
     batch = edgekit.export(walked / "checkpoint", batch=2, out=tmp_path / "batch")
     assert batch.manifest["input"]["shape"][0] == 2
+    assert edgekit.evaluate(batch.path).map50 == pytest.approx(edgekit.evaluate(walked / "onnx").map50, abs=1e-4)
     with pytest.raises(BadConfig, match="--batch"):
         edgekit.export(recipe, batch=0)
     made = edgekit.quantize(walked / "onnx", reduce_range=True, out=tmp_path / "int8")

@@ -39,7 +39,7 @@ def export(
         artifact = edgekit.export(
             source, out=out, board=board, overrides=overrides or [], batch=batch, progress=progress
         )
-    show_artifact(artifact, json, _next(board))
+    show_artifact(artifact, json, _next(board) if batch == 1 else "edgekit bench {path} --offline")
 
 
 def _next(board: str) -> str:
