@@ -99,6 +99,9 @@ def _system() -> Iterator[Check]:
     roomy = free >= FREE_GB
     mend = "" if roomy else f"free {FREE_GB:.0f} GB here, or choose --out elsewhere"
     yield Check("system", "disk", "ok" if roomy else "failed", f"{free:.1f} GB free at {Path.cwd()}", mend)
+    if machine.lacks_vnni(machine.facts()):
+        told = "no VNNI: sums of INT8 weights may overflow; 7 bits do not"
+        yield Check("system", "int8", "ok", told, "edgekit quantize ARTIFACT --reduce-range")
 
 
 def _packages() -> Iterator[Check]:

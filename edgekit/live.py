@@ -9,7 +9,7 @@ from typing import Any
 from .paths import listed, share
 from .progress import Progress
 from .runtime.artifact import Artifact, read_artifact
-from .runtime.errors import ArtifactError, BadConfig
+from .runtime.errors import ArtifactError
 
 Say = Callable[[str], None]
 
@@ -77,14 +77,10 @@ def _model(name: str, progress: Progress | None) -> Artifact:
                 f"{' or '.join(map(repr, RUNNABLE))}. Make one with: edgekit export {name}"
             )
         return found
-    if Path(name).is_dir():
-        raise ArtifactError(f"{name}: not an artifact (no manifest.json in it). Make one with: edgekit export RECIPE")
     from . import pipeline, spine
-    from .recipe import load_recipe
 
-    recipe = load_recipe(name)
-    if recipe.weights is None and not (spine.RUNS / recipe.name / "checkpoint").is_dir():
-        raise BadConfig(f"recipe {recipe.name} has no weights yet. Train it: edgekit train {recipe.name}")
+    if Path(name).is_dir() and not spine.names_recipe(name):
+        raise ArtifactError(f"{name}: not an artifact (no manifest.json in it). Make one with: edgekit export RECIPE")
     exported = pipeline.export(name, progress=progress)
     return _lowered(exported) or exported
 

@@ -51,17 +51,21 @@ def export(
     out: str | Path | None = None,
     board: str = "x86-1t",
     overrides: Sequence[str] = (),
+    batch: int = 1,
     progress: Progress | None = None,
 ) -> Artifact:
     """Lower a checkpoint, or a recipe's trained or shipped weights, to an ``onnx`` artifact for ``board``.
 
     The input is what the board takes best (raw uint8 pixels where it can); boxes are compared with PyTorch's.
+    batch: images of a call, fixed in the file; with more than one it has a throughput (``bench``, offline), no latency
     """
+    if batch < 1:
+        raise BadConfig(f"batch: expected at least 1, got {batch} (--batch)")
     profile = load_board(board)
     if out is not None:
         check_place(out)  # before shipped weights are copied
     found = spine.checkpoint(source, None, listed(overrides), progress)
-    return spine.export(found, profile, None if out is None else Path(out), False, progress)
+    return spine.export(found, profile, None if out is None else Path(out), False, progress, batch)
 
 
 def quantize(
@@ -71,13 +75,18 @@ def quantize(
     flavour: str | None = None,
     method: str | None = None,
     max_drop: float | None = None,
+    reduce_range: bool = False,
     evaluation: str | Path | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Lower an ``onnx`` artifact to INT8 and gate the loss of mAP@0.5; what is None comes from the recipe."""
+    """Lower an ``onnx`` artifact to INT8 and gate the loss of mAP@0.5; what is None comes from the recipe.
+
+    reduce_range: weights of 7 bits, for x86 CPUs without VNNI, on which sums of 8-bit weights may overflow
+    """
     artifact = read_artifact(source, kinds=("onnx",))
-    wishes = {"calibration": text(calibration), "flavour": flavour, "method": method, "max_drop": max_drop}
+    wishes: dict[str, Any] = {"calibration": text(calibration), "flavour": flavour, "method": method}
+    wishes |= {"max_drop": max_drop, "reduce_range": reduce_range}
     return spine.quantize(artifact, wishes, text(evaluation), None if out is None else Path(out), False, progress)
 
 

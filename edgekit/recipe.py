@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -96,6 +96,9 @@ class AnnotatedSection(Section):
     layout: Literal["coco", "voc", "ivslab", "bdd100k", "yolo"] = "coco"
     class_map: str | None = None
     frame_stride: Count = 1
+
+
+Annotations = TypeVar("Annotations", bound=AnnotatedSection)
 
 
 class SourceSection(AnnotatedSection):
@@ -546,16 +549,59 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     for override in overrides or []:
         _apply(values, override)
     try:
-        return Recipe.model_validate({**values, "folder": file.parent})
+        return placed(Recipe.model_validate({**values, "folder": file.parent}))
     except ValidationError as error:
         raise BadConfig(explain(Recipe, file, error, private=("folder",), given=overrides or ())) from error
 
 
-def _recipe_file(name: str) -> Path:
+def placed(recipe: Recipe) -> Recipe:
+    """The recipe with whole paths of what lies beside it and is read after training too.
+
+    Artifacts keep the recipe and not its folder, and are used from any folder.
+    """
+    changes: dict[str, Any] = {}
+    if recipe.evaluation and not (recipe.data and recipe.evaluation in recipe.data.sources):
+        changes["evaluation"] = _set_place(recipe.folder, recipe.evaluation)
+    if recipe.quantize:
+        calibration = _set_place(recipe.folder, recipe.quantize.calibration)
+        changes["quantize"] = recipe.quantize.model_copy(update={"calibration": calibration})
+    if recipe.data:
+        sources = {name: _own_map(recipe.folder, source) for name, source in recipe.data.sources.items()}
+        root = _whole_path(recipe.folder, recipe.data.root)
+        changes["data"] = _own_map(recipe.folder, recipe.data).model_copy(update={"root": root, "sources": sources})
+    return recipe.model_copy(update=changes)
+
+
+def _set_place(folder: Path, name: str) -> str:
+    """A shipped set goes first, as where sets are read; ``./name`` is a path."""
+    ships = name == Path(name).name and (share("calibration") / name / "set.yaml").is_file()
+    return name if ships else _whole_path(folder, name)
+
+
+def _own_map(folder: Path, section: Annotations) -> Annotations:
+    return section.model_copy(update={"class_map": section.class_map and _whole_path(folder, section.class_map)})
+
+
+def _whole_path(folder: Path, name: str) -> str:
+    """``name`` as an absolute path where it is a relative one to something in ``folder``, else as it is."""
+    place = folder / name
+    own = name and not name.startswith("~") and not Path(name).is_absolute() and place.exists()
+    return str(place.resolve()) if own else name
+
+
+def recipe_file(name: str | Path) -> Path | None:
+    """The file of the recipe that ``name`` is the file, the folder or the shipped name of; None for anything else."""
     path = Path(name).expanduser()
     for file in (path, path / "recipe.yaml", share("recipes") / name / "recipe.yaml"):
         if file.is_file() and file.suffix in (".yaml", ".yml"):
             return file.resolve()
+    return None
+
+
+def _recipe_file(name: str) -> Path:
+    if file := recipe_file(name):
+        return file
+    path = Path(name).expanduser()
     if name and path.is_dir():
         raise BadConfig(f"{name}: no recipe.yaml in this folder. Recipes: edgekit zoo")
     if name and path.is_file():

@@ -11,7 +11,8 @@ from .board import Board
 from .extras import need
 from .paths import unknown_name
 from .progress import Progress, tell
-from .recipe import Recipe, load_recipe, recipe_names
+from .recipe import Recipe, load_recipe, recipe_file, recipe_names
+from .runtime import machine
 from .runtime.artifact import Artifact, check_place, read_artifact
 from .runtime.errors import ArtifactError, BadConfig, BadInput, EdgeKitError
 
@@ -22,19 +23,48 @@ GOLDEN_IMAGES = 8  # real images on which lowering steps are compared box by box
 
 def model(source: str | Path) -> Artifact:
     """An artifact folder that can be run; or a recipe's newest artifact in runs/, or its shipped weights."""
-    if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
-        return read_artifact(source, kinds=(*MODEL_KINDS, "engine"))
-    if str(source) not in recipe_names():
+    runnable = (*MODEL_KINDS, "engine")
+    if _is_artifact(source):
+        return read_artifact(source, kinds=runnable)
+    if not names_recipe(source):
         raise _no_model(str(source))
+    name = load_recipe(source).name if recipe_file(source) else str(source)
     for kind in reversed(MODEL_KINDS):
-        place = RUNS / str(source) / kind
-        if (place / "manifest.json").is_file():
+        place = RUNS / name / kind
+        if _is_artifact(place):
             return read_artifact(place)
     return checkpoint(source, None, (), None)
 
 
+def names_recipe(source: str | Path) -> bool:
+    """Whether that is a recipe: a shipped name, the folder or file of any, or the name of one trained in runs/."""
+    return recipe_file(source) is not None or _trained(source) is not None
+
+
+def _trained(name: str | Path) -> Path | None:
+    """The checkpoint in runs/ of the recipe that is called ``name``, wherever that lies."""
+    place = RUNS / name / "checkpoint"
+    return place if Path(name).name == str(name) and _is_artifact(place) else None
+
+
+def _by_itself(source: str | Path) -> Path | None:
+    """The checkpoint that is taken without looking into a recipe: the artifact itself, or what is known by its name."""
+    if _is_artifact(source):
+        return Path(source)
+    return None if recipe_file(source) else _trained(source)
+
+
+def _is_artifact(place: str | Path) -> bool:
+    return (Path(place) / "manifest.json").is_file()
+
+
 def _no_model(source: str) -> EdgeKitError:
-    """What is wrong with a text that is neither an artifact's folder nor a recipe's name."""
+    """What is wrong with a text that is neither an artifact's folder nor a recipe."""
+    if Path(source).is_dir():
+        return ArtifactError(
+            f"{source}: not an artifact (no manifest.json in it), and no recipe (no recipe.yaml). "
+            "Make an artifact with: edgekit run RECIPE"
+        )
     name, at, runtime = source.rpartition("@")
     if at and (Path(name).is_dir() or name in recipe_names()):  # ... that bench --compare alone understands
         more = f"@{runtime} chooses the runtime of a side of --compare; here it is: {name} --runtime {runtime}"
@@ -58,10 +88,10 @@ def checkpoint(
     place: where a recipe's checkpoint is, if it is not in runs/; a recipe without weights is trained into it, and a
         training that was stopped there goes on
     """
-    if not isinstance(source, Recipe) and (Path(source) / "manifest.json").is_file():
+    if not isinstance(source, Recipe) and (trained := _by_itself(source)):
         if overrides:
-            raise BadConfig(f"{overrides[0]}: changes a recipe, and {source} keeps the one that it was trained by")
-        return read_artifact(source, kinds=("checkpoint",))
+            raise BadConfig(f"{overrides[0]}: changes a recipe, and {trained} keeps the one that it was trained by")
+        return read_artifact(trained, kinds=("checkpoint",))
     recipe = source if isinstance(source, Recipe) else load_recipe(source, list(overrides))
     home = place or RUNS / recipe.name / "checkpoint"
     found = fitting_checkpoint(recipe, home)
@@ -73,7 +103,7 @@ def checkpoint(
             return train(recipe, home, stopped, progress)
         raise BadConfig(
             f"recipe {recipe.name} has no trained weights: none ship, and none are in {home}. "
-            f"Train it: edgekit train {recipe.name}"
+            f"Train it: edgekit train {recipe.name if isinstance(source, Recipe) else source}"
         )
     need("torch", "train")
     from .models.checkpoint import shipped_checkpoint
@@ -128,14 +158,16 @@ def fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
     )
 
 
-def export(checkpoint: Artifact, board: Board, out: Path | None, force: bool, progress: Progress | None) -> Artifact:
+def export(
+    checkpoint: Artifact, board: Board, out: Path | None, force: bool, progress: Progress | None, batch: int = 1
+) -> Artifact:
     """The network as ``board`` takes it, compared with PyTorch on real images."""
     need("torch", "train")
     from .conversion.export import ExportOptions, onnx_artifact
     from .models.checkpoint import model_of
 
     section = checkpoint.manifest["recipe"]["export"]
-    options = ExportOptions(layout=board.input_layouts[0], top_k=section["top_k"], opset=section["opset"])
+    options = ExportOptions(board.input_layouts[0], section["top_k"], section["opset"], batch)
     parents = {"checkpoint": checkpoint.digest}
     out = check_place(Path(out or Path(checkpoint.path).parent / "onnx"))
     kept = None if force else _up_to_date(out, options.key(parents))
@@ -157,7 +189,10 @@ def quantize(
     force: bool,
     progress: Progress | None,
 ) -> Artifact:
-    """INT8 of an ``onnx`` artifact. wishes: calibration, flavour, method, max_drop; what is None is the recipe's."""
+    """INT8 of an ``onnx`` artifact.
+
+    wishes: calibration, flavour, method, max_drop, reduce_range; what is None is the recipe's
+    """
     from .conversion.quantize import QuantizeOptions
     from .conversion.quantize import quantize as lower
     from .data.calibration import load_set, shared_images
@@ -185,7 +220,18 @@ def quantize(
         f"{both} of the {len(coco)} images on which the loss was measured were calibrated with, so INT8 may look "
         "better than it is. Calibrate with other images: --calibration SET or FOLDER"
     )
-    return lower(onnx, images.images, parents, out, options, measure, progress, [note] if both else [])
+    notes = [*([note] if both else []), *_overflow(options.flavour, options.reduce_range)]
+    return lower(onnx, images.images, parents, out, options, measure, progress, notes)
+
+
+def _overflow(flavour: str, reduce_range: bool) -> list[str]:
+    """A note where this CPU may compute wrong sums with the weights of 8 bits that were just measured on it."""
+    if flavour != "x86" or reduce_range or not machine.lacks_vnni(machine.facts()):
+        return []
+    return [
+        "this CPU has no VNNI: sums of 8-bit weights may overflow its 16 bits, also where the loss was measured. "
+        "Those of 7-bit weights do not: --reduce-range"
+    ]
 
 
 def engine_name(precision: str) -> str:

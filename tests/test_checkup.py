@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edgekit import checkup
+from edgekit import checkup, spine
 from edgekit.board import load_board
 from edgekit.recipe import load_recipe
+from edgekit.runtime import machine
 from edgekit.runtime.errors import BadConfig
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -140,3 +141,23 @@ def test_the_whole(monkeypatch):
     assert {check["group"] for check in facts["checks"]} == {"system", "package", "runtime", "data"}
     assert seen[-1] == ("checking the runtimes", 1, 1)
     assert facts["machine"]["architecture"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "extensions", "lacks"),
+    [
+        ("x86_64", ["avx", "avx2"], True),
+        ("x86_64", ["avx", "avx2", "avx_vnni"], False),
+        ("x86_64", ["avx512f", "avx512_vnni"], False),
+        ("x86_64", "unknown", False),
+        ("aarch64", ["asimddp"], False),
+    ],
+)
+def test_a_cpu_whose_int8_sums_overflow_is_told(monkeypatch, architecture, extensions, lacks):
+    facts = {**machine.facts(), "architecture": architecture, "extensions": extensions}
+    monkeypatch.setattr(machine, "facts", lambda: facts)
+    found = [check for check in checkup._system() if check.name == "int8"]
+    assert [check.mend for check in found] == ["edgekit quantize ARTIFACT --reduce-range"] * lacks
+    told = [*spine._overflow("x86", False)]
+    assert ["--reduce-range" in note for note in told] == [True] * lacks
+    assert not [*spine._overflow("x86", True), *spine._overflow("trt", False)]

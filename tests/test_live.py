@@ -114,6 +114,19 @@ def test_a_recipe_is_exported_and_its_int8_version_preferred(asked, artifact, tm
     assert [a.artifact for a in asked[1:]] == [exported.path, str(tmp_path / "demo" / "onnx-int8")]
 
 
+def test_a_recipes_folder_file_and_name_in_runs_are_exported(asked, artifact, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("edgekit.pipeline.export", lambda name, progress: read_artifact(artifact))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rec").mkdir()
+    (tmp_path / "rec" / "recipe.yaml").write_text("")
+    (tmp_path / "own").mkdir()  # a folder of the name that a trained recipe has
+    with new_artifact(tmp_path / "runs" / "own" / "checkpoint", "checkpoint", {"classes": ["a"]}):
+        pass
+    for name in ("rec", "rec/recipe.yaml", "own"):
+        edgekit.camera(name, "0")
+    assert len(asked) == 3
+
+
 def test_a_checkpoint_and_a_strange_folder_are_told(artifact, tmp_path):  # noqa: F811
     with new_artifact(tmp_path / "checkpoint", "checkpoint", {"classes": ["a"]}):
         pass

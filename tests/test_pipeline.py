@@ -8,15 +8,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
+from onnx import numpy_helper
 
 import edgekit
 from edgekit import measuring, spine
 from edgekit.board import load_board
 from edgekit.conversion.engine import engine_of
 from edgekit.data.calibration import load_set
+from edgekit.data.evaluation import evaluation_set
 from edgekit.models.checkpoint import checkpoint_manifest, save_weights, write_checkpoint
 from edgekit.models.detector import Detector
 from edgekit.models.zoo import build
@@ -112,6 +115,27 @@ def test_calibrating_with_an_image_that_is_measured_on_is_told(walked: Path, tmp
     (note,) = [note for note in made.manifest["notes"] if "calibrated with" in note]
     assert note.startswith(f"1 of the {len(load_set('dhaka-eval'))} images")
     assert not any("calibrated with" in note for note in read_artifact(walked / "onnx-int8").manifest["notes"])
+
+
+def test_a_batch_and_weights_of_seven_bits_can_be_asked_for(recipe: Path, walked: Path, tmp_path: Path) -> None:
+    batch = edgekit.export(walked / "checkpoint", batch=2, out=tmp_path / "batch")
+    assert batch.manifest["input"]["shape"][0] == 2
+    assert edgekit.evaluate(batch.path).map50 == pytest.approx(edgekit.evaluate(walked / "onnx").map50, abs=1e-4)
+    with pytest.raises(BadConfig, match="--batch"):
+        edgekit.export(recipe, batch=0)
+    made = edgekit.quantize(walked / "onnx", reduce_range=True, out=tmp_path / "int8")
+    most = {
+        name: max(_int8_weights(a.file("model.onnx")))
+        for name, a in (("7", made), ("8", read_artifact(walked / "onnx-int8")))
+    }
+    assert most == {"7": 64, "8": 127}
+
+
+def _int8_weights(file: str) -> list[int]:
+    """The largest magnitude of each int8 tensor."""
+    tensors = onnx.load(file).graph.initializer
+    arrays = [numpy_helper.to_array(t) for t in tensors if t.data_type == onnx.TensorProto.INT8]
+    return [int(np.abs(a.astype(int)).max()) for a in arrays if a.size > 1]
 
 
 def test_a_second_run_skips_what_is_up_to_date(recipe: Path, walked: Path) -> None:
@@ -211,6 +235,59 @@ def test_evaluate_by_the_voc_metric(walked: Path) -> None:
     assert voc.map == pytest.approx(coco.map50, abs=0.05)  # the same matches, another average
     with pytest.raises(BadConfig, match="voc2007"):
         edgekit.evaluate(walked / "onnx", metric="voc")
+
+
+@pytest.fixture
+def own(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe of one's own in ``rec/own`` below the current folder, with both of its sets beside it."""
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "rec" / "own"
+    place.mkdir(parents=True)
+    shutil.copy(recipe / "weights.safetensors", place)
+    shipped = load_set("dhaka-eval")
+    for name in ("mine-calib", "mine-eval"):
+        shutil.copytree(shipped.folder, place / name)
+    values = {"name": "own", "quantize": {"calibration": "mine-calib", "max_drop": 100}, "evaluation": "mine-eval"}
+    (place / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **values}))
+    return place
+
+
+def test_sets_beside_a_recipe_are_found_from_any_folder(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring.require_sets(load_recipe("rec/own"), load_board("x86-1t"))
+    made = edgekit.export("rec/own", out="onnx")
+    monkeypatch.chdir(tmp_path.parent)
+    folder = own.resolve()
+    assert made.manifest["recipe"]["evaluation"] == str(folder / "mine-eval")
+    assert made.manifest["recipe"]["quantize"]["calibration"] == str(folder / "mine-calib")
+    assert made.manifest["parity"] is not None  # compared on the set's real images
+    assert evaluation_set(made, None).digest() == evaluation_set(made, "dhaka-eval").digest()
+
+
+def test_a_recipe_of_ones_own_is_a_model_by_folder_file_and_name(own: Path) -> None:
+    """What ships is taken until something was made in runs/; then the newest of that, by each of the three."""
+    names = ("rec/own", "rec/own/recipe.yaml", own)
+    for name in names:
+        assert spine.model(name).kind == "checkpoint"
+    shutil.rmtree("runs")
+    with pytest.raises(BadConfig, match="no artifact or recipe named 'own'"):
+        spine.model("own")
+    with pytest.raises(BadConfig, match="no recipe named 'own'"):
+        edgekit.export("own")
+    trained = edgekit.export("rec/own").manifest["parents"]["checkpoint"]
+    for name in (*names, "own"):
+        assert spine.model(name).kind == "onnx"
+        assert spine.checkpoint(name, None, (), None).digest == trained
+    with pytest.raises(BadConfig, match="keeps the one that it was trained by"):
+        edgekit.export("own", overrides=["export.top_k=3"])
+    (own / "weights.safetensors").unlink()
+    shutil.rmtree("runs")
+    with pytest.raises(BadConfig, match=r"Train it: edgekit train rec/own$"):
+        spine.model("rec/own")
+    Path("empty").mkdir()
+    with pytest.raises(ArtifactError, match=r"not an artifact .* and no recipe"):
+        spine.model("empty")
 
 
 def test_labels_of_a_teacher_are_a_set_to_train_on(walked: Path, tmp_path: Path) -> None:

@@ -51,6 +51,25 @@ def test_a_recipe_survives_its_manifest(file: Path) -> None:
     assert Recipe.model_validate(dumped).model_dump(mode="json") == dumped
 
 
+def test_what_lies_beside_a_recipe_and_is_read_after_training_has_a_whole_path(file: Path) -> None:
+    for place in ("calib", "val", "dhaka-eval", "data"):
+        (file.parent / place).mkdir()
+    (file.parent / "map.yaml").touch()
+    sources = "{roads: {val: val.json, class_map: map.yaml}, val: {val: val.json, class_map: bdd100k-traffic}}"
+    more = [f"data={{root: data, sources: {sources}}}", "quantize.calibration=calib", "evaluation=./dhaka-eval"]
+    here = file.parent.resolve()
+    recipe = load_recipe(file, more)
+    assert recipe.data is not None
+    assert recipe.quantize is not None
+    assert (recipe.quantize.calibration, recipe.evaluation) == (str(here / "calib"), str(here / "dhaka-eval"))
+    assert (recipe.data.root, recipe.data.sources["roads"].root) == (str(here / "data"), ".")
+    assert recipe.data.sources["roads"].class_map == str(here / "map.yaml")
+    assert recipe.data.sources["val"].class_map == "bdd100k-traffic"
+    # a source, a shipped set, what lies elsewhere and what is whole stay as they are written
+    for name in ("val", "dhaka-eval", "somewhere/else.json", "~/data", str(here / "calib")):
+        assert load_recipe(file, [*more, f"evaluation={name}"]).evaluation == name
+
+
 # -- wrong files ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("text", "words"),

@@ -17,6 +17,10 @@ EDGEKIT=${EDGEKIT:-edgekit}
 ARTIFACTS=${ARTIFACTS:-}              # artifact folders that an earlier job built; without them RECIPE is built here
 HISTORY=${HISTORY:-ci/history}
 
+if [ "${1:-}" != --save ] && [ ! -f "$BASELINE" ]; then   # before minutes of measuring
+  echo "$BASELINE: no such baseline to gate with. Save one on this machine, and commit it: $0 --save" >&2
+  exit 2
+fi
 mkdir -p "$OUT"
 rm -f "$OUT"/run-*.json               # repeats of an earlier build must not be taken for this one's
 

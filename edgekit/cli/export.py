@@ -22,6 +22,9 @@ def export(
     ],
     overrides: options.Overrides = None,
     board: options.Board = options.DEFAULT_BOARD,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Images of a call, fixed in the file: for bench --offline alone.")
+    ] = 1,
     out: options.Out = None,
     json: options.Json = False,
 ) -> None:
@@ -33,8 +36,10 @@ def export(
     import edgekit
 
     with work(out) as progress:
-        artifact = edgekit.export(source, out=out, board=board, overrides=overrides or [], progress=progress)
-    show_artifact(artifact, json, _next(board))
+        artifact = edgekit.export(
+            source, out=out, board=board, overrides=overrides or [], batch=batch, progress=progress
+        )
+    show_artifact(artifact, json, _next(board) if batch == 1 else "edgekit bench {path} --offline")
 
 
 def _next(board: str) -> str:

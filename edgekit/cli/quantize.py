@@ -26,6 +26,9 @@ def quantize(
     max_drop: Annotated[
         float | None, typer.Option(min=0, help="Points of mAP@0.5 that may be lost.", show_default=False)
     ] = None,
+    reduce_range: Annotated[
+        bool, typer.Option("--reduce-range", help="Weights of 7 bits, for x86 CPUs without VNNI (edgekit doctor).")
+    ] = False,
     evaluation: Annotated[
         str | None, typer.Option(help="The set on which the loss is measured: a named one, or a COCO file.")
     ] = None,
@@ -47,6 +50,7 @@ def quantize(
             flavour=flavour,
             method=method,
             max_drop=max_drop,
+            reduce_range=reduce_range,
             evaluation=evaluation,
             out=out,
             progress=progress,

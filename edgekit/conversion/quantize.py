@@ -50,6 +50,8 @@ class QuantizeOptions:
         for name, known in (("flavour", tuple(FLAVOURS)), ("method", METHODS)):
             if getattr(self, name) not in known:
                 raise BadConfig(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.reduce_range and self.flavour != "x86":
+            raise BadConfig(f"reduce_range is for x86 CPUs, and flavour {self.flavour!r} is not: leave one of them out")
         if not self.max_drop >= 0:
             raise BadConfig(f"max_drop: expected points of mAP@0.5, 0 or more, got {self.max_drop}")
 

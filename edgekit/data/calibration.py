@@ -112,16 +112,15 @@ def set_names() -> list[str]:
     return sorted(p.parent.name for p in share("calibration").glob(f"*/{SET_FILE}"))
 
 
-def load_set(name_or_path: str | Path, base: Path | None = None, progress: Count | None = None) -> ImageSet:
+def load_set(name_or_path: str | Path, progress: Count | None = None) -> ImageSet:
     """Load and verify a set: the name of a shipped one, a folder with ``set.yaml``, or a plain folder of images.
 
-    base: the folder that a relative path starts from (a recipe's folder); None is the current one
     progress: called with (done, total) while hashes are computed
 
     Raises BadConfig for an unknown name or a wrong set.yaml; BadInput for an empty set, and for images that are missing
     or changed (named, up to ten).
     """
-    folder = _find(name_or_path, base)
+    folder = _find(name_or_path)
     file = folder / SET_FILE
     if not file.is_file():
         return _plain(folder, progress)
@@ -159,12 +158,12 @@ def shared_images(calibration: ImageSet, evaluation: CocoSet) -> int:
     return sum(_sha256(path) in hashes for path in alike)
 
 
-def _find(name_or_path: str | Path, base: Path | None) -> Path:
+def _find(name_or_path: str | Path) -> Path:
     """A shipped set goes first, so that a name means the same in every folder; ``./name`` is a path."""
     name = str(name_or_path)
     if not isinstance(name_or_path, Path) and name in set_names():
         return share("calibration") / name
-    path = (base or Path()) / Path(name).expanduser()
+    path = Path(name).expanduser()
     if name and path.is_dir():
         return path.resolve()
     if path.exists() and name:

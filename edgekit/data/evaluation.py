@@ -15,7 +15,7 @@ from ..runtime.errors import BadConfig, BadInput
 from .calibration import ImageSet, load_set, set_names
 from .coco import CocoSet, Sample, read_coco
 from .imagefile import read_header
-from .sources import evaluated_classes, validation_set, widened
+from .sources import evaluated_classes, source_root, validation_set, widened
 
 
 def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data", unlabelled: bool = False) -> CocoSet:
@@ -34,9 +34,9 @@ def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data",
             f"{f'; or images without labels, for the time alone: {option} FOLDER' if unlabelled else ''}"
         )
     if name in sources:
-        folder = share("recipes") / recipe["name"]
-        folder = folder if folder.is_dir() else Path()  # of one's own recipe: the paths that it names, from here
-        return validation_set(Recipe.model_validate({**recipe, "folder": folder}), name)
+        shipped = share("recipes") / recipe["name"]
+        folder = shipped if shipped.is_dir() else Path()  # one's own recipe has whole paths of what lay beside it
+        return _of_source(Recipe.model_validate({**recipe, "folder": folder}), name, artifact)
     if not str(name).lower().endswith(".json"):
         if name not in set_names() and not Path(name).expanduser().exists():
             own = f"Sources of its recipe: {', '.join(sources)}. " if sources else ""
@@ -63,6 +63,18 @@ def _without_labels(images: ImageSet, classes: Sequence[str]) -> CocoSet:
     )
     ids = tuple(range(1, len(classes) + 1))
     return CocoSet(images.folder, images.images_root, samples, tuple(classes), ids, (), images.digest)
+
+
+def _of_source(recipe: Recipe, name: str, artifact: Artifact) -> CocoSet:
+    """The validation set of a source of the recipe that an artifact keeps, where nobody can change a path."""
+    assert recipe.data is not None
+    root = source_root(recipe, recipe.data.sources[name])
+    if not root.is_dir():
+        raise BadInput(
+            f"{root}: no such folder, where the recipe that {artifact.path} keeps has its source {name!r}. Put the "
+            "data there, or name a COCO file of it: --data annotations.json"
+        )
+    return validation_set(recipe, name)
 
 
 def images_of(annotations: Path) -> Path:

@@ -262,13 +262,16 @@ def require_roots(recipe: Recipe) -> None:
             data_root(recipe, section)
 
 
-def data_root(recipe: Recipe, section: SourceSection | None = None) -> Path:
-    """The folder of a recipe's data, or of one source's. Raises BadInput that says how to name another."""
+def source_root(recipe: Recipe, section: SourceSection | None = None) -> Path:
+    """The folder that a recipe says its data is in, or one source's, whether it is there or not."""
     assert recipe.data is not None
     root = recipe.resolve(recipe.data.root)
-    if section is not None:
-        own = Path(section.root).expanduser()
-        root = own if own.is_absolute() else root / own
+    return root if section is None else root / Path(section.root).expanduser()
+
+
+def data_root(recipe: Recipe, section: SourceSection | None = None) -> Path:
+    """The folder of a recipe's data, or of one source's. Raises BadInput that says how to name another."""
+    root = source_root(recipe, section)
     if not root.is_dir():
         raise BadInput(
             f"{root}: no such folder. Recipe {recipe.name} looks for its data there; say where yours is: "

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -351,6 +352,8 @@ def _accuracy(eval_set: CocoSet, detections: dict[int, Detections], options: Ben
 
     metrics = evaluate_detections(eval_set, detections)
     name = options.set_name or eval_set.annotations.stem
+    if Path(name).is_absolute():  # another machine has it elsewhere
+        name = str(Path(*Path(name).parts[-2:]))
     return Accuracy.model_validate({**metrics.to_dict(), "set": name, "set_digest": eval_set.digest()})
 
 

@@ -271,13 +271,13 @@ def _why(row: Row) -> str:
 
 
 def _other_images(rows: Sequence[Row]) -> Iterator[str]:
-    sets = dict.fromkeys(
-        (f"{r.accuracy.set}, {r.accuracy.images} images, digest {r.accuracy.set_digest[:12]}")
+    sets = {  # by content: one set may have another name, or lie elsewhere
+        r.accuracy.set_digest: f"{r.accuracy.set}, {r.accuracy.images} images, digest {r.accuracy.set_digest[:12]}"
         for r in rows
         if r.accuracy is not None
-    )
+    }
     if len(sets) > 1:
-        yield f"measured on different evaluation images ({'; '.join(sets)})"
+        yield f"measured on different evaluation images ({'; '.join(sets.values())})"
 
 
 # -- one metric -------------------------------------------------------------------------------------------------------
@@ -467,6 +467,7 @@ def _notes(before: Runs, after: Runs, checks: Sequence[Check]) -> Iterator[str]:
     for key, base in before.items():
         for row in after.get(key, ()):
             yield from (f"{key.board} changed: {text}" for text in noted_differences(base[0], row))
+            yield from _other_kernels(key, base[0], row, checks)
             if row.input != base[0].input:
                 yield f"{key.label}: the input changed from {_input(base[0])} to {_input(row)}"
         for side, rows in (("baseline", base), ("report", after.get(key, ()))):
@@ -492,6 +493,17 @@ def _notes(before: Runs, after: Runs, checks: Sequence[Check]) -> Iterator[str]:
                 f"{check.row}: {check.metric} must get {check.sure_from:.1%} worse before this gate is sure to fail "
                 f"({check.runs[0]} runs in the baseline, {check.runs[1]} in the report); more runs make it sharper"
             )
+
+
+def _other_kernels(key: Key, base: Row, row: Row, checks: Sequence[Check]) -> Iterator[str]:
+    """mAP is compared across machines; of an INT8 file it depends on how the kernels of each one round."""
+    compared = any(c.row == key.label and c.metric in METRICS and METRICS[c.metric].of_images for c in checks)
+    told = machine_differences(base, row) if compared and key.precision == "int8" else []
+    if told:
+        yield (
+            f"{key.label}: mAP was measured on another machine ({'; '.join(told)}), whose INT8 kernels may round "
+            "differently; by a point and more was seen. Save the baseline on this machine, or gate the FP32 file"
+        )
 
 
 def _timed(check: Check) -> bool:

@@ -260,7 +260,10 @@ _OTHERS = {
     "edgekit-comparison": "what bench --compare wrote: two rows that took turns, and their ratio. For a report measure "
     "without --compare: edgekit bench A B --out rows.json",
     "edgekit-gate": "what gate --json printed. It takes the reports that were gated: edgekit report run-1.json",
+    "board": "what the bench on a board left there. Rows are made by flash alone, which measures again only where it "
+    "is asked for something else: edgekit flash BUNDLE --host USER@BOARD --out rows.json",
 }
+_OF_A_BOARD = {"asked", "timed", "engine", "bundle", "resources"}  # keys of a board's bench.json, which has no format
 
 
 def _another_file(values: Any) -> str | None:
@@ -268,6 +271,8 @@ def _another_file(values: Any) -> str | None:
     kind, own = (
         (values.get("format"), Report.model_fields["format"].default) if isinstance(values, dict) else (None, "")
     )
+    if isinstance(values, dict) and values.keys() >= _OF_A_BOARD:
+        kind = "board"
     if kind in _OTHERS:
         return f"no report, but {_OTHERS[kind]}"
     if kind == own and values.get("version") != (known := Report.model_fields["version"].default):

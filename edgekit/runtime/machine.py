@@ -205,6 +205,15 @@ def _extensions(cpuinfo):
     return [name for name in _EXTENSIONS if name in flags] if flags else UNKNOWN
 
 
+def lacks_vnni(found):
+    """Whether the machine of these ``facts`` is an x86 CPU that tells its extensions and has no VNNI.
+
+    There runtimes add two INT8 products in 16 bits, which weights of 8 bits can overflow.
+    """
+    told = found["extensions"]
+    return found["architecture"] in ("x86_64", "AMD64") and told != UNKNOWN and not any("vnni" in n for n in told)
+
+
 def _physical_cores():
     groups = set()
     for path in glob.glob("{}/cpu[0-9]*/topology/thread_siblings_list".format(_CPU)):

@@ -26,7 +26,7 @@ class Runner(object):
 
     def __call__(self, image):
         timing = Timing()
-        tensor, placement = self.session.prepare(image, self.preprocess)
+        tensor, placement = self._prepared(image)
         timing.lap("preprocess")
         outputs = self.session.infer({INPUT: tensor})
         timing.lap("inference")
@@ -35,6 +35,13 @@ class Runner(object):
         detections = self._detections(outputs, 0, placement)
         timing.lap("postprocess")
         return detections, timing
+
+    def _prepared(self, image):
+        """What the session takes, and the placement; a file with a batch gets the image in every place of it."""
+        if self.batch == 1:
+            return self.session.prepare(image, self.preprocess)
+        tensor, placement = self.preprocess(image, self.session.layout)
+        return np.repeat(tensor, self.batch, axis=0), placement
 
     def many(self, images):
         """Detections of ``batch`` images by one call of the session; for files that were exported with a batch."""
@@ -65,7 +72,7 @@ class Runner(object):
         """Run once and look at the raw outputs. BadInput when they break the output contract or are not finite, as
         every other run has it too.
         """
-        tensor, _ = self.session.prepare(image, self.preprocess)
+        tensor, _ = self._prepared(image)
         outputs = self.session.infer({INPUT: tensor})
         boxes, scores = outputs["boxes"], outputs["scores"]
         wanted = boxes.shape[:2] + (len(self.artifact.classes),)

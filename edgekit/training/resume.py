@@ -15,7 +15,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from pydantic import ValidationError
 
-from ..recipe import Recipe
+from ..recipe import Recipe, placed
 from ..runtime.artifact import new_file
 from ..runtime.errors import ArtifactError, BadConfig
 from .place import RESUME
@@ -139,7 +139,7 @@ def _check_same(file: Path, then: Mapping[str, Any], recipe: Recipe, world: int,
     if not then:
         return
     try:
-        old = Recipe.model_validate(then["recipe"])
+        old = placed(Recipe.model_validate({**then["recipe"], "folder": recipe.folder}))
     except ValidationError as error:
         raise ArtifactError(f"{file}: written by another version of EdgeKit. Start again without --resume.") from error
     before, now = _flat(old.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))

@@ -16,8 +16,12 @@ CASES = [
         {"overrides": ["train.epochs=3", "classes=[a]"], "out": Path("o"), "resume": True},
     ),
     ("train r", ("r",), {"overrides": [], "out": None, "resume": False}),
-    ("export r a.b=1 -b x86 -o o", ("r",), {"overrides": ["a.b=1"], "board": "x86", "out": Path("o")}),
-    ("export r", ("r",), {"overrides": [], "board": "x86-1t", "out": None}),
+    (
+        "export r a.b=1 -b x86 --batch 8 -o o",
+        ("r",),
+        {"overrides": ["a.b=1"], "board": "x86", "batch": 8, "out": Path("o")},
+    ),
+    ("export r", ("r",), {"overrides": [], "board": "x86-1t", "batch": 1, "out": None}),
     (
         "quantize s --calibration c --flavour trt --method entropy --max-drop 0.5 --evaluation e --out o",
         (Path("s"),),
@@ -26,14 +30,15 @@ CASES = [
             "flavour": "trt",
             "method": "entropy",
             "max_drop": 0.5,
+            "reduce_range": False,
             "evaluation": "e",
             "out": Path("o"),
         },
     ),
     (
-        "quantize s",
+        "quantize s --reduce-range",
         (Path("s"),),
-        {"calibration": None, "flavour": None, "method": None, "max_drop": None, "evaluation": None, "out": None},
+        {**dict.fromkeys(("calibration", "flavour", "method", "max_drop", "evaluation", "out")), "reduce_range": True},
     ),
     (
         "evaluate s --scales 0.5,1 --merge vote",

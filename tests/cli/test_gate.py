@@ -1,14 +1,20 @@
 """``edgekit gate`` for CI: exit codes, the files it writes, and what GitHub reads. The gate itself is the real one."""
 
 import json
+import os
+import subprocess
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 import edgekit
 from edgekit.cli import main
 from edgekit.measure.report import report_json
 from edgekit.measure.row import Latency
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "ci"
 
 
 @pytest.fixture
@@ -181,3 +187,42 @@ def test_a_baseline_that_cannot_be_gated_on_time_says_so(pipeline, capsys):
     pipeline.results["baseline"] += [{"row": "disturbed", "runs": 3, "undisturbed": 0}]
     assert main(["baseline", "show", "b.json"]) == 0
     assert "cannot be gated on time" in capsys.readouterr().out
+
+
+@pytest.fixture
+def gate_sh(tmp_path):
+    """docs/ci/gate.sh with a stand-in for edgekit: (exit code, stderr, the verbs that it called)."""
+    stand_in = tmp_path / "edgekit.sh"
+    stand_in.write_text('#!/bin/sh\necho "$1" >> verbs\n')
+    stand_in.chmod(0o755)
+
+    def call(*args):
+        (tmp_path / "verbs").write_text("")
+        given = {**os.environ, "EDGEKIT": str(stand_in), "RUNS": "2"}
+        script = ["sh", str(EXAMPLES / "gate.sh"), *args]
+        ended = subprocess.run(script, cwd=tmp_path, env=given, capture_output=True, text=True, check=False)
+        return ended.returncode, ended.stderr, (tmp_path / "verbs").read_text().split()
+
+    return call
+
+
+def test_the_example_looks_for_its_baseline_before_it_measures(gate_sh, tmp_path):
+    code, told, verbs = gate_sh()
+    assert (code, verbs) == (2, [])
+    assert "ci/baseline-x86-1t.json: no such baseline to gate with. Save one" in told
+    assert "gate.sh --save" in told
+    built = ["export", "quantize", "bench", "bench", "report"]
+    assert gate_sh("--save") == (0, "", [*built, "baseline"])
+    (tmp_path / "ci" / "baseline-x86-1t.json").touch()
+    assert gate_sh() == (0, "", [*built, "gate"])
+
+
+def test_the_example_for_github_can_save_its_first_baseline_on_the_runner():
+    text = (EXAMPLES / "github.yml").read_text()
+    flow = yaml.load(text, yaml.BaseLoader)  # "on" is a key, and no truth value
+    assert set(flow["on"]) == {"pull_request", "workflow_dispatch"}
+    steps = flow["jobs"]["gate"]["steps"]
+    assert any("gate.sh ${{ github.event_name == 'workflow_dispatch' && '--save'" in s.get("run", "") for s in steps)
+    kept = steps[-1]["with"]["path"].split()
+    assert {"runs/ci/run-*.json", "ci/baseline-*.json"} <= set(kept)
+    assert any("whl/cpu" in s.get("run", "") for s in steps)  # else gigabytes of CUDA

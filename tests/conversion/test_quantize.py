@@ -191,6 +191,11 @@ def test_wrong_options(options):
         QuantizeOptions(**options)
 
 
+def test_seven_bits_are_for_x86():
+    with pytest.raises(BadConfig, match="reduce_range is for x86 CPUs"):
+        QuantizeOptions(flavour="trt", reduce_range=True)
+
+
 def test_the_key_depends_on_options_and_parents():
     keys = {
         QuantizeOptions().key(PARENTS),

@@ -117,6 +117,21 @@ def test_one_sources_validation_set(file: Path) -> None:
         validation_set(load_recipe(file), "toun")
 
 
+def test_an_artifact_finds_the_sources_of_its_recipe_from_any_folder(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest keeps the recipe and not the folder that data.root and the class map are relative to."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    recipe = load_recipe(file).model_dump(mode="json")
+    artifact = Artifact("runs/mixed/onnx", {"recipe": recipe, "classes": list(CLASSES)})
+    assert evaluation_set(artifact, "town").digest() == validation_set(load_recipe(file), "town").digest()
+    (tmp_path / "town").rename(tmp_path / "moved")
+    told = "town: no such folder, where the recipe that runs/mixed/onnx keeps has its source 'town'.*--data"
+    with pytest.raises(BadInput, match=told):
+        evaluation_set(artifact, "town")
+
+
 def test_a_set_of_some_classes_measures_these(file: Path) -> None:
     """A set whose classes are all the detector's lacks the others; one with foreign classes is a mistake."""
     roads = file.with_name("roads.json")

@@ -444,6 +444,26 @@ def test_changed_software_is_noted_and_compared():
     assert result.notes == ("x86-1t changed: onnxruntime: 1.2.3, now 2.0",)
 
 
+@pytest.mark.parametrize(
+    ("precision", "limits", "noted"), [("int8", "mAP=-0.5pt", 1), ("int8", "size=+1%", 0), ("fp32", "mAP=-0.5pt", 0)]
+)
+def test_map_of_int8_across_machines_is_noted(precision, limits, noted):
+    """The same file has another mAP on a CPU with other INT8 kernels, which the reader of a failure must know."""
+    base, new = row(precision=precision), row(precision=precision, machine={"cpu": "Other"}, accuracy=accuracy(0.2))
+    result = compare([base] * 5, [new] * 5, parse_limits([limits]))
+    assert [note for note in result.notes if "INT8 kernels" in note] == list(result.notes)
+    assert len(result.notes) == noted
+    for note in result.notes:
+        assert note.startswith(f"{LABEL}: mAP was measured on another machine (cpu: Toy 9000, now Other)")
+        assert note in render_gate(result)
+        assert any("INT8 kernels" in line for line in github_annotations(result))
+
+
+def test_a_set_is_the_same_wherever_it_lies():
+    moved = row(accuracy={**row().accuracy.model_dump(), "set": "mine/val"})
+    assert check([row()], [moved], "mAP=-0.5pt").outcome == "pass"
+
+
 def test_a_disturbed_repeat_is_left_out_by_name():
     slow = row(30.0, verdict=NOISY)
     result = compare([row()] * 5, [row(10.0), slow, row(10.0)], parse_limits(["latency=+5%"]))

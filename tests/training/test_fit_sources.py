@@ -89,11 +89,9 @@ def evaluated_by_source(out: Path, metrics: dict[str, float]) -> None:
     assert measured.map50 == pytest.approx(metrics["roads/map50"], abs=1e-4)
 
 
-def test_evaluate_finds_a_source_by_its_name(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its folder is looked for from where one stands, as that of any recipe."""
-    absolute = [f"data.root={file.parent}", "data.sources.town.class_map=map.yaml"]
-    fit(load_recipe(file, [*SETTINGS, *absolute]), tmp_path / "run")
-    monkeypatch.chdir(file.parent)
+def test_evaluate_finds_a_source_by_its_name(file: Path, tmp_path: Path) -> None:
+    """Its folder is looked for beside the recipe, from wherever one stands."""
+    fit(load_recipe(file, SETTINGS), tmp_path / "run")
     measured = pipeline.evaluate(tmp_path / "run", data="roads")
     assert isinstance(measured, Metrics)
     assert set(measured.per_class) == {"vehicle", "scooter"}

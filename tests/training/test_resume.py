@@ -285,6 +285,16 @@ def test_what_may_change(tiny: Path, tmp_path: Path, override: str) -> None:
     assert (start.file, start.step) == (work / RESUME, 6)
 
 
+def test_a_class_map_beside_the_recipe_is_the_one_that_an_older_file_names(tiny: Path, tmp_path: Path) -> None:
+    """Older versions kept it as the recipe has it; today its whole path is kept."""
+    (tiny.parent / "map.yaml").touch()
+    recipe = load_recipe(tiny, ["data.class_map=map.yaml"])
+    assert recipe.data is not None
+    older = recipe.model_copy(update={"data": recipe.data.model_copy(update={"class_map": "map.yaml"})})
+    work = interrupted(tmp_path / "work", older)
+    assert go_on(work, recipe).file == work / RESUME
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

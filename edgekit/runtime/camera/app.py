@@ -133,7 +133,7 @@ class _Session(object):
             rate = (lambda: self._capture.rate) if options.offline else None
             yield Mp4(options.mp4, self._painter, self._stats, rate, options.encoder)
         if options.jsonl:
-            yield JsonLines(options.jsonl, self.about, options.score, classes, self._stats)
+            yield JsonLines(options.jsonl, self.about, options.score, classes, self._stats, self._places)
         if options.coco:
             ids = self._runner.artifact.manifest.get("category_ids") or list(range(1, len(classes) + 1))
             yield CocoJson(options.coco, self.about["source"], options.score, classes, ids)
@@ -156,6 +156,8 @@ class _Session(object):
         )  # fmt: skip
         for folder in options.new_folders():
             self._say("a new folder is made: {}".format(folder))
+        for file in options.older_records():
+            self._say("{}: holds an older record, which this run will replace".format(file))
         if self._hub is not None:
             self._serve()
         try:

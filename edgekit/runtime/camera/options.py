@@ -108,9 +108,15 @@ class Options(object):
 
     def new_folders(self):
         """The folders of the records that are not there yet, and will be made."""
-        files = [str(path) for path in (self.mp4, self.jsonl, self.coco) if path is not None]
-        folders = [os.path.dirname(os.path.abspath(file)) for file in files]
+        folders = [os.path.dirname(os.path.abspath(file)) for file in self._records()]
         return sorted({folder for folder in folders if not os.path.isdir(folder)})
+
+    def older_records(self):
+        """The records that are there already, with something in them."""
+        return [file for file in self._records() if os.path.isfile(file) and os.path.getsize(file)]
+
+    def _records(self):
+        return [str(path) for path in (self.mp4, self.jsonl, self.coco) if path is not None]
 
     def compute_threads(self):
         """Threads of the inference: as asked, or all cores that may be used but one."""

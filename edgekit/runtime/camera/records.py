@@ -20,16 +20,19 @@ class JsonLines(Sink):
 
     A line is written in one piece; what a full disk leaves of one is cut off, so the last line is always whole. An
     older file stays until there is a result to write.
+
+    places: lines and zones, whose counts the ``end`` has even where the last results were lost
     """
 
     name = "jsonl"
 
-    def __init__(self, path, about, score, classes, stats):
+    def __init__(self, path, about, score, classes, stats, places=()):
         self.path = path
         self._about = about
         self._score = score
         self._classes = classes
         self._stats = stats
+        self._places = places
         self._file: Any = None
         self._first: Any = None  # the line that is not written yet
         self._told = 0
@@ -76,7 +79,8 @@ class JsonLines(Sink):
         try:
             if self._first is None:
                 self._events()
-                self._line(dict(self._stats.summary(), type="end", time=now()))
+                counts = {"counts": [p.to_dict(self._classes) for p in self._places]} if self._places else {}
+                self._line(dict(self._stats.summary(), type="end", time=now(), **counts))
         finally:
             self._file.close()
 

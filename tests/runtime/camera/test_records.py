@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
+from edgekit.runtime.camera.counters import Line
 from edgekit.runtime.camera.records import CocoJson, JsonLines
 from edgekit.runtime.camera.sinks import SinkThread
 from edgekit.runtime.camera.stats import Stats
@@ -42,6 +45,36 @@ def test_json_lines(tmp_path):
     ]
     assert (found[1]["frame"], found[1]["size"], found[1]["latency_ms"]) == (0, [192, 128], pytest.approx(12, abs=0.1))
     assert found[-1]["results"] == 0
+
+
+def test_the_end_has_the_counts_of_the_run(tmp_path):
+    """Also of results that never came to the sink: the record of a night is its last line."""
+    line = Line([(0, 50), (100, 50)], "gate")
+    line.totals = {0: {"in": 3, "out": 1}}
+    sink = JsonLines(tmp_path / "seen.jsonl", ABOUT, 0.3, CLASSES, Stats(), [line])
+    sink.open()
+    sink.write(next(results()))
+    sink.close()
+    end = lines(sink.path)[-1]
+    assert end["type"] == "end"
+    assert [(c["name"], c["totals"]) for c in end["counts"]] == [("gate", {"car": {"in": 3, "out": 1}})]
+
+
+def test_the_fields_of_the_documentation_are_the_records(tmp_path):
+    sink = JsonLines(tmp_path / "seen.jsonl", ABOUT, 0.3, CLASSES, stats := Stats(), [Line([(0, 5), (9, 5)], "gate")])
+    sink.open()
+    made = next(results())
+    made.counts = [{"name": "gate"}]
+    sink.write(made)
+    stats.event("the source broke off")
+    sink.close()
+    page = Path(__file__).parents[3] / "docs" / "camera.md"
+    table = dict(re.findall(r"^\| `(start|frame|event|end)` \| (.*) \|$", page.read_text(), re.MULTILINE))
+    for record in lines(sink.path):
+        told = set(re.findall(r"`(\w+)`", table[record["type"]]))
+        own = record.keys() - {"type", "time"} | {name for box in record.get("boxes", ()) for name in box}
+        assert own <= told
+        assert ("time" in record) == (record["type"] != "event")
 
 
 def test_after_every_line_the_file_is_whole(tmp_path):

@@ -180,6 +180,16 @@ def test_a_folder_that_is_made_is_told(artifact, clip, tmp_path, capsys):
     assert "a new folder" not in capsys.readouterr().err
 
 
+def test_an_older_record_is_told_before_it_is_replaced(artifact, clip, tmp_path, capsys):
+    path, counted = tmp_path / "l.jsonl", ["--count-line", "0,0.5,1,0.5"]
+    command = [str(a) for a in [artifact, "--source", clip, "--offline", "--frames", 2, "--jsonl", path, *counted]]
+    told = f"{path}: holds an older record, which this run will replace\n"
+    for older in (False, True):
+        assert main(command) == 0
+        assert (told in capsys.readouterr().err) == older
+    assert records(path)[-1]["counts"][0]["kind"] == "line"
+
+
 @pytest.mark.parametrize(("more", "of"), [((), "40"), (("--frames", "20"), "20")])
 def test_an_offline_run_that_is_interrupted_says_how_far_it_came(run, artifact, clip, tmp_path, more, of):
     program = """

@@ -15,6 +15,8 @@ import pytest
 from edgekit.board import load_board
 from edgekit.deploy.bundling import BundleOptions, bundle
 from edgekit.deploy.rows import row_from_board
+from edgekit.measure.report import read_report
+from edgekit.runtime.errors import BadInput
 from edgekit.runtime.onboard import archive
 from tests.twin import network
 
@@ -94,6 +96,9 @@ def test_its_bench_becomes_a_row(board, stick, version, tmp_path):
     assert row.verdict.status != "simulated"
     assert row.latency.count >= 5
     assert row.machine["room"]["disk_free_bytes"] > 0
+    (tmp_path / "bench.json").write_text(json.dumps(told))
+    with pytest.raises(BadInput, match=r"no report, but what the bench on a board left.*edgekit flash BUNDLE --host"):
+        read_report(tmp_path / "bench.json")
     assert not board(*words, "--power-mode", "0")[1]["skipped"]  # it was refused, and may be permitted now
     plain = board(*words)[1]
     again = board(*words)[1]
