@@ -23,6 +23,7 @@ class Runner(object):
         self.preprocess = artifact.preprocess
         self.postprocess = _postprocess(artifact, session, score_threshold)
         self.batch = _batch(artifact)
+        self._classes = len(artifact.classes)
 
     def __call__(self, image):
         timing = Timing()
@@ -32,7 +33,7 @@ class Runner(object):
         timing.lap("inference")
         if self.session.spans:
             timing.split("inference", self.session.spans)
-        detections = self.postprocess(outputs["boxes"][0], outputs["scores"][0], placement)
+        detections = self._detections(outputs, 0, placement)
         timing.lap("postprocess")
         return detections, timing
 
@@ -46,9 +47,20 @@ class Runner(object):
             tensor = np.concatenate([one for one, _ in prepared])
         outputs = self.session.infer({INPUT: tensor})
         return [
-            self.postprocess(outputs["boxes"][i], outputs["scores"][i], placement)
+            self._detections(outputs, i, placement)
             for i, (_, placement) in enumerate(prepared)
         ]
+
+    def _detections(self, outputs, index, placement):
+        """Of one image of the batch. BadInput where the network has another number of classes than the manifest."""
+        scores = outputs["scores"]
+        if scores.shape[-1] != self._classes:
+            raise BadInput(
+                "{}: the network scores {} classes, and its manifest names {}: {}. Make the artifact again.".format(
+                    self.artifact.path, scores.shape[-1], self._classes, ", ".join(self.artifact.classes)
+                )
+            )
+        return self.postprocess(outputs["boxes"][index], scores[index], placement)
 
     def check(self, image):
         """Run once and look at the raw outputs. BadInput when they break the output contract or are not finite."""
@@ -78,7 +90,7 @@ class Runner(object):
 def _batch(artifact):
     """Images that one call of the file takes; 1 where the manifest does not say, or the size is free."""
     shape = artifact.manifest.get("input", {}).get("shape") or [1]
-    return shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 1
+    return max(1, shape[0])
 
 
 def _postprocess(artifact, session, score_threshold):
@@ -87,7 +99,7 @@ def _postprocess(artifact, session, score_threshold):
         values["score_threshold"] = score_threshold
     try:
         return Postprocess.from_dict(values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ArtifactError("{}: the manifest's postprocess is wrong: {}".format(artifact.path, error)) from error
 
 
