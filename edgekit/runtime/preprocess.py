@@ -88,7 +88,9 @@ class Preprocess(object):
             yield "colour: expected one of {}, got {!r}".format(", ".join(COLOURS), self.colour)
         finite = all(map(math.isfinite, self.mean + self.std))
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0 or not finite:
-            yield "mean, std: expected three finite numbers each, std positive, got {} and {}".format(self.mean, self.std)
+            yield "mean, std: expected three finite numbers each, std positive, got {} and {}".format(
+                self.mean, self.std
+            )
         if self.interpolation not in INTERPOLATIONS:
             yield "interpolation: expected one of {}, got {!r}".format(
                 ", ".join(sorted(INTERPOLATIONS)), self.interpolation

@@ -46,10 +46,7 @@ class Runner(object):
             prepared = [self.preprocess(image, self.session.layout) for image in images]
             tensor = np.concatenate([one for one, _ in prepared])
         outputs = self.session.infer({INPUT: tensor})
-        return [
-            self._detections(outputs, i, placement)
-            for i, (_, placement) in enumerate(prepared)
-        ]
+        return [self._detections(outputs, i, placement) for i, (_, placement) in enumerate(prepared)]
 
     def _detections(self, outputs, index, placement):
         """Of one image of the batch. BadInput where the network has another number of classes than the manifest."""

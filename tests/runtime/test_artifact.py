@@ -237,7 +237,10 @@ DAMAGE = {
     "hash is a number": (lambda a: edit(a, lambda m: m["payload"]["weights.bin"].update(sha256=1)), "not a valid"),
     "kind is a number": (lambda a: edit(a, lambda m: m.update(kind=3)), "not a valid manifest"),
     "no classes": (lambda a: edit(a, lambda m: m.pop("classes")), "not a valid manifest"),
-    "a class without a name": (lambda a: edit(a, lambda m: m.update(classes=[""])), "classes: expected a list of names"),
+    "a class without a name": (
+        lambda a: edit(a, lambda m: m.update(classes=[""])),
+        "classes: expected a list of names",
+    ),
     "a class is a number": (lambda a: edit(a, lambda m: m.update(classes=[3])), "classes: expected a list of names"),
     "a class twice": (lambda a: edit(a, lambda m: m.update(classes=["a", "a"])), "classes: expected different names"),
     "too many ids": (lambda a: edit(a, lambda m: m.update(category_ids=[1, 2])), "category_ids: expected 1 different"),
