@@ -12,7 +12,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from .config import Section, explain, parse_yaml, read_mapping
-from .paths import share, unknown_name
+from .paths import expanded, share, unknown_name
 from .runtime.errors import BadConfig
 from .runtime.preprocess import Preprocess
 from .sizes import divisor
@@ -512,8 +512,8 @@ class Recipe(Section):
 
     def resolve(self, path: str) -> Path:
         """A path that the recipe names: beside the recipe, else in the current folder; ``~`` is the home folder."""
-        beside = (self.folder / Path(path).expanduser()).resolve()
-        return beside if beside.exists() else Path(path).expanduser().resolve()
+        beside = (self.folder / expanded(path)).resolve()
+        return beside if beside.exists() else expanded(path).resolve()
 
 
 def recipe_names() -> list[str]:
@@ -538,7 +538,7 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def _recipe_file(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     for file in (path, path / "recipe.yaml", share("recipes") / name / "recipe.yaml"):
         if file.is_file() and file.suffix in (".yaml", ".yml"):
             return file.resolve()

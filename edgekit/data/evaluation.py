@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..paths import share, unknown_name
+from ..paths import expanded, share, unknown_name
 from ..recipe import Recipe
 from ..runtime.artifact import Artifact
 from ..runtime.errors import BadConfig, BadInput
@@ -31,14 +31,14 @@ def evaluation_set(artifact: Artifact, data: str | None) -> CocoSet:
         folder = folder if folder.is_dir() else Path()  # of one's own recipe: the paths that it names, from here
         return validation_set(Recipe.model_validate({**recipe, "folder": folder}), name)
     if not str(name).lower().endswith(".json"):
-        if name not in set_names() and not Path(name).expanduser().exists():
+        if name not in set_names() and not expanded(name).exists():
             own = f"Sources of its recipe: {', '.join(sources)}. " if sources else ""
             raise unknown_name("set", name, [*sources, *set_names()], f"{own}A COCO file works too: annotations.json")
         found = load_set(name)
         wanted = evaluated_classes(found.annotations, artifact.classes)
         coco = found.coco(wanted)
     else:
-        file = Path(name).expanduser()
+        file = expanded(name)
         wanted = evaluated_classes(file, artifact.classes)
         coco = read_coco(file, images_of(file), wanted)
     return coco if wanted == list(artifact.classes) else widened(coco, artifact.classes)

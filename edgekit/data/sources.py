@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..paths import unknown_name
+from ..paths import expanded, unknown_name
 from ..progress import Count, Progress, counting
 from ..runtime.artifact import value_sha256
 from ..runtime.errors import BadConfig, BadInput
@@ -267,7 +267,7 @@ def data_root(recipe: Recipe, section: SourceSection | None = None) -> Path:
     assert recipe.data is not None
     root = recipe.resolve(recipe.data.root)
     if section is not None:
-        own = Path(section.root).expanduser()
+        own = expanded(section.root)
         root = own if own.is_absolute() else root / own
     if not root.is_dir():
         raise BadInput(
