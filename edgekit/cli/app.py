@@ -90,8 +90,8 @@ def load_verb(name: str) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     settings = {"help_option_names": ["-h", "--help"]}
     function = getattr(module, word)
-    about = {"help": _text(function), "epilog": _example(module.EXAMPLE)}
-    app.command(name, cls=Verb, context_settings=settings, **about)(function)
+    about, example = _text(function), _example(module.EXAMPLE)
+    app.command(name, cls=Verb, help=about, epilog=example, context_settings=settings)(function)
     return typer.main.get_command(app)
 
 
