@@ -26,7 +26,7 @@ from .hardware import (
     ThermalSection,
     nearest_stack,
 )
-from .paths import share, unknown_name
+from .paths import expanded, share, unknown_name
 from .runtime.errors import BadConfig, BoardLacks
 from .runtime.machine import pick_core
 from .runtime.onboard.identity import evidence
@@ -187,7 +187,7 @@ def load_board(name: str | Path) -> Board:
 
 
 def _board_file(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     for file in (path, share("boards") / f"{name}.yaml"):
         if file.is_file() and file.suffix in (".yaml", ".yml"):
             return file.resolve()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as show  # shortens what a broken file may hold
-from typing import Any, get_origin
+from typing import Any, ClassVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from .runtime.errors import BadConfig
 from .words import counted
@@ -19,8 +19,19 @@ from .words import counted
 _SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+_INTEGER = "tag:yaml.org,2002:int"
+_PLAIN_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$")
+
+
 class _Loader(_SAFE_LOADER):
-    """Refuses a key that a mapping has twice, of which PyYAML would silently keep the last."""
+    """Refuses a key that a mapping has twice, of which PyYAML would silently keep the last; reads 010 and 1:30 as texts,
+    as YAML 1.2 does, for no recipe means the 8 and the 90 that YAML 1.1 makes of them.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [(tag, _PLAIN_INTEGER if tag == _INTEGER else pattern) for tag, pattern in known]
+        for first, known in _SAFE_LOADER.yaml_implicit_resolvers.items()
+    }
 
     def get_single_node(self) -> yaml.Node | None:
         root: yaml.Node | None = super().get_single_node()
@@ -54,7 +65,24 @@ def _refuse_repeated(root: yaml.Node | None) -> None:
 class Section(BaseModel):
     """A frozen mapping whose keys are all known."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads yes, no, on and off as truths, and pydantic takes a truth for 1 or 0."""
+        parts = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(part, bool) for part in parts):
+            kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+            if kinds & {int, float} and not kinds & {bool, Any}:
+                raise ValueError(f"should be a number, found {show(value)}")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types in an annotation: {float, NoneType} of tuple[float, ...] | None."""
+    parts = get_args(annotation)
+    return set().union(*map(_kinds, parts)) if parts else {annotation} if isinstance(annotation, Hashable) else set()
 
 
 def parse_yaml(text: str) -> Any:

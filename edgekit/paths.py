@@ -20,6 +20,15 @@ def share(kind: str) -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / kind
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with ``~`` and ``~name`` as home folders. Raises BadConfig where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        user = Path(path).parts[0]
+        raise BadConfig(f"{path}: {user} is no home folder here. Write the path out in full.") from error
+
+
 def listed(values: Any) -> list[Any]:
     """A list of paths or texts; one that stands alone, where several may be given, is a list of it."""
     return [values] if isinstance(values, str | Path) else list(values)

@@ -12,7 +12,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from .config import Section, explain, parse_yaml, read_mapping
-from .paths import share, unknown_name
+from .paths import expanded, share, unknown_name
 from .runtime.errors import BadConfig
 from .runtime.preprocess import Preprocess
 from .sizes import divisor
@@ -523,8 +523,8 @@ class Recipe(Section):
 
     def resolve(self, path: str) -> Path:
         """A path that the recipe names: beside the recipe, else in the current folder; ``~`` is the home folder."""
-        beside = (self.folder / Path(path).expanduser()).resolve()
-        return beside if beside.exists() else Path(path).expanduser().resolve()
+        beside = (self.folder / expanded(path)).resolve()
+        return beside if beside.exists() else expanded(path).resolve()
 
 
 def recipe_names() -> list[str]:
@@ -591,7 +591,7 @@ def _whole_path(folder: Path, name: str) -> str:
 
 def recipe_file(name: str | Path) -> Path | None:
     """The file of the recipe that ``name`` is the file, the folder or the shipped name of; None for anything else."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     for file in (path, path / "recipe.yaml", share("recipes") / name / "recipe.yaml"):
         if file.is_file() and file.suffix in (".yaml", ".yml"):
             return file.resolve()
@@ -601,7 +601,7 @@ def recipe_file(name: str | Path) -> Path | None:
 def _recipe_file(name: str) -> Path:
     if file := recipe_file(name):
         return file
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name and path.is_dir():
         raise BadConfig(f"{name}: no recipe.yaml in this folder. Recipes: edgekit zoo")
     if name and path.is_file():

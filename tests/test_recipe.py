@@ -267,6 +267,28 @@ def test_what_the_command_line_changed_is_not_blamed_on_the_file(
 
 
 # -- places -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epochs=true", "train.epochs: should be a number, found True"),
+        ("train.lr=on", "train.lr: should be a number, found True"),
+        ("preprocess.mean=[yes, 0, 0]", "preprocess.mean: should be a number"),
+        ("preprocess.mean=[.nan, 0, 0]", "should be a finite number, found nan"),
+        ("train.lr=.inf", "train.lr: should be a finite number, found inf"),
+        ("train.epochs=1:30", "train.epochs: should be a valid integer, found '1:30'"),
+    ],
+)
+def test_what_no_number_can_mean_is_refused(file: Path, override: str, said: str) -> None:
+    with pytest.raises(BadConfig) as caught:
+        load_recipe(file, [override])
+    assert said in str(caught.value)
+
+
+def test_a_number_with_zeros_before_it_is_decimal(file: Path) -> None:
+    """To YAML 1.1 it would be octal, or a text where a digit is 8 or 9."""
+    assert [load_recipe(file, [f"train.epochs={text}"]).train.epochs for text in ("010", "08", "1_0")] == [10, 8, 10]
+
+
 def test_a_recipe_by_folder_file_and_name(file: Path) -> None:
     assert load_recipe(file.parent) == load_recipe(file)
     name = recipe_names()[0]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from inspect import cleandoc
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
+from ..paths import expanded
 
 # verb -> one line for ``edgekit --help``; ``cli/<verb>.py`` holds a function of the same name, with its EXAMPLE.
 # A verb with a dash has an underscore there.
@@ -56,6 +58,31 @@ class Verbs(TyperGroup):
         return name, load_verb(str(name)) if stand_in is not None else None, rest
 
 
+class Verb(TyperCommand):
+    """A command that takes no empty text for a value, and knows ``~`` in every path."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            typed, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            for parameter in given:
+                _check_typed(ctx, parameter, typed.get(parameter.name))
+        rest = super().parse_args(ctx, args)
+        ctx.params.update((name, _expanded(value)) for name, value in ctx.params.items())
+        return rest
+
+
+def _check_typed(ctx: Any, parameter: Any, value: Any) -> None:
+    """Raise typer's error for an empty text: most often a shell's variable that is not set, and no wish for "."."""
+    if value == "" or (isinstance(value, list | tuple) and "" in value):
+        raise typer.BadParameter("the value is empty. Give one, or leave it out.", ctx=ctx, param=parameter)
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_expanded, value))
+    return expanded(value) if isinstance(value, Path) else value
+
+
 def load_verb(name: str) -> Any:
     """The command of one verb, made from its function's signature and docstring."""
     word = name.replace("-", "_")
@@ -63,7 +90,8 @@ def load_verb(name: str) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     settings = {"help_option_names": ["-h", "--help"]}
     function = getattr(module, word)
-    app.command(name, help=_text(function), epilog=_example(module.EXAMPLE), context_settings=settings)(function)
+    about, example = _text(function), _example(module.EXAMPLE)
+    app.command(name, cls=Verb, help=about, epilog=example, context_settings=settings)(function)
     return typer.main.get_command(app)
 
 

@@ -21,12 +21,11 @@ from torch import Tensor, nn
 from ..models.detector import Detector, host_postprocess
 from ..runtime.artifact import Artifact, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig, ChildDied
-from ..runtime.preprocess import Preprocess
+from ..runtime.preprocess import LAYOUTS, Preprocess
 from .compare import Array, Outputs, compare_with_torch
 from .graph import load_model, opset
 from .simplify import Simplification, simplify
 
-LAYOUTS = ("nhwc_uint8", "nchw_float")
 # Highest IR version that ONNX Runtime 1.10 (Python 3.6 boards) reads.
 MAX_IR = 8
 SCORE_THRESHOLD = 0.01

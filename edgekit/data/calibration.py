@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..config import Section, explain, read_mapping
-from ..paths import share, unknown_name
+from ..paths import expanded, share, unknown_name
 from ..progress import Count
 from ..runtime.artifact import file_sha256, new_file, value_sha256
 from ..runtime.errors import BadConfig, BadInput
@@ -125,7 +125,7 @@ def load_set(name_or_path: str | Path, progress: Count | None = None) -> ImageSe
     if not file.is_file():
         return _plain(folder, progress)
     values = _read_set(file)
-    root = (folder / Path(values.images_root).expanduser()).resolve()
+    root = (folder / expanded(values.images_root)).resolve()
     problems = Problems(file)
     images = tuple(root / entry.file for entry in values.images)
     for done, (path, entry) in enumerate(zip(images, values.images, strict=True), 1):
@@ -163,7 +163,7 @@ def _find(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if not isinstance(name_or_path, Path) and name in set_names():
         return share("calibration") / name
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name and path.is_dir():
         return path.resolve()
     if path.exists() and name:
@@ -239,7 +239,7 @@ def write_set(
     Raises BadInput when there are no images, or one of them or the annotations cannot be used.
     """
     folder = Path(folder).resolve()
-    root = (folder / Path(images_root).expanduser()).resolve()
+    root = (folder / expanded(images_root)).resolve()
     values: dict[str, Any] = {
         "name": name or folder.name,
         "description": description,

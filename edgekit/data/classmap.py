@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from ..config import Section, explain, read_mapping
-from ..paths import unknown_name
+from ..paths import expanded, unknown_name
 from ..runtime.errors import BadConfig, BadInput
 
 _MAPS = Path(__file__).resolve().parent / "maps"
@@ -70,7 +70,7 @@ def class_map_names() -> list[str]:
 
 def load_class_map(name: str | Path, folder: Path = Path()) -> ClassMap:
     """A shipped map by its name, or one from a YAML file, relative to ``folder``. BadConfig lists every problem."""
-    for file in (folder / Path(name).expanduser(), _MAPS / f"{name}.yaml"):
+    for file in (folder / expanded(name), _MAPS / f"{name}.yaml"):
         if file.is_file() and file.suffix in (".yaml", ".yml"):
             try:
                 return ClassMap.model_validate(read_mapping(file))

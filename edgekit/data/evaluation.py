@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..paths import share, unknown_name
+from ..paths import expanded, share, unknown_name
 from ..recipe import Recipe
 from ..runtime.artifact import Artifact
 from ..runtime.errors import BadConfig, BadInput
@@ -38,7 +38,7 @@ def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data",
         folder = shipped if shipped.is_dir() else Path()  # one's own recipe has whole paths of what lay beside it
         return _of_source(Recipe.model_validate({**recipe, "folder": folder}), name, artifact)
     if not str(name).lower().endswith(".json"):
-        if name not in set_names() and not Path(name).expanduser().exists():
+        if name not in set_names() and not expanded(name).exists():
             own = f"Sources of its recipe: {', '.join(sources)}. " if sources else ""
             raise unknown_name("set", name, [*sources, *set_names()], f"{own}A COCO file works too: annotations.json")
         found = load_set(name)
@@ -47,7 +47,7 @@ def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data",
         wanted = evaluated_classes(found.annotations, artifact.classes)
         coco = found.coco(wanted)
     else:
-        file = Path(name).expanduser()
+        file = expanded(name)
         wanted = evaluated_classes(file, artifact.classes)
         coco = read_coco(file, images_of(file), wanted)
     return coco if wanted == list(artifact.classes) else widened(coco, artifact.classes)

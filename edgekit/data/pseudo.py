@@ -59,7 +59,7 @@ def pseudo_label(
             annotations += _labels(found[found.sized], number, artifact, score)
             unsized += int((~found.sized).sum())
             tell(progress, "label", number, len(paths))
-    categories = zip(artifact.manifest["category_ids"], artifact.classes, strict=True)
+    categories = zip(artifact.category_ids, artifact.classes, strict=True)
     content = {
         "info": {"description": f"{_DESCRIPTION} {artifact.digest}, score from {score:g} on, doubt from {doubt:g} on"},
         "images": records,
@@ -107,5 +107,5 @@ def _labels(found: Detections, image_id: int, artifact: Artifact, score: float) 
             "iscrowd": int(record["score"] < score),
             **({"ignore": 1} if record["score"] < score else {}),
         }
-        for record in found.to_coco(image_id, artifact.manifest["category_ids"])
+        for record in found.to_coco(image_id, artifact.category_ids)
     ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..paths import unknown_name
+from ..paths import expanded, unknown_name
 from ..progress import Count, Progress, counting
 from ..runtime.artifact import value_sha256
 from ..runtime.errors import BadConfig, BadInput
@@ -266,7 +266,7 @@ def source_root(recipe: Recipe, section: SourceSection | None = None) -> Path:
     """The folder that a recipe says its data is in, or one source's, whether it is there or not."""
     assert recipe.data is not None
     root = recipe.resolve(recipe.data.root)
-    return root if section is None else root / Path(section.root).expanduser()
+    return root if section is None else root / expanded(section.root)
 
 
 def data_root(recipe: Recipe, section: SourceSection | None = None) -> Path:

@@ -6,6 +6,7 @@ import base64
 import json
 from pathlib import Path
 
+from ..paths import expanded
 from ..runtime.errors import BadInput, MissingDependency
 from ..runtime.onboard.trust import CONTEXT
 
@@ -42,7 +43,7 @@ _MAKE = "Make one: ssh-keygen -t ed25519 -N '' -f edgekit-key"
 
 def _read(file: Path) -> bytes:
     try:
-        return file.expanduser().read_bytes()
+        return expanded(file).read_bytes()
     except OSError as error:
         raise BadInput(f"{file}: cannot be read ({(error.strerror or str(error)).lower()}). {_MAKE}") from error
 

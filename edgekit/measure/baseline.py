@@ -15,7 +15,7 @@ from .drift import reference_times
 from .gate import noise_band
 from .matching import DISTURBED, Runs, group_rows, machine_differences, require_one_file, sessions, state_differences
 from .metrics import METRICS
-from .report import read_runs, report_file, report_json
+from .report import read_runs, report_file, report_json, utf8
 from .row import Row
 
 ACTIONS = ("save", "show")
@@ -53,8 +53,9 @@ def _save(rows: Sequence[Row], names: str, out: str | Path) -> None:
         raise BadInput(f"{names}: {unmeasured[0]} was not measured, so it is no baseline. Measure again: edgekit bench")
     # a gate needs the statistics; the frames behind them would make a file that nobody wants in a repository
     slim = [row.model_copy(update={"samples": (), "tracks": (), "layers": ()}) for row in rows]
-    with new_file(out) as handle:
-        handle.write(report_json(slim))
+    data = utf8(out, report_json(slim))
+    with new_file(out, "wb") as handle:
+        handle.write(data)
 
 
 def _require_one_machine(runs: Runs, names: str) -> None:

@@ -29,7 +29,7 @@ from .matching import (
     state_differences,
 )
 from .metrics import METRICS, Limit, Metric, parse_limits
-from .row import NOT_MEASURED, Record, Row
+from .row import LEAST, NOT_MEASURED, Record, Row
 from .verdict import ACCURACY_UNKNOWN
 
 DEFAULT_LIMITS = "mAP=-0.5pt,latency=+5%,size=+1%,gops=+0%"
@@ -363,7 +363,7 @@ def _pooled(groups: Sequence[Sequence[float]], assumed: float) -> _Deviation:
 def _judge_noisy(limit: Limit, base: Sequence[float], new: Sequence[float], days: Days) -> dict[str, Any]:
     """Varying figures: geometric means, and a failure only beyond limit and noise together."""
     metric = limit.metric
-    if min(*base, *new) <= 0:
+    if min(*base, *new) < LEAST:
         return {"outcome": "not comparable", "reason": f"a run has {metric.text(min(*base, *new))}"}
     old, now = geometric_mean(base), geometric_mean(new)
     noise = noise_band(base, new, metric.noise or 0.0, days)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, TensorShapeProto, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, TensorShapeProto, defs, shape_inference
 
 from ..runtime.errors import BadInput
 
@@ -35,13 +35,17 @@ def load_graph(path: str | Path) -> ModelProto:
     """The file with inferred shapes and a name of its own for every node; an open batch, the first dimension of an
     input, becomes 1. A dimension that the file calls 0 or less is open too.
 
-    Raises BadInput naming a file that is missing, not ONNX, whose shapes contradict each other, or whose inputs have
-    other open dimensions: what an image of one pixel costs is no answer.
+    Raises BadInput naming a file that is missing, not ONNX, without operators, whose shapes contradict each other, or
+    whose inputs have other open dimensions: what an image of one pixel costs is no answer.
     """
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
         if not model.HasField("graph"):
             raise ValueError("no graph in it; the file is empty or cut off")
+        if not model.graph.node:
+            raise ValueError("its graph has no operator")
+        if wrong := [t.name for t in model.graph.initializer if any(size < 0 for size in t.dims)]:
+            raise ValueError(f"{wrong[0]} has a size below 0")
         _close_batch(path, model)
         _name_nodes(model)
         return shape_inference.infer_shapes(model, data_prop=True)
@@ -212,32 +216,41 @@ MACS: Mapping[str, Callable[[NodeProto, Mapping[str, Shape]], int]] = {
     "MatMulInteger": _matmul,
     "Einsum": _einsum,
 }
-# Operators that multiply much and have no rule above, most of them ONNX Runtime's fusions
-_NO_RULE = (
-    *("RNN", "LSTM", "GRU", "DynamicQuantizeLSTM"),
-    *("Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention"),
-    *("FusedConv", "NhwcConv", "NhwcFusedConv", "FusedMatMul", "FusedGemm"),
-    *("QGemm", "MatMulNBits", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
+# ONNX's own that multiply much and have no rule above; a fusion or a plugin that is not ONNX's may as well
+_NO_RULE = ("RNN", "LSTM", "GRU", "Attention", "LinearAttention", "FlexAttention", "CausalConvWithState")
+# Of ONNX Runtime and of TensorRT's plugins: no convolution and no matrix product in them
+_CHEAP = frozenset(
+    (
+        *("QuantizeLinear", "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearSoftmax"),
+        *("QLinearSigmoid", "QLinearLeakyRelu", "QLinearAveragePool", "QLinearGlobalAveragePool", "NhwcMaxPool"),
+        *("Gelu", "BiasGelu", "FastGelu", "QuickGelu", "SkipLayerNormalization", "GridSample", "CropAndResize"),
+        *("EfficientNMS_TRT", "EfficientNMS_ONNX_TRT", "EfficientNMSLandmark_TRT", "BatchedNMS_TRT"),
+        *("BatchedNMSDynamic_TRT", "NMS_TRT", "GridAnchor_TRT", "PriorBox_TRT", "Normalize_TRT", "ROIAlign_TRT"),
+    )
 )
 
 
 def uncounted(model: ModelProto) -> list[str]:
     """Operators whose work no rule tells, as ``2 LSTM``: with one of them the sum of the others is no count.
 
-    So are products in the bodies of If, Loop, Scan and of the file's own functions, which run as the data wants it.
+    What neither ONNX nor the list of cheap ones knows is among them. So are products in the bodies of If, Loop, Scan
+    and of the file's own functions, which run as the data wants it.
     """
     functions = {function.name: function.node for function in model.functions}
     found: Counter[str] = Counter()
     for node in model.graph.node:
-        if _has_no_rule(node):
+        if node.op_type not in functions and _has_no_rule(node):
             found[node.op_type] += 1
-        inside = {n.op_type for n in _inside(node, functions) if n.op_type in MACS or _has_no_rule(n)}
+        bodies = [n for n in _inside(node, functions) if n.op_type not in functions]
+        inside = {n.op_type for n in bodies if n.op_type in MACS or _has_no_rule(n)}
         if inside:
             found[f"{node.op_type} with {', '.join(sorted(inside))} in it"] += 1
     return [f"{count} {what}" for what, count in found.items()]
 
 
 def _has_no_rule(node: NodeProto) -> bool:
+    if not defs.has(node.op_type, "" if node.domain == "ai.onnx" else node.domain):
+        return node.op_type not in _CHEAP
     einsum = node.op_type == "Einsum" and (len(node.input) > 2 or any("." in term for term in _terms(node)))
     return node.op_type in _NO_RULE or einsum
 

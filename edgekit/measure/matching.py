@@ -187,15 +187,15 @@ def noted_differences(first: Row, second: Row) -> list[str]:
 def board_facts(row: Row) -> dict[str, Any]:
     """What is told beside ``machine.facts``: a board's model, L4T, host, power mode, static clocks; the accelerator."""
     board, power = row.machine.get("board", {}), row.machine.get("power", {})
-    mode = power.get("during") or {}
+    mode, done = power.get("during"), power.get("done")
     told = {
         "model": board.get("model"),
         "L4T": board.get("l4t"),
         "host": board.get("host"),
         "device": row.session.get("device"),
         "CUDA": row.session.get("cuda"),
-        "power mode": mode.get("name"),
-        "static clocks": CLOCKS_SET in power.get("done", ()) if power else None,
+        "power mode": mode.get("name") if isinstance(mode, dict) else None,
+        "static clocks": isinstance(done, list | tuple) and CLOCKS_SET in done if power else None,
     }
     return {name: value for name, value in told.items() if value not in _UNKNOWN}
 

@@ -51,9 +51,9 @@ def predict_images(
             save_image(beside / picture.relative_to(out), draw_detections(image, found, artifact.classes, score))
             height, width = image.shape[:2]
             records.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
-            annotations += found.to_coco(image_id, artifact.manifest["category_ids"])
+            annotations += found.to_coco(image_id, artifact.category_ids)
             tell(progress, "predict", image_id, len(paths))
-        categories = zip(artifact.manifest["category_ids"], artifact.classes, strict=True)
+        categories = zip(artifact.category_ids, artifact.classes, strict=True)
         result = {
             "images": records,
             "categories": [{"id": i, "name": n} for i, n in categories],

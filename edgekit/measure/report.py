@@ -127,6 +127,8 @@ def write_report(
     that no file can hold, and BadConfig where it would replace what is not its own; then nothing is changed.
     """
     place = Path(folder)
+    if title != title.encode("utf-8", "replace").decode():
+        raise BadConfig(f"title: {title!r} holds a byte that is no text. Write it in UTF-8")
     if not rows:
         raise BadInput(f"{place}: no measured row to report. Measure something first: edgekit bench")
     pictures, history = _named_once(pictures), earlier(history, rows)
@@ -139,7 +141,7 @@ def write_report(
         "csv": render_csv(rows),
         "tex": render_latex(rows),
     }
-    encoded = {suffix: _utf8(place / f"report.{suffix}", text) for suffix, text in texts.items()}
+    encoded = {suffix: utf8(place / f"report.{suffix}", text) for suffix, text in texts.items()}
     # What lies beside no report.json would be somebody else's (``check_report_place``), so it comes first. Older
     # renderings go before it: what stands beside it is of its rows, and what an interruption left out is seen missing
     for suffix in RENDERED:
@@ -154,7 +156,8 @@ def write_report(
     return ReportFiles(at["json"], at["md"], at["html"], at["csv"], at["tex"], files)
 
 
-def _utf8(file: Path, text: str) -> bytes:
+def utf8(file: str | Path, text: str) -> bytes:
+    """The bytes of a file about rows. Raises BadInput where they hold text that no file can."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -273,7 +276,7 @@ def _another_file(values: Any) -> str | None:
     )
     if isinstance(values, dict) and values.keys() >= _OF_A_BOARD:
         kind = "board"
-    if kind in _OTHERS:
+    if isinstance(kind, str) and kind in _OTHERS:
         return f"no report, but {_OTHERS[kind]}"
     if kind == own and values.get("version") != (known := Report.model_fields["version"].default):
         return (

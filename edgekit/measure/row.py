@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from statistics import median
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -18,7 +19,9 @@ IN_THE_ENGINE = {"plugin": "NMS in the engine (EfficientNMS_TRT)", "layer": "NMS
 SYMBOLS = {"valid": "●", "noisy": "▲", "throttled": "▲", "perf-only": "◆", "simulated": "◇", NOT_MEASURED: "✕"}
 Status = Literal["valid", "noisy", "throttled", "perf-only", "simulated", "not measured"]
 NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+LEAST = 1e-9  # of what is not 0: below it a ratio of two is no number
+_ROUNDED = 1e-3  # of a value, by files with fewer digits
+Positive = Annotated[float, Field(ge=LEAST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -26,6 +29,13 @@ class Record(BaseModel):
     """A frozen JSON value. Unknown keys are errors, so that a report of another version is never half understood."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _rising(values: Mapping[str, float]) -> None:
+    """Raise ValueError unless each value is at least the one before it, but for what rounding in a file may do."""
+    for (low, less), (high, more) in pairwise(values.items()):
+        if less > more * (1 + _ROUNDED):
+            raise ValueError(f"{low} is {less}, and {high} {more}; {low} cannot be above {high}")
 
 
 class Latency(Record):
@@ -47,6 +57,13 @@ class Latency(Record):
     max: Positive
     p90_estimate: Positive | None = None
     p99_estimate: Positive | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Latency:
+        percentiles = {"min": self.min, "p50": self.p50, "p90": self.p90, "p99": self.p99, "max": self.max}
+        _rising({name: value for name, value in percentiles.items() if value is not None})
+        _rising({"min": self.min, "mean": self.mean, "max": self.max})
+        return self
 
     @classmethod
     def from_samples(cls, ms: Sequence[float]) -> Latency:
@@ -85,6 +102,15 @@ class Accuracy(Record):
     set: str
     set_digest: str
     images: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Accuracy:
+        """A hit at a higher IoU is one at a lower; and an AP is a mean of shares of boxes, which are not so small."""
+        _rising({"map": self.map, "map50": self.map50})
+        _rising({"map75": self.map75, "map50": self.map50})
+        if tiny := [name for name in ("map", "map50") if 0 < getattr(self, name) < LEAST]:
+            raise ValueError(f"{tiny[0]} is {getattr(self, tiny[0])}; an accuracy is 0, or at least {LEAST}")
+        return self
 
 
 class InputShape(Record):
@@ -369,6 +395,12 @@ class Row(Record):
             if isinstance(clock := facts.get("frequency_mhz"), list):
                 raise ValueError(f"{place}.frequency_mhz is {clock}; it must be one number")
         return machine
+
+    @model_validator(mode="after")
+    def _every_frame_is_told(self) -> Row:
+        if self.latency and self.samples and self.latency.count != len(self.samples):
+            raise ValueError(f"latency.count is {self.latency.count}, and there are {len(self.samples)} samples")
+        return self
 
     @model_validator(mode="after")
     def _simulators_say_so(self) -> Row:

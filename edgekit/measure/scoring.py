@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from ..config import Section, explain, read_mapping
-from ..paths import Files, listed, share, unknown_name
+from ..paths import Files, expanded, listed, share, unknown_name
 from ..runtime.errors import BadConfig, BadInput
 from .labels import by_machine, told_apart
 from .matching import DISTURBED
@@ -164,7 +164,7 @@ _YAML = (".yaml", ".yml")
 
 
 def _load(kind: type[T], what: str, name: str | Path, shipped: Path) -> T:
-    path, names = Path(name).expanduser(), sorted(p.stem for p in shipped.glob("*.yaml"))
+    path, names = expanded(name), sorted(p.stem for p in shipped.glob("*.yaml"))
     stem = path.stem if path.suffix in _YAML else path.name
     if path.is_file():
         file = path

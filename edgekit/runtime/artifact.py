@@ -16,7 +16,7 @@ import shutil
 import tempfile
 
 from .errors import ArtifactError, BadConfig
-from .preprocess import Preprocess
+from .preprocess import LAYOUTS, Preprocess
 
 MANIFEST = "manifest.json"
 _INHERITED = (
@@ -64,11 +64,16 @@ class Artifact(object):
         return list(self.manifest["classes"])
 
     @property
+    def category_ids(self):
+        """The COCO id of each class: the manifest's, or 1, 2, 3 ... where it has none."""
+        return list(self.manifest.get("category_ids") or range(1, len(self.manifest["classes"]) + 1))
+
+    @property
     def preprocess(self):
         """The Preprocess of the manifest; ArtifactError when it has none or a wrong one."""
         try:
             return Preprocess.from_dict(self.manifest["preprocess"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(
                 "{}: the manifest's preprocess is wrong ({}: {}). Make the artifact again.".format(
                     self.path, type(error).__name__, error
@@ -122,13 +127,44 @@ def _parse_manifest(path):
                 raise ArtifactError("{}: payload name {!r} leaves the folder".format(path, name))
             if not isinstance(record["sha256"], str):
                 raise TypeError("payload {}: sha256 is no text".format(name))
-        if not isinstance(manifest["kind"], str) or not isinstance(manifest["classes"], list):
-            raise TypeError("kind is no text, or classes is no list")
+        problems = list(_problems(manifest))
+        if problems:
+            raise ValueError("; ".join(problems))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             "{}: not a valid manifest ({}: {}). Make the artifact again.".format(path, type(error).__name__, error)
         ) from error
     return manifest
+
+
+def _problems(manifest):
+    """What the readers of a manifest could not use, or would take for something else. Most keys may be missing."""
+    if not isinstance(manifest["kind"], str):
+        yield "kind: expected a text, got {!r}".format(manifest["kind"])
+    classes = manifest["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) and name for name in classes):
+        yield "classes: expected a list of names, got {!r}".format(classes)
+        return
+    if len(set(classes)) < len(classes):
+        yield "classes: expected different names, got {!r}".format(classes)
+    ids = manifest.get("category_ids")
+    if ids is not None and not (_whole_numbers(ids) and len(set(ids)) == len(ids) == len(classes)):
+        yield "category_ids: expected {} different whole numbers, one for each class, got {!r}".format(
+            len(classes), ids
+        )
+    for name in ("input", "recipe", "postprocess"):
+        if not isinstance(manifest.get(name, {}), dict):
+            yield "{}: expected a mapping of keys, got {!r}".format(name, manifest[name])
+            return
+    about = manifest.get("input", {})
+    if "layout" in about and about["layout"] not in LAYOUTS:
+        yield "input.layout: expected one of {}, got {!r}".format(", ".join(LAYOUTS), about["layout"])
+    if about.get("shape") is not None and not _whole_numbers(about["shape"]):
+        yield "input.shape: expected a list of whole numbers, got {!r}".format(about["shape"])
+
+
+def _whole_numbers(values):
+    return isinstance(values, list) and all(isinstance(v, int) and not isinstance(v, bool) for v in values)
 
 
 def _verify(path, record):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ INTERPOLATIONS = {
 }
 MODES = ("stretch", "letterbox")
 COLOURS = ("bgr", "rgb")
+LAYOUTS = ("nhwc_uint8", "nchw_float")  # raw pixels, which the graph normalises, or normalised ones
 
 
 class Placement(object):
@@ -84,8 +86,11 @@ class Preprocess(object):
             yield "pad_value: expected 0..255, got {}".format(self.pad_value)
         if self.colour not in COLOURS:
             yield "colour: expected one of {}, got {!r}".format(", ".join(COLOURS), self.colour)
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            yield "mean, std: expected three numbers each, std positive, got {} and {}".format(self.mean, self.std)
+        finite = all(map(math.isfinite, self.mean + self.std))
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0 or not finite:
+            yield "mean, std: expected three finite numbers each, std positive, got {} and {}".format(
+                self.mean, self.std
+            )
         if self.interpolation not in INTERPOLATIONS:
             yield "interpolation: expected one of {}, got {!r}".format(
                 ", ".join(sorted(INTERPOLATIONS)), self.interpolation

@@ -23,6 +23,7 @@ class Runner(object):
         self.preprocess = artifact.preprocess
         self.postprocess = _postprocess(artifact, session, score_threshold)
         self.batch = _batch(artifact)
+        self._classes = len(artifact.classes)
 
     def __call__(self, image):
         timing = Timing()
@@ -55,8 +56,16 @@ class Runner(object):
         return [self._detections(outputs, i, placement) for i, (_, placement) in enumerate(prepared)]
 
     def _detections(self, outputs, index, placement):
-        """Those of one image of the batch."""
+        """Those of one image of the batch. BadInput where the network has another number of classes than the manifest,
+        or gives NaN or infinity.
+        """
         boxes, scores = outputs["boxes"][index], outputs["scores"][index]
+        if scores.shape[-1] != self._classes:
+            raise BadInput(
+                "{}: the network scores {} classes, and its manifest names {}: {}. Make the artifact again.".format(
+                    self.artifact.path, scores.shape[-1], self._classes, ", ".join(self.artifact.classes)
+                )
+            )
         self._require_finite(boxes, scores)
         return self.postprocess(boxes, scores, placement)
 
@@ -97,7 +106,7 @@ class Runner(object):
 def _batch(artifact):
     """Images that one call of the file takes; 1 where the manifest does not say, or the size is free."""
     shape = artifact.manifest.get("input", {}).get("shape") or [1]
-    return shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 1
+    return max(1, shape[0])
 
 
 def _postprocess(artifact, session, score_threshold):
@@ -106,7 +115,7 @@ def _postprocess(artifact, session, score_threshold):
         values["score_threshold"] = score_threshold
     try:
         return Postprocess.from_dict(values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ArtifactError("{}: the manifest's postprocess is wrong: {}".format(artifact.path, error)) from error
 
 

@@ -132,3 +132,30 @@ def test_a_wrong_command_line_is_told_and_runs_nothing(line, said, pipeline, cap
     assert "Traceback" not in err
     assert out == ""
     assert pipeline.calls == []
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["evaluate", "s", "--data", ""], "--data"),
+        (["bundle", "s", "--board", "b", "--golden="], "--golden"),
+        (["report", "r.json", "--out", ""], "--out"),
+        (["camera", "s", "--source", "a.mp4", "--source", ""], "--source"),
+        (["data", "check", ""], "ANNOTATIONS"),
+    ],
+)
+def test_an_empty_text_is_no_value(words, named, pipeline, capsys):
+    """A shell's variable that is not set must not choose the recipe's own set or write into the current folder."""
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "the value is empty" in said
+    assert named in said
+
+
+def test_a_path_may_begin_at_home(pipeline, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert main(["bench", "~/s", "--out=~/rows.json"]) == 0
+    ((_, (sources,), options),) = pipeline.calls
+    assert (list(sources), options["out"]) == ([Path("/home/me/s")], Path("/home/me/rows.json"))
+    assert main(["bench", "s", "--out=~no-such-user/rows.json"]) == 2
+    assert "~no-such-user is no home folder here" in capsys.readouterr().err

@@ -246,6 +246,47 @@ def test_what_nobody_counts_is_named_and_makes_no_small_figure(save):
     assert found.summary() == {"macs": None, "gops": None, "parameters": 24}
 
 
+def rename(path, operator, domain):
+    """Make a file's first node one of another operator set."""
+    model = onnx.load(path)
+    model.graph.node[0].op_type, model.graph.node[0].domain = operator, domain
+    if domain:
+        model.opset_import.append(onnx.helper.make_opsetid(domain, 13))
+    onnx.save(model, path)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("operator", "domain", "lacking"),
+    [
+        ("Foo", "", ("1 Foo",)),
+        ("DCNv2_TRT", "trt.plugins", ("1 DCNv2_TRT",)),
+        ("Conv", "trt.plugins", ("1 Conv",)),
+        ("FusedConv", "com.microsoft", ("1 FusedConv",)),
+        ("BiasGelu", "com.microsoft", ()),
+        ("Mul", "ai.onnx", ()),
+    ],
+)
+def test_what_is_not_onnxs_may_multiply_as_much_as_it_likes(save, operator, domain, lacking):
+    path = save([("Mul", ["x", "w"], ["y"], {})], X, {"y": ("float", [1, 4, 10, 8])}, {"w": ones(8)})
+    rename(path, operator, domain)
+    found = complexity(path)
+    assert (found.uncounted, found.macs) == (lacking, None if lacking else 0)
+
+
+def test_a_function_of_the_file_is_known_by_its_body(save):
+    path = save([("Relu", ["x"], ["y"], {})], X, {"y": ("float", [1, 4, 10, 8])}, {})
+    model = rename(path, "Mine", "own")
+    body = [onnx.helper.make_node("Relu", ["a"], ["b"])]
+    opsets = [onnx.helper.make_opsetid("", 13)]
+    model.functions.append(onnx.helper.make_function("own", "Mine", ["a"], ["b"], body, opsets))
+    onnx.save(model, path)
+    assert complexity(path).uncounted == ()
+    model.functions[0].node[0].op_type = "Foo"
+    onnx.save(model, path)
+    assert complexity(path).uncounted == ("1 Mine with Foo in it",)
+
+
 def test_products_in_a_body_are_not_counted_as_nothing(save):
     def branch(operator):
         out = onnx.helper.make_tensor_value_info("o", onnx.TensorProto.FLOAT, [1, 6, 10, 8])
@@ -273,6 +314,21 @@ def test_bad_files_are_named(content, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BadInput, match=r"model\.onnx"):
+        complexity(path)
+
+
+def test_a_graph_that_computes_nothing_has_no_figure(save):
+    path = save([], X, {"x": X["x"]}, {})
+    with pytest.raises(BadInput, match=r"model\.onnx.*no operator"):
+        complexity(path)
+
+
+def test_a_weight_cannot_be_smaller_than_nothing(save):
+    path = save([("Conv", ["x", "w"], ["y"], {})], X, {"y": ("float", [1, 6, 10, 8])}, {"w": ones(6, 4, 1, 1)})
+    model = onnx.load(path)
+    model.graph.initializer[0].dims[0] = -6
+    onnx.save(model, path)
+    with pytest.raises(BadInput, match="w has a size below 0"):
         complexity(path)
 
 

@@ -15,7 +15,7 @@ from edgekit.measure.baseline import baseline
 from edgekit.measure.bench import Target, measure_target
 from edgekit.measure.gate import DEFAULT_LIMITS, FAILING, compare, gate, noise_band
 from edgekit.measure.gate_report import gate_cells, github_annotations, headline, junit_xml, render_gate
-from edgekit.measure.matching import group_rows, sessions
+from edgekit.measure.matching import board_facts, group_rows, sessions
 from edgekit.measure.metrics import METRICS, find_metric, parse_limits
 from edgekit.measure.report import read_report, report_json
 from edgekit.measure.row import Latency, Verdict
@@ -46,7 +46,8 @@ def complexity(macs):
 
 
 def accuracy(map_, **changes):
-    return {**row().accuracy.model_dump(), "map": map_, **changes}
+    usual = row().accuracy.model_dump()
+    return {**usual, "map": map_, "map50": max(map_, usual["map50"]), **changes}
 
 
 def check(base, new, limits):
@@ -611,9 +612,22 @@ def test_from_repeated_reports_to_a_verdict(write, tmp_path):
     assert not gate(out, [write("slow.json", row(15.0), row(5.0, runtime="openvino"))]).passed
 
 
+@pytest.mark.parametrize("power", [{"during": "MAXN", "done": None}, {"during": [1], "done": 5}])
+def test_power_that_is_no_record_is_unknown(power):
+    assert "power mode" not in board_facts(row().model_copy(update={"machine": {"power": power}}))
+
+
+def test_a_baseline_that_no_file_can_hold_is_told(tmp_path):
+    run = tmp_path / "a.json"
+    run.write_text(json.dumps(json.loads(report_json([row(recipe="\ud800")]))))
+    with pytest.raises(BadInput, match=r"b\.json: was not written.*no Unicode"):
+        baseline("save", [run], out=tmp_path / "b.json")
+    assert not (tmp_path / "b.json").exists()
+
+
 def test_a_baseline_is_small(write, tmp_path):
     frames = [10.0 + n / 1000 for n in range(1000)]
-    run = write("a.json", row(samples=frames))
+    run = write("a.json", row(samples=frames, latency=Latency.from_samples(frames).model_dump()))
     baseline("save", [run], out=tmp_path / "b.json")
     assert len((tmp_path / "b.json").read_text()) < 8000 < len(run.read_text())
 

@@ -94,7 +94,7 @@ def test_the_page_counts_the_other_reports(folder, tmp_path):
 
 
 def test_map_is_followed_over_the_same_images_only():
-    other = {**make_row().accuracy.model_dump(), "set_digest": "f" * 64, "map50": 0.11}
+    other = {**make_row().accuracy.model_dump(), "set_digest": "f" * 64, "map50": 0.31}
     steps = [Step("a", (at(1, 10.0),)), Step("b", (at(2, 10.0, accuracy=other),)), Step("c", (at(3, 12.0),))]
     (track,) = tracks(steps)
     series = {s.metric.name: s for s in track.series}

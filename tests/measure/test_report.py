@@ -231,6 +231,19 @@ def test_a_report_that_is_stopped_at_its_first_picture_may_be_written_again(tmp_
     write_report(ROWS, tmp_path, [PICTURE, PICTURE])
 
 
+def test_a_title_that_is_no_text_is_not_blamed_on_the_rows(tmp_path):
+    with pytest.raises(BadConfig, match=r"title: .*udce9.* no text"):
+        write_report(ROWS, tmp_path / "r", title="caf\udce9")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("kind", [[], {}, 3, None])
+def test_a_format_that_is_no_text_is_no_report(kind, tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps({"format": kind, "version": 1, "rows": []}))
+    with pytest.raises(BadInput, match="not a report of EdgeKit"):
+        report.load_report(tmp_path / "r.json")
+
+
 def test_text_that_is_no_unicode_is_told_and_leaves_the_older_report(tmp_path):
     write_report(ROWS[:1], tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}

@@ -142,7 +142,9 @@ def test_a_row_as_printed():
 
 def test_what_is_missing_is_said_and_never_zero():
     few = Latency.from_samples([10.0] * 20).model_dump()
-    cells = dict(zip(HEADERS, table_cells([make_row(accuracy=None, complexity=None, latency=few)])[0], strict=True))
+    cells = dict(
+        zip(HEADERS, table_cells([make_row(accuracy=None, complexity=None, latency=few, samples=())])[0], strict=True)
+    )
     assert cells["mAP@0.5"] == cells["mAP"] == cells["GOPS/frame"] == cells["params"] == "not measured"
     assert cells["p90"] == "n < 64"
     cells = dict(zip(HEADERS, table_cells([make_row(latency=None)])[0], strict=True))
@@ -201,17 +203,30 @@ def test_a_row_that_is_no_object_is_refused():
 
 
 LATENCY = Latency.from_samples([5.0]).model_dump()
+ACCURACY = make_row().accuracy.model_dump()
+
+
+def test_rounding_in_a_file_contradicts_nothing():
+    assert make_row(latency={**LATENCY, "mean": 5.0001, "p50": 4.9999}, samples=()).latency.p50 == 4.9999
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"latency": {**LATENCY, "mean": 0.0}}, "latency.mean: Input should be greater than 0"),
-        ({"latency": {**LATENCY, "p50": 0.0}}, "latency.p50: Input should be greater than 0"),
+        ({"latency": {**LATENCY, "mean": 0.0}}, "latency.mean: Input should be greater than"),
+        ({"latency": {**LATENCY, "p50": 0.0}}, "latency.p50: Input should be greater than"),
         ({"model_file": {"name": "m", "bytes": 0, "sha256": "a"}}, "model_file.bytes: Input should be greater than"),
         ({"machine": {"before": {"load_average": []}}}, r"before.load_average is \[\]; it must be three numbers"),
         ({"machine": {"after": {"load_average": [1, 2, "x"]}}}, "after.load_average is .*three numbers"),
         ({"machine": {"after": {"frequency_mhz": []}}}, "after.frequency_mhz is .*one number"),
+        ({"latency": {**LATENCY, "p50": 1e-320}}, "latency.p50: Input should be greater than"),
+        ({"latency": {**LATENCY, "p50": 0.001}, "samples": ()}, "min is 5.0, and p50 0.001; min cannot be above p50"),
+        ({"latency": {**LATENCY, "mean": 6.0}, "samples": ()}, "mean is 6.0, and max 5.0"),
+        ({"latency": {**LATENCY, "p90": 112.0}, "samples": ()}, "p90 is 112.0, and max 5.0"),
+        ({"latency": LATENCY}, "latency.count is 1, and there are 100 samples"),
+        ({"accuracy": {**ACCURACY, "map50": 0.0}}, "map is 0.2345, and map50 0.0; map cannot be above map50"),
+        ({"accuracy": {**ACCURACY, "map75": 0.5}}, "map75 is 0.5, and map50 0.446"),
+        ({"accuracy": {**ACCURACY, "map": 1e-320}}, "an accuracy is 0, or at least 1e-09"),
         ({"machine": {"board": {"simulated": True}}}, "measured on a simulator, but called board 'x86-1t'"),
         ({"machine": {"board": {"simulated": ["EDGEKIT_SYSROOT"]}}}, "measured on a simulator"),
     ],

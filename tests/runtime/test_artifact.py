@@ -237,6 +237,24 @@ DAMAGE = {
     "hash is a number": (lambda a: edit(a, lambda m: m["payload"]["weights.bin"].update(sha256=1)), "not a valid"),
     "kind is a number": (lambda a: edit(a, lambda m: m.update(kind=3)), "not a valid manifest"),
     "no classes": (lambda a: edit(a, lambda m: m.pop("classes")), "not a valid manifest"),
+    "a class without a name": (
+        lambda a: edit(a, lambda m: m.update(classes=[""])),
+        "classes: expected a list of names",
+    ),
+    "a class is a number": (lambda a: edit(a, lambda m: m.update(classes=[3])), "classes: expected a list of names"),
+    "a class twice": (lambda a: edit(a, lambda m: m.update(classes=["a", "a"])), "classes: expected different names"),
+    "too many ids": (lambda a: edit(a, lambda m: m.update(category_ids=[1, 2])), "category_ids: expected 1 different"),
+    "one id twice": (
+        lambda a: edit(a, lambda m: m.update(classes=["a", "b"], category_ids=[1, 1])),
+        "category_ids: expected 2 different whole numbers",
+    ),
+    "an id is a text": (lambda a: edit(a, lambda m: m.update(category_ids=["1"])), "category_ids: expected 1"),
+    "ids are a number": (lambda a: edit(a, lambda m: m.update(category_ids=1)), "category_ids: expected 1"),
+    "input is a list": (lambda a: edit(a, lambda m: m.update(input=[])), "input: expected a mapping"),
+    "recipe is a text": (lambda a: edit(a, lambda m: m.update(recipe="x")), "recipe: expected a mapping"),
+    "no mapping": (lambda a: edit(a, lambda m: m.update(postprocess=3)), "postprocess: expected a mapping"),
+    "layout": (lambda a: edit(a, lambda m: m.update(input={"layout": ["x"]})), "input.layout: expected one of"),
+    "shape": (lambda a: edit(a, lambda m: m.update(input={"shape": 3})), "input.shape: expected a list of whole"),
     "path out of it": (lambda a: edit(a, lambda m: m["payload"].update({"../x": {"sha256": ""}})), "leaves the folder"),
 }
 
@@ -257,11 +275,25 @@ def test_another_kind_and_another_payload(tmp_path):
         read_artifact(tmp_path / "a").file("model.onnx")
 
 
-@pytest.mark.parametrize("preprocess", [{"size": [96, 64], "mode": "crop"}, {"size": 3}, {}, {"siz": [1, 1]}, None])
+INFINITE = {"size": [96, 64], "std": [1, 1, float("inf")]}
+
+
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        *({"size": [96, 64], "mode": "crop"}, {"size": 3}, {}, {"siz": [1, 1]}, None, INFINITE),
+        *({"size": [float("inf"), 64]}, {"size": [96, 64], "mean": [float("nan"), 0, 0]}),
+    ],
+)
 def test_a_wrong_preprocess_is_told(preprocess, tmp_path):
     found = read_artifact(make(tmp_path / "a", preprocess=preprocess))
     with pytest.raises(ArtifactError, match="the manifest's preprocess is wrong"):
         _ = found.preprocess
+
+
+def test_ids_are_counted_where_the_manifest_has_none(tmp_path):
+    assert read_artifact(make(tmp_path / "a", classes=["a", "b"], category_ids=[7, 3])).category_ids == [7, 3]
+    assert read_artifact(make(tmp_path / "a", classes=["a", "b"], category_ids=None)).category_ids == [1, 2]
 
 
 # -- single files -----------------------------------------------------------------------------------------------------

@@ -66,10 +66,18 @@ def test_the_manifest_decides_the_postprocess_and_a_checkpoint_leaves_it_to_its_
 
 
 def test_a_wrong_postprocess_is_told(onnx, copy_of):
-    for wrong in ({"nms": "hard"}, {"topk": 3}, {"top_k": "many"}):
+    for wrong in ({"nms": "hard"}, {"topk": 3}, {"top_k": "many"}, {"top_k": float("inf")}):
         artifact = copy_of(onnx, postprocess=wrong)
         with pytest.raises(ArtifactError, match="the manifest's postprocess is wrong"):
             Runner(artifact, Fixed(artifact, BOXES, SCORES))
+
+
+@pytest.mark.parametrize("names", [["bus", "van"], ["car", "bus", "van", "tram"]])
+def test_classes_that_the_network_does_not_have_are_told(names, onnx, images, copy_of):
+    """One name fewer, and every box would be called by its neighbour's."""
+    wrong = copy_of(onnx, classes=names, category_ids=None)
+    with open_runner(wrong.path) as runner, pytest.raises(BadInput, match=f"scores 3 classes, .* names {len(names)}"):
+        runner(images[0])
 
 
 @pytest.mark.parametrize(

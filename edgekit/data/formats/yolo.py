@@ -25,6 +25,7 @@ import numpy as np
 import yaml
 
 from ...config import read_mapping
+from ...paths import expanded
 from ...runtime.artifact import new_file
 from ...runtime.errors import BadConfig, BadInput
 from ..coco import CocoSet, Sample
@@ -136,7 +137,7 @@ def _joined(file: Path, classes: Sequence[str], split: str) -> dict[str, Any]:
 
 
 def _root(file: Path, config: dict[str, Any]) -> Path:
-    path = Path(str(config.get("path") or ".")).expanduser()
+    path = expanded(str(config.get("path") or "."))
     root = path if path.is_absolute() else file.parent / path
     # many a data.yaml carries the path of another machine; the files then lie beside it
     return root.resolve() if root.is_dir() else file.parent.resolve()

@@ -135,7 +135,7 @@ class _Session(object):
         if options.jsonl:
             yield JsonLines(options.jsonl, self.about, options.score, classes, self._stats, self._places)
         if options.coco:
-            ids = self._runner.artifact.manifest.get("category_ids") or list(range(1, len(classes) + 1))
+            ids = self._runner.artifact.category_ids
             yield CocoJson(options.coco, self.about["source"], options.score, classes, ids)
         if options.web:
             floor = min(options.score, FLOOR)

@@ -235,6 +235,8 @@ def _parse_index(raw, source):
             _check_place(name, source)
         if sum(record["bytes"] for record in index["files"].values()) > TOTAL_LIMIT:
             raise ValueError("more than {} GB of files".format(TOTAL_LIMIT >> 30))
+        if not isinstance(index["board"]["name"], str):
+            raise TypeError("the board's name is no text")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(
             "{}: its {} is wrong ({}: {})".format(source, INDEX, type(error).__name__, error)

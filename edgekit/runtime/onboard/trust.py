@@ -80,7 +80,7 @@ def _parse(raw, source):
         key, signature = (base64.b64decode(record[name], validate=True) for name in ("key", "signature"))
         if record["algorithm"] != "ed25519":
             raise ValueError("algorithm {!r}".format(record["algorithm"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError("{}: its signature cannot be read ({})".format(source, error)) from error
     return key, signature
 

@@ -58,7 +58,7 @@ def folder(tmp_path):
 
 def test_what_was_packed_comes_out_and_twice_the_same_bytes(folder, tmp_path):
     listed = archive.describe_folder(folder)
-    raw = json.dumps({"format": 1, "board": {}, "files": listed}).encode()
+    raw = json.dumps({"format": 1, "board": {"name": "b"}, "files": listed}).encode()
     made = []
     for name in ("a", "b"):
         os.utime(folder / "edgekit_board.pyz", (1, 5 + len(made)))
@@ -122,6 +122,8 @@ def hostile():
         "index is a list": (whole(index=b"[]"), "wrong"),
         "index is no JSON": (whole(index=b"{"), "wrong"),
         "deep index": (whole(index=b"[" * 100000), "wrong"),
+        "no board": (whole(index=json.dumps({"format": 1, "files": {}}).encode()), "wrong"),
+        "board is a text": (whole(index=json.dumps({"format": 1, "files": {}, "board": "b"}).encode()), "wrong"),
         "another format": (whole(index=b'{"format": 2, "files": {}}'), "bundle format 2"),
         "nothing": (gzip.compress(b""), "cut short"),
         "no gzip": (b"PK\x03\x04 something else", "not a bundle: Not a gzipped file"),

@@ -30,7 +30,7 @@ def version(store):
         os.makedirs(os.path.join(path, "artifact"))
         with open(os.path.join(path, "artifact", "file"), "w") as handle:
             handle.write(name)
-        index = {"format": 1, "files": archive.describe_folder(path)}
+        index = {"format": 1, "board": {"name": "b"}, "files": archive.describe_folder(path)}
         write_json(os.path.join(path, archive.INDEX), index)
         if same is not None:
             seal = store.seal("verify.json", name, "digest")

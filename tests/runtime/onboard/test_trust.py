@@ -14,7 +14,7 @@ from edgekit.runtime.errors import ArtifactError, BadInput
 from edgekit.runtime.onboard import ed25519, trust
 from edgekit.runtime.onboard.archive import Bundle
 
-RAW = b'{"format": 1, "files": {}}'
+RAW = b'{"format": 1, "board": {"name": "b"}, "files": {}}'
 
 # RFC 8032, section 7.1: public key, message, signature
 VECTORS = [
@@ -111,7 +111,11 @@ def test_what_is_not_signed_or_wrongly_signed_is_refused(keys):
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"[]", b"{}", b'{"algorithm": "rsa", "key": "AA==", "signature": "AA=="}', b'{"key": 5}', b"\xff"]
+    "text",
+    [
+        *(b"", b"[]", b"{}", b'{"algorithm": "rsa", "key": "AA==", "signature": "AA=="}', b'{"key": 5}', b"\xff"),
+        b"[" * 100_000,
+    ],
 )
 def test_a_signature_file_that_makes_no_sense(text):
     with pytest.raises(ArtifactError, match="cannot be read"):
