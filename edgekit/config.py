@@ -24,8 +24,8 @@ _PLAIN_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$"
 
 
 class _Loader(_SAFE_LOADER):
-    """Refuses a key that a mapping has twice, of which PyYAML would silently keep the last; reads 010 and 1:30 as texts,
-    as YAML 1.2 does, for no recipe means the 8 and the 90 that YAML 1.1 makes of them.
+    """Refuses a key that a mapping has twice, of which PyYAML would silently keep the last; and reads 010 and 1:30 as
+    texts, as YAML 1.2 does, for no recipe means the 8 and the 90 that YAML 1.1 makes of them.
     """
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
