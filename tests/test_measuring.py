@@ -64,7 +64,7 @@ class Networks:
         return artifact(kind, recipe, classes, payload=file, preprocess={"size": [64, 32]})
 
     @staticmethod
-    def images(found: Artifact, data: str | None) -> CocoSet:
+    def images(found: Artifact, data: str | None, unlabelled: bool) -> CocoSet:
         name = found.manifest["recipe"]["evaluation"]
         return CocoSet(Path(name), Path(name), (), tuple(found.classes), (), (), "")
 

@@ -272,9 +272,9 @@ def _why(row: Row) -> str:
 
 def _other_images(rows: Sequence[Row]) -> Iterator[str]:
     sets = {  # by content: one set may have another name, or lie elsewhere
-        r.accuracy.set_digest: f"{r.accuracy.set}, {r.accuracy.images} images, digest {r.accuracy.set_digest[:12]}"
-        for r in rows
-        if r.accuracy is not None
+        (a.set_digest, a.images): f"{a.set}, {a.images} images, digest {a.set_digest[:12]}"
+        for a in (row.accuracy for row in rows)
+        if a is not None
     }
     if len(sets) > 1:
         yield f"measured on different evaluation images ({'; '.join(sets.values())})"

@@ -180,7 +180,7 @@ def test_damaged_weights_are_named(checkpoint, copy_of):
 
 
 def test_weights_of_another_network(checkpoint, copy_of):
-    other = copy_of(checkpoint, classes=["car", "bus"])
+    other = copy_of(checkpoint, classes=["car", "bus"], category_ids=[1, 2])
     with pytest.raises(BadInput, match=r"weights.safetensors: does not fit the network .*head.heatmap.2"):
         open_session("pytorch", other)
 
