@@ -186,7 +186,7 @@ def run(work: Work, row: Row, seed: int) -> Result:
     if found is not None:
         return found
     if row.weights:
-        source = finished(work, row.weights, seed)
+        source = work.folder(row.weights, seed)  # which plan has seen finished
         metrics = validate(recipe, source / "checkpoint")
         effort = {"images": trainings.stored(source)["images"]}
     elif row.shipped:

@@ -11,6 +11,7 @@ from .runtime.errors import BadConfig
 
 MOST_NAMES = 16  # more than so many are no help in a message
 Files = str | Path | Sequence[str | Path]  # of an argument that takes several, or one alone: see ``listed``
+WEIGHTS = "weights.safetensors"  # in a checkpoint, and in a recipe's folder where they ship
 _PACKAGE = Path(__file__).resolve().parent
 
 

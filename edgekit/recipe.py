@@ -12,12 +12,10 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from .config import Section, explain, parse_yaml, read_mapping
-from .paths import expanded, share, unknown_name
+from .paths import WEIGHTS, expanded, share, unknown_name
 from .runtime.errors import BadConfig
 from .runtime.preprocess import Preprocess
 from .sizes import divisor
-
-WEIGHTS = "weights.safetensors"  # in a recipe's folder, where they ship
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -268,11 +268,12 @@ def _whole(value: Any) -> int | None:
     return int(value) if value == int(value) else None
 
 
-def flag(value: Any) -> bool:
-    """A yes or no of JSON: true, false, 0 or 1; what is missing is a no. Raises ValueError."""
+def flag(record: Mapping[str, Any], key: str) -> bool:
+    """A yes or no of JSON: true, false, 0 or 1; what is missing is a no. Raises ValueError that names the key."""
+    value = record.get(key)
     if value is None or (isinstance(value, int | float) and value in (0, 1)):
         return bool(value)
-    raise ValueError(f"expected 0 or 1, found {show(value)}")
+    raise ValueError(f"{key}: expected 0 or 1, found {show(value)}")
 
 
 def _fields(record: Any, needed: Sequence[str], where: str, problems: Problems) -> bool:
@@ -433,9 +434,9 @@ class _BoxReader:
         marked = False
         for key in ("iscrowd", "difficult", "ignore"):
             try:
-                marked |= flag(annotation.get(key))
+                marked |= flag(annotation, key)
             except ValueError as error:
-                self.problems.add(where, f"{key}: {error}")
+                self.problems.add(where, str(error))
         return marked
 
     def check_unit(self) -> None:

@@ -11,7 +11,7 @@ from ..data.coco import CocoSet
 from ..progress import Progress, tell
 from ..runtime.artifact import Artifact
 from ..runtime.detections import Detections
-from ..runtime.errors import BadInput
+from ..runtime.errors import naming
 from ..runtime.images import read_image
 from .coco import Metrics, evaluate_detections
 from .tta import TestTime, open_detector
@@ -29,10 +29,8 @@ def detect_all(
     with open_detector(artifact, runtime, passes, threads) as detect:
         for done, sample in enumerate(coco.samples, 1):
             image = read_image(sample.path)
-            try:
+            with naming(sample.path):
                 found[sample.image_id] = detect(image)
-            except BadInput as error:
-                raise BadInput(f"{sample.path}: {error}") from error
             tell(progress, f"mAP of {Path(artifact.path).name}", done, len(coco.samples))
     return found
 

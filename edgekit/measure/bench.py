@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..board import Board
+from ..paths import WEIGHTS
 from ..progress import Progress
 from ..runtime.artifact import Artifact
 from ..runtime.detections import Detections
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 # The payload that a runtime loads, by artifact kind
 MODEL_FILES = {
-    "checkpoint": "weights.safetensors",
+    "checkpoint": WEIGHTS,
     "onnx": "model.onnx",
     "onnx-int8": "model.onnx",
     "engine": "model.plan",

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ..paths import WEIGHTS
 from ..runtime.artifact import Artifact, file_sha256, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import BadInput
 from .detector import Detector
@@ -21,7 +22,6 @@ from .zoo import build
 if TYPE_CHECKING:  # the measured process runs without pydantic
     from ..recipe import Recipe
 
-WEIGHTS = "weights.safetensors"
 # Sections of a recipe that do not touch the weights
 AFTER_TRAINING = ("export", "quantize", "postprocess", "evaluation")
 

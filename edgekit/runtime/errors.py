@@ -3,6 +3,8 @@
 The command line prints the message and exits with 2; a traceback appears only with ``--debug``.
 """
 
+import contextlib
+
 
 class EdgeKitError(Exception):
     """A mistake that the user can mend, told in one message."""
@@ -14,6 +16,15 @@ class BadConfig(EdgeKitError):
 
 class BadInput(EdgeKitError):
     """A file that was given (image, JSON, ONNX, weights) cannot be used; the message names it."""
+
+
+@contextlib.contextmanager
+def naming(path):
+    """A BadInput of what is computed from a file's content gets the file's name before its message."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput("{}: {}".format(path, error)) from error
 
 
 class ArtifactError(EdgeKitError):

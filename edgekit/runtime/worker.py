@@ -15,7 +15,7 @@ import sys
 import time
 
 from . import machine
-from .errors import BadConfig, BadInput, EdgeKitError
+from .errors import BadConfig, BadInput, EdgeKitError, naming
 
 # key -> default; None in REQUIRED keys is never seen
 JOB = {
@@ -278,10 +278,8 @@ def _accuracy_pass(runner, images, seen, paths, progress):
 
 
 def _found(runner, image, path):
-    try:
+    with naming(path):
         return runner(image)[0]
-    except BadInput as error:
-        raise BadInput("{}: {}".format(path, error)) from error
 
 
 def _milliseconds(timing):

@@ -105,12 +105,4 @@ def _read_label(label: Any, image: dict[str, Any], builder: CocoBuilder) -> None
 def _is_crowd(label: dict[str, Any]) -> bool:
     """Raises ValueError."""
     attributes = label.get("attributes")
-    if not isinstance(attributes, dict):
-        return False
-    marked = False
-    for key in ("crowd", "Crowd"):
-        try:
-            marked |= flag(attributes.get(key))
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from error
-    return marked
+    return isinstance(attributes, dict) and flag(attributes, "crowd") | flag(attributes, "Crowd")
