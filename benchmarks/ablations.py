@@ -344,7 +344,8 @@ def chance(judged: int) -> str:
     )
 
 
-def markdown(table: Table, results: Sequence[Result]) -> str:
+def markdown(table: Table, results: Sequence[Result], overrides: Sequence[str] = ()) -> str:
+    """overrides: what the caller sets for every row, which the reader must know"""
     name = {"map": "mAP", "map50": "mAP@0.5"}[table.metric]
     head = ["row", "", "seeds", name, "against", "difference", "paper", "paper's difference", "verdict", "h per run"]
     cells = [[_cell(line, key) for key in _COLUMNS] for line in lines(table, results)]
@@ -353,7 +354,8 @@ def markdown(table: Table, results: Sequence[Result]) -> str:
     text = (
         f"{table.paper}. Ours: {name} in points, mean ± standard deviation over the seeds; paper: {table.tested_on}.\n"
     )
-    text += f"Images seen in training: {', '.join(str(n) for n in sorted(unseen)) or 'none'}.\n\n"
+    text += f"Images seen in training: {', '.join(str(n) for n in sorted(unseen)) or 'none'}.\n"
+    text += f"Set for every row: `{' '.join(overrides)}`.\n\n" if overrides else "\n"
     text += trainings.markdown(head, cells)
     text += LEGEND + (f"\n{table.note}\n" if table.note else "")
     judged = sum(line["half_95"] is not None for line in lines(table, results))
@@ -415,7 +417,7 @@ def every(options: argparse.Namespace, table: Table, rows: Sequence[Row], out: P
     results: list[Result] = []
     for seed, row in itertools.product(options.seeds, rows):
         results.append(attempt(work, row, seed))
-        write(table, results, out)
+        write(table, results, out, options.set)
         said = results[-1].failed or f"{table.metric} {100 * getattr(results[-1], table.metric):.1f}"
         print(f"{row.name}, seed {seed}: {said}", flush=True)
     return results
@@ -428,10 +430,10 @@ def attempt(work: Work, row: Row, seed: int) -> Result:
         return Result(row.name, seed, "", failed=str(error).splitlines()[0])
 
 
-def write(table: Table, results: Sequence[Result], out: Path) -> None:
+def write(table: Table, results: Sequence[Result], out: Path, overrides: Sequence[str]) -> None:
     trainings.write_csv(map(asdict, results), out / "runs.csv")
     trainings.write_csv(lines(table, results), out / "table.csv")
-    trainings.write_text(markdown(table, results), out / "table.md")
+    trainings.write_text(markdown(table, results, overrides), out / "table.md")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -456,7 +458,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def report(options: argparse.Namespace) -> int:
     table = load_table(options.table)
     results = every(options, table, chosen(table, options.rows), options.out / options.table)
-    print(markdown(table, results))
+    print(markdown(table, results, options.set))
     return 1 if any(r.failed for r in results) else 0
 
 

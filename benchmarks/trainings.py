@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import yaml
 
 from edgekit.data.sources import validation_names
+from edgekit.models.checkpoint import weights_file
 from edgekit.recipe import AnnotatedSection, Recipe
 from edgekit.runtime.artifact import Artifact, file_sha256, new_file, read_artifact
 from edgekit.runtime.errors import EdgeKitError
@@ -42,8 +43,11 @@ class Ticker:
 
 # -- one training -----------------------------------------------------------------------------------------------------
 def settings(recipe: Recipe, *without: str) -> dict[str, Any]:
-    """What a training is made of, to be hashed: its annotations by content; where the data lie is no part of it."""
+    """What a training is made of, to be hashed: annotations and the weights it starts from by content, not by place."""
     values = {k: v for k, v in recipe.model_dump(mode="json").items() if k not in ("data", *without)}
+    for start in ("init", "init_backbone"):
+        if values["train"][start]:
+            values["train"][start] = file_sha256(weights_file(recipe.trained(values["train"][start])))
     if recipe.data is not None:
         root = recipe.resolve(recipe.data.root)
         sources = recipe.data.sources or {"": recipe.data}

@@ -162,7 +162,10 @@ def test_the_table_by_hand():
     text = ablations.markdown(table, results)
     assert "| a | plain | 3 | 21.0 ± 1.0 | - | - | 24.7 | - | - | 1.0 |" in text
     assert "| b | trick | 3 | 24.0 ± 1.0 | a | +3.0 ± 0.0 | 25.7 | +1.0 | agrees | 0.5 |" in text
-    assert "Images seen in training: 640." in text
+    assert "Images seen in training: 640.\n\n| row" in text
+    assert "640.\nSet for every row: `train.epochs=5 train.lr=0.01`.\n\n| row" in ablations.markdown(
+        table, results, ["train.epochs=5", "train.lr=0.01"]
+    )
     assert "0.1 of these 1 comparisons would be sure all the same, and at least one of them in 5 %" in text
     assert "Failed:\n- c, seed 0: no data" in text
     assert [line["row"] for line in ablations.lines(table, results)] == ["a", "b"]

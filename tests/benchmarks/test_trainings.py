@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import ablations
 import pytest
@@ -65,6 +66,18 @@ def test_other_annotations_are_another_training_and_another_place_is_not(tmp_pat
     assert key("here", "a") == key("there", "a")
     assert key("here", "a") != key("there", "b")
     assert key("here", "a") != key("here", "a", "data.frame_stride=10")
+
+
+@pytest.mark.parametrize("key", ["init", "init_backbone"])
+def test_weights_that_a_training_starts_from_are_told_by_content(tmp_path: Path, key: str) -> None:
+    def settings(name: str, content: bytes) -> dict[str, Any]:
+        file = tmp_path / name
+        file.write_bytes(content)
+        return trainings.settings(load_recipe("mobile-centernet-w16", [f"train.{key}={file}"]))
+
+    assert settings("a.safetensors", b"one") == settings("b.safetensors", b"one")
+    assert settings("a.safetensors", b"one") != settings("a.safetensors", b"two")
+    assert settings("a.safetensors", b"one") != trainings.settings(load_recipe("mobile-centernet-w16"))
 
 
 def test_what_a_source_counts_as_labelled_is_part_of_a_training() -> None:
