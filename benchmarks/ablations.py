@@ -413,6 +413,7 @@ def every(options: argparse.Namespace, table: Table, rows: Sequence[Row], out: P
     """Seed by seed, so that the whole table can be read off early."""
     overrides = (f"data.root={options.data.resolve()}", *options.set)
     check(table, rows, overrides)
+    training_sets(load_recipe(table.recipe, [*table.set, *overrides]))  # a wrong --data is said once, not row by row
     work = Work(table, overrides, out, options.unlabelled)
     results: list[Result] = []
     for seed, row in itertools.product(options.seeds, rows):

@@ -197,6 +197,13 @@ def tiny(tmp_path, monkeypatch):
     return ["--table", "tiny-1", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--seeds", "0"]
 
 
+def test_data_that_are_not_there_are_said_once_and_nothing_is_begun(tiny, tmp_path, capsys):
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    assert ablations.main(tiny) == 2
+    assert capsys.readouterr().err.count("ablations: ") == 1
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_tiny_table_is_trained_once_and_read_again(tiny, tmp_path, capsys, monkeypatch):
     assert ablations.main(tiny) == 0, capsys.readouterr().err
