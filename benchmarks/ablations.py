@@ -10,8 +10,8 @@ Every row is trained on the same number of images with the same seeds. It runs u
 moment: called again with the same settings it skips what is finished and resumes the training that was stopped. A row
 that fails is written down as failed, and the others go on.
 
-OUT/TABLE has ``table.md`` and ``table.csv`` (mean, spread, difference to the row that the paper compares with, the
-paper's difference, verdict) and ``runs.csv`` (every training), written anew after each training.
+OUT/TABLE has ``table.md``, ``table.csv`` and ``table.svg`` (mean, spread, difference to the row that the paper compares
+with, the paper's difference, verdict) and ``runs.csv`` (every training), written anew after each training.
 
 The verdict is about the direction: "agrees" or "disagrees" with the sign of the paper's difference where the two-sided
 95 % interval of Student's t over the differences seed by seed does not contain zero, else "cannot tell". Where a trick
@@ -33,6 +33,7 @@ from typing import Any, Literal
 
 import torch
 import trainings
+from ablation_picture import differences
 from lightning.pytorch import Trainer
 from pydantic import Field, ValidationError, model_validator
 
@@ -50,6 +51,7 @@ from edgekit.training.tasks import task_of
 from edgekit.training.watch import without_remarks
 
 TABLES = Path(__file__).parent / "ablations"
+METRICS = {"map": "mAP", "map50": "mAP@0.5"}
 # Student's t, two-sided 95 %, by degrees of freedom from 1 on; the last serves for all beyond, and is a little too wide
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
@@ -346,7 +348,7 @@ def chance(judged: int) -> str:
 
 def markdown(table: Table, results: Sequence[Result], overrides: Sequence[str] = ()) -> str:
     """overrides: what the caller sets for every row, which the reader must know"""
-    name = {"map": "mAP", "map50": "mAP@0.5"}[table.metric]
+    name = METRICS[table.metric]
     head = ["row", "", "seeds", name, "against", "difference", "paper", "paper's difference", "verdict", "h per run"]
     cells = [[_cell(line, key) for key in _COLUMNS] for line in lines(table, results)]
     failed = [f"- {r.row}, seed {r.seed}: {r.failed}" for r in results if r.failed]
@@ -433,7 +435,10 @@ def attempt(work: Work, row: Row, seed: int) -> Result:
 
 def write(table: Table, results: Sequence[Result], out: Path, overrides: Sequence[str]) -> None:
     trainings.write_csv(map(asdict, results), out / "runs.csv")
-    trainings.write_csv(lines(table, results), out / "table.csv")
+    found = lines(table, results)
+    trainings.write_csv(found, out / "table.csv")
+    if (picture := differences(found, METRICS[table.metric])) is not None:
+        trainings.write_text(picture, out / "table.svg")
     trainings.write_text(markdown(table, results, overrides), out / "table.md")
 
 

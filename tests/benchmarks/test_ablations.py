@@ -6,11 +6,13 @@ import json
 import shutil
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 import ablations
 import pytest
 import torch
 import yaml
+from ablation_picture import FOR, OPEN, differences
 from ablations import Comparison, Result, Row, Table, compare, load_table, recipe_of, table_names
 from pydantic import ValidationError
 from safetensors.torch import save_file
@@ -22,6 +24,7 @@ from edgekit.runtime.artifact import file_sha256
 from edgekit.training.tasks import task_of
 from tests.training import jobs
 
+SVG = "{http://www.w3.org/2000/svg}"
 ROWS = [
     pytest.param(name, row.name, id=f"{name} {row.name}") for name in table_names() for row in load_table(name).rows
 ]
@@ -171,6 +174,32 @@ def test_the_table_by_hand():
     assert [line["row"] for line in ablations.lines(table, results)] == ["a", "b"]
 
 
+def test_the_picture_by_hand():
+    rows = (
+        Row(name="a", title="plain & old", published=24.0),
+        Row(name="b", title="better <here>", published=25.0, against="a"),
+        Row(name="c", title="ours", against="a"),
+        Row(name="d", title="one seed", published=23.0, against="a"),
+    )
+    table = Table(paper="Paper, table 9", tested_on="COCO, AP", metric="map", recipe="x", rows=rows)
+    gains = {"a": (0, 0, 0), "b": (2, 2.5, 3), "c": (-2, 1, 3), "d": (-1,)}
+    results = [
+        Result(row, s, "k", map=0.2 + gain / 100) for row, found in gains.items() for s, gain in enumerate(found)
+    ]
+    picture = differences(ablations.lines(table, results), "mAP")
+    texts = ["".join(e.itertext()) for e in ElementTree.fromstring(picture).iter(f"{SVG}text")]
+    assert {"better <here>", "ours", "one seed", "+2.5 ± 1.2", "+0.7 ± 6.3", "-1.0", "against a"} <= set(texts)
+    assert "plain & old" not in texts  # which is compared with nothing
+    assert texts[0].endswith("points of mAP: ours with the 95 % interval over the seeds, and ◇ the paper's")
+    marks = [(e.get("stroke"), e.get("fill")) for e in ElementTree.fromstring(picture).iter(f"{SVG}circle")]
+    assert marks == [(FOR, FOR), (OPEN, OPEN), (OPEN, "white")]
+    places = [float(e.get("cx")) for e in ElementTree.fromstring(picture).iter(f"{SVG}circle")]
+    zero = next(float(e.get("x")) for e in ElementTree.fromstring(picture).iter(f"{SVG}text") if e.text == "0")
+    assert [(x - zero) / (places[2] - zero) for x in places] == pytest.approx([-2.5, -2 / 3, 1], abs=0.01)
+    assert picture.count('fill="none" stroke="#888"') == 2  # the paper's, of the rows that it has
+    assert differences(ablations.lines(table, results[:3]), "mAP") is None
+
+
 # -- a real run -------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
@@ -209,7 +238,7 @@ def test_a_tiny_table_is_trained_once_and_read_again(tiny, tmp_path, capsys, mon
     assert ablations.main(tiny) == 0, capsys.readouterr().err
     out = tmp_path / "out" / "tiny-1"
     assert sorted(p.name for p in out.iterdir()) == [
-        "big-0", "few-0", "runs.csv", "small-0", "table.csv", "table.md"
+        "big-0", "few-0", "runs.csv", "small-0", "table.csv", "table.md", "table.svg"
     ]  # fmt: skip
     assert not (out / "few-0" / "checkpoint").exists()
     teacher = load_recipe(out / "big-0" / "recipe.yaml")
