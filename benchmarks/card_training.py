@@ -93,8 +93,8 @@ def changed(recipe: Recipe, artifact: Artifact, before: str) -> dict[str, str]:
         then = Recipe.model_validate(artifact.manifest["recipe"])
     except ValidationError as error:
         raise BadInput(f"{artifact.path}: its recipe is of another version: give the command, --how '...'") from error
-    sections = [one.model_dump(mode="json", include=SECTIONS) for one in (recipe, then)]
-    found = {key: value for key, value in differences(*sections) if key != "data.root"}
+    now, past = (one.model_dump(mode="json", include=SECTIONS) for one in (recipe, then))
+    found = {key: value for key, value in differences(now, past) if key != "data.root"}
     for key, value in found.items():
         if key == "train.init" and value is not None:
             found[key] = before

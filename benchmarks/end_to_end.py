@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,8 +89,8 @@ def subjects(artifacts: dict[str, str], runtimes: list[str], image: Any, stack: 
                     runtime,
                     precision,
                     path,
-                    lambda session=runner.session, inputs=inputs: session.infer(inputs),
-                    lambda runner=runner: runner(image),
+                    partial(runner.session.infer, inputs),
+                    partial(runner, image),
                 )
             )
     return found

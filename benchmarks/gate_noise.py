@@ -53,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.time()
     base, gates = [], []
     for number, (slow, before, runs) in enumerate(pooled(args, measure) if args.pool else fresh(args, measure), 1):
-        (check,), (alone,) = (compare(*sides, limits).checks for sides in ((before, runs), map(bare, (before, runs))))
+        (check,), (alone,) = (
+            compare(base_rows, new_rows, limits).checks
+            for base_rows, new_rows in ((before, runs), (bare(before), bare(runs)))
+        )
         gates.append({"slow": slow, **check.model_dump(mode="json"), "without_reference": alone.outcome, **facts(runs)})
         base = list(before)
         print(
@@ -276,7 +279,7 @@ def slow_down(slower: float) -> None:
         timing.lap("postprocess")
         return detections, timing
 
-    Runner.__call__ = call
+    Runner.__call__ = call  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def hollow_runner(seconds: float) -> Any:
 
     runner = Runner.__new__(Runner)
     runner.session, runner.preprocess, runner.batch = Nothing(seconds), None, 1
-    runner._detections = lambda outputs, index, placement: None
+    runner._detections = lambda outputs, index, placement: None  # type: ignore[method-assign]
     return runner
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from edgekit.data.sources import validation_names
 from edgekit.models.checkpoint import weights_file
-from edgekit.recipe import AnnotatedSection, Recipe
+from edgekit.recipe import AnnotatedSection, Recipe, SourceSection
 from edgekit.runtime.artifact import Artifact, file_sha256, new_file, read_artifact
 from edgekit.runtime.errors import EdgeKitError
 from edgekit.training.fit import fit
@@ -50,9 +50,9 @@ def settings(recipe: Recipe, *without: str) -> dict[str, Any]:
             values["train"][start] = file_sha256(weights_file(recipe.trained(values["train"][start])))
     if recipe.data is not None:
         root = recipe.resolve(recipe.data.root)
-        sources = recipe.data.sources or {"": recipe.data}
+        sources: Mapping[str, AnnotatedSection] = recipe.data.sources or {"": recipe.data}
         values["data"] = {
-            name: _content(source, root / source.root if recipe.data.sources else root)
+            name: _content(source, root / source.root if isinstance(source, SourceSection) else root)
             for name, source in sources.items()
         }
     return values

@@ -103,22 +103,23 @@ def timed(artifact: Artifact, seconds: float, count: int) -> dict[str, Any]:
             failed[runtime] = str(error)
     if not found:
         return {"error": "; ".join(failed.values()), "failed": failed}
-    best = min(found, key=lambda name: found[name].latency.p50)
-    row = found[best]
+    latencies = {name: row.latency for name, row in found.items() if row.latency is not None}
+    best = min(latencies, key=lambda name: latencies[name].p50)
+    row, latency = found[best], latencies[best]
     return {
         "runtime": best,
         "runtime_version": row.runtime_version,
-        "p50_ms": row.latency.p50,
-        "p90_ms": row.latency.p90,
+        "p50_ms": latency.p50,
+        "p90_ms": latency.p90,
         "inference_ms": row.spans["inference"],
-        "frames": row.latency.count,
+        "frames": latency.count,
         "gops": row.complexity.gops if row.complexity else None,
         "file_mb": row.model_file.bytes / 1e6,
         "peak_rss_mb": row.process.peak_rss_mb,
         "verdict": row.verdict.status,
         "reasons": list(row.verdict.reasons),
         "reference_ms": row.machine_reference.ms if row.machine_reference else None,
-        "all_p50_ms": {name: other.latency.p50 for name, other in found.items()},
+        "all_p50_ms": {name: other.p50 for name, other in latencies.items()},
         "failed": failed,
     }
 
@@ -131,7 +132,7 @@ def one(name: str, seconds: float, count: int) -> dict[str, Any]:
         precisions["int8"] = {"error": int8} if isinstance(int8, str) else timed(int8, seconds, count)
     gops = precisions["fp32"].get("gops")
     for record in precisions.values():
-        if record.get("p50_ms"):
+        if record.get("p50_ms") and gops is not None:
             record["gops"] = gops  # of the FP32 graph: INT8 does the same work
             record["gops_per_second"] = 1000 * gops / record["p50_ms"]
     return {

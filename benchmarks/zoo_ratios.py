@@ -95,8 +95,10 @@ def in_turns(first: Artifact | str, second: Artifact | str, seconds: float) -> d
 
 def measure(first: str, second: str, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        a, b = lowered(first, Path(folder) / "a"), lowered(second, Path(folder) / "b")
-        precisions = {name: in_turns(*files, seconds) for name, *files in zip(("fp32", "int8"), a, b, strict=True)}
+        files = zip(*(lowered(name, Path(folder) / name) for name in (first, second)), strict=True)
+        precisions = {
+            precision: in_turns(a, b, seconds) for precision, (a, b) in zip(("fp32", "int8"), files, strict=True)
+        }
     return {
         "first": first,
         "second": second,
