@@ -6,7 +6,7 @@ from .detections import Detections
 
 SUPPRESSIONS = ("none", "classwise", "soft")
 DECAYS = ("linear", "gaussian")
-NMS_BLOCK = 128
+NMS_BLOCK, SOFT_BLOCK = 128, 32  # boxes whose overlaps are worked out at once
 
 
 class Postprocess(object):
@@ -165,20 +165,37 @@ def soft_nms(boxes, scores, classes, options):
 
     Takes the best remaining pair and decays the scores of its class by their overlap with it, until ``top_k`` are taken
     or none reaches the threshold. Returns (indices, decayed scores), best first: scores only fall, so the order holds.
+
+    Decays are worked out for the SOFT_BLOCK best at once, and again when another pair has become the best.
     """
-    scores = scores.copy()
+    left, scores = np.arange(len(boxes)), scores.copy()
     kept, final = [], []  # type: list[int], list[float]
-    while len(kept) < min(options.top_k, len(boxes)):
+    least = max(options.score_threshold, 0)
+    while len(left):
+        block = np.argsort(-scores, kind="mergesort")[:SOFT_BLOCK]
+        decay_of = dict(zip(block.tolist(), _decays(boxes[left], classes[left], block, options)))  # noqa: B905
+        taken = []  # type: list[int]
         best = int(np.argmax(scores))
-        if scores[best] < options.score_threshold or scores[best] < 0:
-            break
-        kept.append(best)
-        final.append(scores[best])
-        iou = box_iou(boxes[best], boxes)
-        if options.decay == "linear":
-            factor = np.where(iou >= options.iou_threshold, 1 - iou, 1)
-        else:
-            factor = np.exp(-(iou * iou) / options.sigma)
-        scores *= np.where(classes == classes[best], factor, 1).astype(scores.dtype)
-        scores[kept] = -1  # taken; all of them, for a factor of 0 makes -0 of -1, which is as good as a score of 0
+        while best in decay_of:
+            if scores[best] < least:
+                return np.array(kept, np.int64), np.array(final, scores.dtype)
+            kept.append(int(left[best]))
+            final.append(scores[best])
+            if len(kept) == options.top_k:
+                return np.array(kept, np.int64), np.array(final, scores.dtype)
+            scores *= decay_of[best]
+            taken.append(best)
+            scores[taken] = -1  # all of them: a decay of 0 makes -0 of -1, which is as good as a score of 0
+            best = int(np.argmax(scores))
+        left, scores = np.delete(left, taken), np.delete(scores, taken)
     return np.array(kept, np.int64), np.array(final, scores.dtype)
+
+
+def _decays(boxes, classes, rows, options):
+    """What taking each box of ``rows`` multiplies the score of every box with, [rows, boxes] in float32."""
+    iou = box_iou(boxes[rows, None], boxes[None])
+    if options.decay == "linear":
+        factor = np.where(iou >= options.iou_threshold, 1 - iou, 1)
+    else:
+        factor = np.exp(-(iou * iou) / options.sigma)
+    return np.where(classes[rows, None] == classes[None], factor, 1).astype(np.float32)
