@@ -8,7 +8,7 @@ their types. All runs on the file's bytes, without native code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,8 @@ LARGEST = 65504.0  # of FP16
 # operator -> inputs that ONNX defines as FP32 whatever the others are
 FIXED_INPUTS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2), "Upsample": (1,)}
 BOUNDS = frozenset({"Clip", "Min", "Max"})  # their constants only limit a value: infinity and zero serve as well
+UNDEFINED_AT_ZERO = frozenset({"Div", "Log", "Pow", "Reciprocal"})
+STILL_ZERO = frozenset({"Expand", "Reshape", "Sqrt", "Squeeze", "Tile", "Transpose", "Unsqueeze"})  # where it was zero
 # operators that make or choose types themselves, or have no FP16 at opset 13
 NOT_HALF = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan", "Shape", "Size"})
 
@@ -74,22 +76,36 @@ def beyond_half(model: ModelProto) -> frozenset[str]:
 
     Such a constant holds a finite value beyond LARGEST, or nothing but zeros once it is rounded: an epsilon of 1e-9
     guards no division then, nor does the sum that it was added to. A layer's weights may vanish, as they do one by one
-    in any large tensor, and are read by nobody else; a bound may, and may be infinite.
+    in any large tensor, and are read by nobody else; a bound may be infinite, and vanish if it guards no division.
     """
     layers, inner, held = {n.name for n in weighted_layers(model)}, inner_nodes(model), constants(model)
     most = {k: float(np.abs(v[np.isfinite(v)]).max(initial=0)) for k, v in held.items() if v.dtype == np.float32}
     large = {name for name, value in most.items() if value > LARGEST}
-    lost = large | {name for name, value in most.items() if value > 0 and np.float16(min(value, 1)) == 0}
+    vanished = {name for name, value in most.items() if value > 0 and np.float16(min(value, 1)) == 0}
     found = {n.name for n in model.graph.node if n.name in layers and large.intersection(n.input)}
     made: set[str] = set()
     for node in model.graph.node:
         if node.name not in inner - layers or node.op_type in BOUNDS:
             continue
-        if lost.intersection(node.input):
+        if (large | vanished).intersection(node.input):
             found.add(node.name)
             made.update(node.output)
     readers = {n.name for n in model.graph.node if n.name in inner and made.intersection(n.input)}
-    return frozenset(found | readers)
+    return frozenset(found | readers | _guards(model, vanished) & inner)
+
+
+def _guards(model: ModelProto, vanished: Collection[str]) -> set[str]:
+    """The nodes from a bound that is one of ``vanished`` to the division that it guards, as of L2 normalisation."""
+    ways: dict[str, set[str]] = {}  # tensor -> the nodes between it and its bound
+    found: set[str] = set()
+    for node in model.graph.node:
+        asked = node.input[1:] if node.op_type == "Div" else node.input
+        way = set().union(*(ways.get(name, ()) for name in asked))
+        if node.op_type in UNDEFINED_AT_ZERO and way:
+            found |= way | {node.name}
+        elif (node.op_type in BOUNDS and not vanished.isdisjoint(node.input)) or (node.op_type in STILL_ZERO and way):
+            ways.update((name, way | {node.name}) for name in node.output)
+    return found
 
 
 @dataclass

@@ -106,6 +106,16 @@ CONSTANTS = {
     "large": ([("Div", ["r", "k"], ["v"], {}), ("Mul", ["v", "k"], ["m"], {})], 1e5, ("n_v", "n_m", "n_b")),
     "small": ([("Mul", ["r", "k"], ["v"], {}), ("Div", ["v", "k"], ["m"], {})], 1e-8, ("n_v", "n_m", "n_b")),
     "epsilon": ([("Add", ["r", "k"], ["v"], {}), ("Div", ["r", "v"], ["m"], {})], 1e-9, ("n_v", "n_m")),
+    "guard": (  # as PyTorch exports F.normalize, which divides zeros by the bound
+        [
+            ("ReduceL2", ["r"], ["norm"], {"axes": [1]}),
+            ("Max", ["norm", "k"], ["least"], {}),
+            ("Expand", ["least", "shape"], ["wide"], {}),
+            ("Div", ["r", "wide"], ["m"], {}),
+        ],
+        1e-12,
+        ("n_least", "n_wide", "n_m"),
+    ),
     "bound": ([("Min", ["r", "k"], ["m"], {})], 1e6, ()),
     "infinite": ([("Min", ["r", "k"], ["m"], {})], np.inf, ()),
 }
@@ -114,7 +124,7 @@ CONSTANTS = {
 @pytest.mark.parametrize("case", CONSTANTS)
 def test_what_computes_with_a_constant_that_half_cannot_hold_stays_float(case, tmp_path):
     extra, value, pins = CONSTANTS[case]
-    network = chain(extra=extra, into="m", constants={"k": f32(value)})
+    network = chain(extra=extra, into="m", constants={"k": f32(value), "shape": np.array([1, 2, 4, 4])})
     image = f32(np.random.default_rng(0).normal(size=(1, 2, 4, 4)))
     model, report = half(network, tmp_path)
     assert report.float_pins == pins
@@ -189,7 +199,7 @@ def test_makers_and_readers_of_a_large_tensor_are_pinned():
 
 def test_the_scan_looks_at_constants_too(photos, preprocess, tmp_path):
     extra, value, pins = CONSTANTS["epsilon"]
-    network = chain(extra=extra, into="m", constants={"k": f32(value)})
+    network = chain(extra=extra, into="m", constants={"k": f32(value), "shape": np.array([1, 2, 4, 4])})
     network.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
     network.graph.node[0].input[1] = "first"
     network.graph.initializer.append(numpy_helper.from_array(f32(np.ones((2, 3, 1, 1))), "first"))
