@@ -8,7 +8,7 @@ their types. All runs on the file's bytes, without native code.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def beyond_half(model: ModelProto) -> frozenset[str]:
     return frozenset(found | readers | _guards(model, vanished) & inner)
 
 
-def _guards(model: ModelProto, vanished: Collection[str]) -> set[str]:
+def _guards(model: ModelProto, vanished: set[str]) -> set[str]:
     """The nodes from a bound that is one of ``vanished`` to the division that it guards, as of L2 normalisation."""
     ways: dict[str, set[str]] = {}  # tensor -> the nodes between it and its bound
     found: set[str] = set()
