@@ -3,6 +3,7 @@
     python benchmarks/ablations.py --list
     python benchmarks/ablations.py --table refinedetlite-3 --data FOLDER --seeds 0 1 2
     python benchmarks/ablations.py --table cspnet-2 --data FOLDER --rows gfm efm --out runs/fusion
+    python benchmarks/ablations.py --table cspnet-2 --data FOLDER --jobs 2                               two at once
     python benchmarks/ablations.py --table refinedetpp-2 --data FOLDER --set train.epochs=2 --out runs/try    a try
 
 A table is a file of ``benchmarks/ablations``: rows of a recipe, what is set in it, and the mAP that the paper prints.
@@ -27,11 +28,13 @@ import math
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+import side_by_side
 import trainings
 from ablation_picture import differences
 from lightning.pytorch import Trainer
@@ -207,13 +210,13 @@ def run(work: Work, row: Row, seed: int) -> Result:
 def plan(work: Work, row: Row, seed: int) -> tuple[Recipe, str]:
     """The recipe of a row and a seed, and the hash of it and of the networks that it needs."""
     own = [*work.overrides, f"train.seed={seed}"]
-    needed = {name: finished(work, name, seed) for name in (row.teacher, row.weights, row.pseudo) if name}
-    teacher = needed.get(row.teacher or "")
+    others = {name: finished(work, name, seed) for name, _ in needed(work.table, (row.name, seed))}
+    teacher = others.get(row.teacher or "")
     if row.pseudo:
-        images, labels = pseudo_labels(work, row, seed, needed[row.pseudo])
+        images, labels = pseudo_labels(work, row, seed, others[row.pseudo])
         own.append(with_labels(recipe_of(work.table, row, own, teacher), images, labels))
     recipe = recipe_of(work.table, row, own, teacher)
-    parents = [trainings.stored(folder)["key"] for folder in needed.values()]
+    parents = [trainings.stored(folder)["key"] for folder in others.values()]
     if row.shipped and recipe.weights:
         parents.append(file_sha256(recipe.weights))
     return recipe, value_sha256([trainings.settings(recipe, "teacher"), *parents])
@@ -417,20 +420,36 @@ def every(options: argparse.Namespace, table: Table, rows: Sequence[Row], out: P
     check(table, rows, overrides)
     training_sets(load_recipe(table.recipe, [*table.set, *overrides]))  # a wrong --data is said once, not row by row
     work = Work(table, overrides, out, options.unlabelled)
+    pairs = [(row.name, seed) for seed, row in itertools.product(options.seeds, rows)]
     results: list[Result] = []
-    for seed, row in itertools.product(options.seeds, rows):
-        results.append(attempt(work, row, seed))
-        write(table, results, out, options.set)
-        said = results[-1].failed or f"{table.metric} {100 * getattr(results[-1], table.metric):.1f}"
-        print(f"{row.name}, seed {seed}: {said}", flush=True)
+    with closing(
+        side_by_side.side_by_side(partial(attempt, work), pairs, options.jobs, failure, partial(needed, table))
+    ) as found:
+        for result in found:
+            results.append(result)
+            results.sort(key=lambda r: pairs.index((r.row, r.seed)))
+            write(table, results, out, options.set)
+            said = result.failed or f"{table.metric} {100 * getattr(result, table.metric):.1f}"
+            print(f"{result.row}, seed {result.seed}: {said}", flush=True)
     return results
 
 
-def attempt(work: Work, row: Row, seed: int) -> Result:
+def needed(table: Table, pair: tuple[str, int]) -> list[tuple[str, int]]:
+    """The rows, of the same seed, whose networks a row needs."""
+    row, seed = table.row(pair[0]), pair[1]
+    return [(name, seed) for name in (row.teacher, row.weights, row.pseudo) if name]
+
+
+def attempt(work: Work, pair: tuple[str, int]) -> Result:
+    row, seed = work.table.row(pair[0]), pair[1]
     try:
         return run(work, row, seed)
     except EdgeKitError as error:
-        return Result(row.name, seed, "", failed=str(error).splitlines()[0])
+        return failure(pair, error)
+
+
+def failure(pair: tuple[str, int], error: EdgeKitError) -> Result:
+    return Result(*pair, key="", failed=str(error).splitlines()[0])
 
 
 def write(table: Table, results: Sequence[Result], out: Path, overrides: Sequence[str]) -> None:
@@ -451,13 +470,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--unlabelled", type=Path, help="folder of images for rows that learn from pseudo-labels")
     parser.add_argument("--rows", nargs="+", help="some of the table's rows; all if not given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    side_by_side.add_arguments(parser)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for every training")
     options = parser.parse_args(arguments)
     if not options.list and (options.table is None or options.data is None):
         parser.error("--table and --data are needed; --list shows the tables")
     if len(set(options.seeds)) < len(options.seeds):
         parser.error("--seeds: one is given twice")
+    side_by_side.share_cores(options, parser)
     return options
 
 
@@ -478,7 +498,6 @@ def show() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    torch.set_num_threads(options.threads)
     return trainings.unattended("ablations", show if options.list else lambda: report(options))
 
 

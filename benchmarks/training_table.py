@@ -3,6 +3,7 @@
     python benchmarks/training_table.py --data FOLDER                    all recipes for dhaka_roads; days on a CPU
     python benchmarks/training_table.py --data FOLDER --seeds 0 1 2      with a spread
     python benchmarks/training_table.py --data FOLDER --recipes refinedetlite-dhaka thundernet-snet49-dhaka
+    python benchmarks/training_table.py --data FOLDER --jobs 2 --no-speed     two at once; measure afterwards, without
     python benchmarks/training_table.py --data FOLDER --set train.epochs=2 --out runs/try --no-speed    a try
 
 It runs unattended and may be stopped at any moment: called again with the same settings it skips what is finished and
@@ -16,14 +17,17 @@ end is ``training.csv`` and ``training.md`` in the folder of --out.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+import side_by_side
 import trainings
 from trainings import spread
 
@@ -196,37 +200,52 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/training-table"))
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    side_by_side.add_arguments(parser)
     parser.add_argument("--seconds", type=float, help="how long to measure each latency; default: the bench's own")
     parser.add_argument("--no-speed", action="store_true", help="train only: no export, INT8 and latency")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for every training")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.jobs > 1 and not options.no_speed:
+        parser.error("--jobs: latency is measured on a quiet machine; train side by side with --no-speed, then measure")
+    side_by_side.share_cores(options, parser)
+    return options
 
 
 def every(options: argparse.Namespace) -> list[Result]:
     """Seed by seed, so that the whole table can be read off early."""
+    pairs = [(name, seed) for seed, name in itertools.product(options.seeds, options.recipes)]
+    for pair in pairs:
+        recipe_of(options, pair)  # a mistake is said before anything is trained
     results: list[Result] = []
-    for seed in options.seeds:
-        for name in options.recipes:
-            overrides = [f"data.root={options.data.resolve()}", *options.set, f"train.seed={seed}"]
-            recipe = load_recipe(name, overrides)
-            speed = not options.no_speed and seed == options.seeds[0]
-            results.append(attempt(recipe, options.out / f"{name}-{seed}", speed, options.seconds))
+    with closing(side_by_side.side_by_side(partial(attempt, options), pairs, options.jobs, failure)) as found:
+        for result in found:
+            results.append(result)
+            results.sort(key=lambda r: pairs.index((r.recipe, r.seed)))
             write_table(results, options.out)
-            print(f"{name}, seed {seed}: {results[-1].failed or f'mAP@0.5 {results[-1].map50:.3f}'}", flush=True)
+            said = result.failed or f"mAP@0.5 {result.map50:.3f}"
+            print(f"{result.recipe}, seed {result.seed}: {said}", flush=True)
     return results
 
 
-def attempt(recipe: Recipe, folder: Path, speed: bool, seconds: float | None) -> Result:
+def recipe_of(options: argparse.Namespace, pair: tuple[str, int]) -> Recipe:
+    return load_recipe(pair[0], [f"data.root={options.data.resolve()}", *options.set, f"train.seed={pair[1]}"])
+
+
+def attempt(options: argparse.Namespace, pair: tuple[str, int]) -> Result:
+    name, seed = pair
+    speed = not options.no_speed and seed == options.seeds[0]
     try:
-        return train(recipe, folder, speed, seconds)
+        return train(recipe_of(options, pair), options.out / f"{name}-{seed}", speed, options.seconds)
     except EdgeKitError as error:
-        return Result(recipe.name, recipe.train.seed, "", failed=str(error).splitlines()[0])
+        return failure(pair, error)
+
+
+def failure(pair: tuple[str, int], error: EdgeKitError) -> Result:
+    return Result(*pair, key="", failed=str(error).splitlines()[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    torch.set_num_threads(options.threads)
     return trainings.unattended("training_table", lambda: report(options))
 
 

@@ -234,8 +234,11 @@ def test_data_that_are_not_there_are_said_once_and_nothing_is_begun(tiny, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_tiny_table_is_trained_once_and_read_again(tiny, tmp_path, capsys, monkeypatch):
-    assert ablations.main(tiny) == 0, capsys.readouterr().err
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_tiny_table_is_trained_once_and_read_again(tiny, tmp_path, capsys, monkeypatch, jobs):
+    threads = torch.get_num_threads()
+    assert ablations.main([*tiny, "--jobs", jobs]) == 0, capsys.readouterr().err
+    torch.set_num_threads(threads)
     out = tmp_path / "out" / "tiny-1"
     assert sorted(p.name for p in out.iterdir()) == [
         "big-0", "few-0", "runs.csv", "small-0", "table.csv", "table.md", "table.svg"
