@@ -51,6 +51,7 @@ def test_the_papers_tables_are_there():
         "distillation-centernet",
         "distillation-refinedet",
         "distillation-road",
+        "distillation-yolo",
     }
     assert set(table_names()) == wanted | ours | {"lightweight-ssd-4", "mobile-centernet-2", "cspnet-2"}
     assert {name: len(load_table(name).rows) for name in ("refinedetlite-3", "cspnet-2")} == {
