@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,7 +18,8 @@ from ..models.deformable import offset_parameters
 from ..models.detector import Detector, host_postprocess
 from ..recipe import Recipe, ScheduleSection
 from ..runtime.detections import Detections
-from ..runtime.postprocess import Postprocess
+from ..runtime.postprocess import Postprocess, all_finite
+from ..words import counted
 from .batches import Validation, by_name
 from .distillation import Distillation
 from .ema import WeightAverage
@@ -25,6 +27,8 @@ from .optimizer import optimizer_of
 from .qat import Rounding
 from .tasks import task_of
 from .watch import FirstOdd
+
+log = logging.getLogger(__name__)
 
 
 class DetectorModule(lightning.LightningModule):
@@ -69,6 +73,7 @@ class DetectorModule(lightning.LightningModule):
         self._teacher = [teacher.eval().requires_grad_(False)] if teacher is not None else []
         self._val = by_name(val)
         self._seen: list[dict[int, Detections]] = []
+        self._not_finite: set[int] = set()  # validation images for which the network gives such boxes or scores
         self.odd = FirstOdd()
         self.register_buffer("_mean", torch.tensor(recipe.preprocess.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(recipe.preprocess.std).view(1, 3, 1, 1), persistent=False)
@@ -158,6 +163,7 @@ class DetectorModule(lightning.LightningModule):
     # -- validation --------------------------------------------------------------------------------------------------
     def on_validation_epoch_start(self) -> None:
         self._seen = [{} for _ in self._val]
+        self._not_finite = set()
 
     def validation_step(self, items: list[Item], index: int, dataloader_idx: int = 0) -> None:
         postprocess = Postprocess(**host_postprocess(self.model, self.recipe.model_dump(mode="json")))
@@ -168,10 +174,19 @@ class DetectorModule(lightning.LightningModule):
             boxes, scores = network.detect(image, self.recipe.export.top_k)
         for item, b, s in zip(items, boxes.float().cpu().numpy(), scores.float().cpu().numpy(), strict=True):
             self._seen[dataloader_idx][item.image_id] = postprocess(b, s, item.placement)
+            if not all_finite(b, s):
+                self._not_finite.add(item.image_id)
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:
             return
+        if self._not_finite:
+            log.warning(
+                "for %s of validation, such as id %s, the network gives NaN or infinite boxes or scores, which mAP "
+                "leaves out; bench and boards refuse such a network. Lower train.lr, or train.precision=fp32",
+                counted(len(self._not_finite), "image"),
+                min(self._not_finite),
+            )
         for (source, coco), seen in zip(self._val.items(), self._gather(), strict=True):
             metrics = evaluate_detections(coco, seen)
             prefix = f"val/{source}/" if source else "val/"

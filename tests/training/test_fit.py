@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgekit.data import dataset
+from edgekit.models.centernet import CenterNet
 from edgekit.models.checkpoint import save_weights
 from edgekit.models.zoo import build
 from edgekit.recipe import load_recipe
@@ -162,6 +163,24 @@ def test_a_training_that_diverges_ends(tiny: Path, tmp_path: Path, validate_ever
         fit(load_recipe(tiny, wishes), out)
     assert not out.exists()
     assert not (tmp_path / "run-training" / "resume.ckpt").exists()
+
+
+def test_images_for_which_the_network_gives_no_numbers_are_told(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    detect = CenterNet.detect
+
+    def oddly(self: Any, image: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        boxes, scores = detect(self, image, top_k)
+        boxes[0, 0, 0] = torch.nan
+        return boxes, scores
+
+    with caplog.at_level(logging.WARNING):
+        fit(load_recipe(tiny, SHORT[:2]), tmp_path / "fine")
+        assert "infinite" not in caplog.text
+        monkeypatch.setattr(CenterNet, "detect", oddly)
+        fit(load_recipe(tiny, SHORT[:2]), tmp_path / "odd")
+    assert "for 1 image of validation, such as id 6, the network gives NaN or infinite boxes" in caplog.text
 
 
 def test_a_step_that_fp16_skips_ends_nothing() -> None:
