@@ -12,6 +12,7 @@ from ..paths import expanded, share, unknown_name
 from ..recipe import Recipe
 from ..runtime.artifact import Artifact
 from ..runtime.errors import BadConfig, BadInput
+from ..runtime.worker import DEFAULT_TIMED
 from .calibration import ImageSet, load_set, set_names
 from .coco import CocoSet, Sample, read_coco
 from .imagefile import read_header
@@ -54,12 +55,13 @@ def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data",
 
 
 def _without_labels(images: ImageSet, classes: Sequence[str]) -> CocoSet:
-    """Images to time an artifact on: no accuracy is known of them, as of a COCO file without boxes."""
+    """Those that an artifact is timed on: no accuracy is known of them, so nothing would be learnt of the others."""
     none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
-    headers = [read_header(path) for path in images.images]
+    timed = images.images[:DEFAULT_TIMED]
+    headers = [read_header(path) for path in timed]
     samples = tuple(
         Sample(path, number, header.width, header.height, *none)
-        for number, (path, header) in enumerate(zip(images.images, headers, strict=True), 1)
+        for number, (path, header) in enumerate(zip(timed, headers, strict=True), 1)
     )
     ids = tuple(range(1, len(classes) + 1))
     return CocoSet(images.folder, images.images_root, samples, tuple(classes), ids, (), images.digest)

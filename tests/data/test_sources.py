@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import Artifact
 from edgekit.runtime.errors import BadConfig, BadInput, EdgeKitError
 from edgekit.runtime.preprocess import Preprocess
+from edgekit.runtime.worker import DEFAULT_TIMED
 
 SAMPLE = Path(__file__).resolve().parents[2] / "calibration" / "dhaka-calib"
 CLASSES = ("pedestrian", "vehicle", "scooter")
@@ -428,3 +430,6 @@ def test_a_folder_without_labels_is_a_set_only_where_labels_are_not_needed(tmp_p
     before = found.digest()
     cv2.imwrite(str(tmp_path / "1.png"), np.ones((32, 80, 3), np.uint8))
     assert evaluation_set(artifact, str(tmp_path), unlabelled=True).digest() != before
+    for number in range(2, DEFAULT_TIMED + 3):
+        shutil.copy(tmp_path / "1.png", tmp_path / f"{number}.png")
+    assert len(evaluation_set(artifact, str(tmp_path), unlabelled=True)) == DEFAULT_TIMED  # those that are timed
