@@ -36,7 +36,7 @@ CALIBRATED = (
 )
 BYTES_AT_ONCE = 1 << 30  # of activations that histograms are made of in one run
 Ranges: TypeAlias = dict[str, tuple[float, float]]
-_FORMATS = {"minmax": 1, "entropy": 3, "percentile": 2}  # of what the cache holds; a new one makes old ranges void
+FORMATS = {"minmax": 1, "entropy": 3, "percentile": 2}  # of what the cache holds; a new one makes old ranges void
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _facts(
     if missing:
         raise BadInput(f"calibration images are missing: {', '.join(missing[:5])}{' ...' if missing[5:] else ''}")
     return {
-        "format": _FORMATS[method],
+        "format": FORMATS[method],
         "model": file_sha256(model),
         "images": [file_sha256(path) for path in images],
         "preprocess": preprocess.digest(),

@@ -19,7 +19,7 @@ from ..progress import Progress, counting, quiet
 from ..runtime.artifact import Artifact, inherited, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig
 from ..words import counted, plural
-from .calibrate import METHODS, Calibration, calibrate
+from .calibrate import FORMATS, METHODS, Calibration, calibrate
 from .child import run_in_child
 from .graph import layer_name, load_model, name_nodes, opset, weighted_layers
 from .qdq import FLAVOURS, without_bias_scale
@@ -57,8 +57,8 @@ class QuantizeOptions:
 
     def key(self, parents: Mapping[str, str]) -> str:
         """Hash of the inputs and options; an artifact that carries it need not be made again."""
-        made = {"step": "quantize", "options": asdict(self), "flavour": asdict(FLAVOURS[self.flavour])}
-        return value_sha256({**made, "parents": dict(parents)})
+        how = {"options": asdict(self), "flavour": asdict(FLAVOURS[self.flavour]), "ranges": FORMATS[self.method]}
+        return value_sha256({"step": "quantize", **how, "parents": dict(parents)})
 
 
 @dataclass(frozen=True)

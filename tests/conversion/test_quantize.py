@@ -215,6 +215,12 @@ def test_the_key_follows_what_a_flavour_is(monkeypatch):
     assert QuantizeOptions(flavour="trt").key(PARENTS) != now
 
 
+def test_the_key_follows_how_ranges_are_found(monkeypatch):
+    now = {method: QuantizeOptions(method=method).key(PARENTS) for method in calibration_room.FORMATS}
+    monkeypatch.setitem(calibration_room.FORMATS, "entropy", 99)
+    assert [m for m in now if QuantizeOptions(method=m).key(PARENTS) != now[m]] == ["entropy"]
+
+
 def test_a_batch_is_calibrated_too_and_an_old_opset_refused(detector, facts, photos, tmp_path):
     from edgekit.conversion.export import ExportOptions, onnx_artifact
 
