@@ -175,6 +175,27 @@ def test_the_table_by_hand():
     assert [line["row"] for line in ablations.lines(table, results)] == ["a", "b"]
 
 
+def test_classes_by_hand():
+    rows = (Row(name="a", title="plain"), Row(name="b", title="trick", against="a"))
+    table = Table(paper="Paper", tested_on="nothing", metric="map", recipe="x", rows=rows)
+    gains = {"a": (0, 0, 0), "b": (1, 1.5, 2)}  # of cars; one bicycle more or less is chance
+    bikes = {"a": (0, 4, 0), "b": (4, 0, 0)}
+    results = [
+        Result(row, seed, "k", ap50={"car": 0.2 + gains[row][seed] / 100, "bicycle": bikes[row][seed] / 100})
+        for row in gains
+        for seed in range(3)
+    ]
+    text = ablations.by_class(table, results)
+    assert text.splitlines()[1:] == [
+        "| row | AP@0.5 car | AP@0.5 bicycle |",
+        "| --- | --- | --- |",
+        "| a | 20.0 | 1.3 |",
+        "| b | 21.5 (**+1.5 ± 1.2**) | 1.3 (+0.0 ± 9.9) |",
+    ]
+    assert text in ablations.markdown(table, results)
+    assert ablations.by_class(table, []) == ""
+
+
 def test_the_picture_by_hand():
     rows = (
         Row(name="a", title="plain & old", published=24.0),
