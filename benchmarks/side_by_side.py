@@ -98,7 +98,10 @@ def _end(pipe: Connection, process: BaseProcess) -> Any:
         return pipe.recv()
     except EOFError:
         process.join()
-        raise ChildDied(f"the process of a training ended with exit code {process.exitcode} and no result") from None
+        raise ChildDied(
+            f"the process of a training ended with exit code {process.exitcode} and no result. The same command goes on "
+            "from there; if memory ran out (-9), with fewer --jobs"
+        ) from None
     finally:
         pipe.close()
         process.join()
