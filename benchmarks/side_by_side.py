@@ -99,8 +99,8 @@ def _end(pipe: Connection, process: BaseProcess) -> Any:
     except EOFError:
         process.join()
         raise ChildDied(
-            f"the process of a training ended with exit code {process.exitcode} and no result. The same command goes on "
-            "from there; if memory ran out (-9), with fewer --jobs"
+            f"the process of a training ended with exit code {process.exitcode} and no result. The same command goes "
+            "on from there; if memory ran out (-9), with fewer --jobs"
         ) from None
     finally:
         pipe.close()
