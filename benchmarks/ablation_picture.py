@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from trainings import change
+
 from edgekit.measure.charts import Axis, nice_axis
 
 WIDTH, LEFT, RIGHT, TOP, ROW, BOTTOM = 880, 400, 110, 66, 34, 40  # pixels
@@ -78,5 +80,4 @@ def _row(line: Mapping[str, Any], place: int, axis: Axis) -> Iterator[str]:
         yield f'<path d="M{low:.1f} {y} H{high:.1f} {ends}" stroke="{colour}" fill="none"/>'
     fill = colour if half is not None else "white"  # one seed has no interval
     yield f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="{fill}" stroke="{colour}"/>'
-    told = f"{ours:+.1f}" + (f" ± {half:.1f}" if half is not None else "")
-    yield f'<text x="{WIDTH - 12}" y="{y + 4}" text-anchor="end" fill="{colour}">{told}</text>'
+    yield f'<text x="{WIDTH - 12}" y="{y + 4}" text-anchor="end" fill="{colour}">{change(ours, half)}</text>'

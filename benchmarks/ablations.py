@@ -385,7 +385,7 @@ def by_class(table: Table, results: Sequence[Result]) -> str:
         mean = f"{100 * statistics.mean(ours.values()):.1f}" if ours else "-"
         if gain is None:
             return mean
-        told = f"{gain.mean:+.1f}" + (f" ± {gain.half:.1f}" if gain.half is not None else "")
+        told = trainings.change(gain.mean, gain.half)
         return f"{mean} ({told if gain.verdict == 'cannot tell' else f'**{told}**'})"
 
     measured = [row for row in table.rows if any(r.row == row.name and r.ap50 for r in results)]
@@ -418,7 +418,7 @@ def _cell(line: Mapping[str, Any], key: str) -> str:
     if key == "mean":
         return f"{value:.1f}" + (f" ± {line['sd']:.1f}" if line["sd"] is not None else "")
     if key == "difference":
-        return f"{value:+.1f}" + (f" ± {line['half_95']:.1f}" if line["half_95"] is not None else "")
+        return trainings.change(value, line["half_95"])
     return f"{value:+.1f}" if key == "published_difference" else str(value)
 
 

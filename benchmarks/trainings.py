@@ -156,6 +156,11 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(points):.1f}{deviation}"
 
 
+def change(points: float, half: float | None) -> str:
+    """A difference in points with half of its interval, if it has one: ``+1.9 ± 2.4``."""
+    return f"{points:+.1f}" + (f" ± {half:.1f}" if half is not None else "")
+
+
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of Markdown."""
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *rows])

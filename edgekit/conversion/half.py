@@ -82,12 +82,13 @@ def beyond_half(model: ModelProto) -> frozenset[str]:
     most = {k: float(np.abs(v[np.isfinite(v)]).max(initial=0)) for k, v in held.items() if v.dtype == np.float32}
     large = {name for name, value in most.items() if value > LARGEST}
     vanished = {name for name, value in most.items() if value > 0 and np.float16(min(value, 1)) == 0}
+    lost = large | vanished
     found = {n.name for n in model.graph.node if n.name in layers and large.intersection(n.input)}
     made: set[str] = set()
     for node in model.graph.node:
         if node.name not in inner - layers or node.op_type in BOUNDS:
             continue
-        if (large | vanished).intersection(node.input):
+        if lost.intersection(node.input):
             found.add(node.name)
             made.update(node.output)
     readers = {n.name for n in model.graph.node if n.name in inner and made.intersection(n.input)}

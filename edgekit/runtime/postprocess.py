@@ -171,18 +171,16 @@ def soft_nms(boxes, scores, classes, options):
     left, scores = np.arange(len(boxes)), scores.copy()
     kept, final = [], []  # type: list[int], list[float]
     least = max(options.score_threshold, 0)
-    while len(left):
+    while len(left) and len(kept) < options.top_k:
+        best = int(np.argmax(scores))
+        if scores[best] < least:
+            break
         block = np.argsort(-scores, kind="mergesort")[:SOFT_BLOCK]
         decay_of = dict(zip(block.tolist(), _decays(boxes[left], classes[left], block, options)))  # noqa: B905
         taken = []  # type: list[int]
-        best = int(np.argmax(scores))
-        while best in decay_of:
-            if scores[best] < least:
-                return np.array(kept, np.int64), np.array(final, scores.dtype)
+        while best in decay_of and scores[best] >= least and len(kept) < options.top_k:
             kept.append(int(left[best]))
             final.append(scores[best])
-            if len(kept) == options.top_k:
-                return np.array(kept, np.int64), np.array(final, scores.dtype)
             scores *= decay_of[best]
             taken.append(best)
             scores[taken] = -1  # all of them: a decay of 0 makes -0 of -1, which is as good as a score of 0

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,14 +28,6 @@ def traced(folder: Path, item: str) -> tuple[str, list[str], int]:
     return item, before, torch.get_num_threads()
 
 
-class Traced:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self, item: str) -> tuple[str, list[str], int]:
-        return traced(self.folder, item)
-
-
 def lost(item, error):
     return item, str(error)
 
@@ -51,7 +44,7 @@ def test_one_at_a_time_needs_no_process():
 @pytest.mark.slow
 def test_a_student_waits_for_its_teacher_and_one_that_dies_stops_nobody(tmp_path):
     items = ["teacher", "student", "dies", "grandchild", "other"]
-    found = {item: rest for item, *rest in side_by_side.side_by_side(Traced(tmp_path), items, 2, lost, needs)}
+    found = {item: rest for item, *rest in side_by_side.side_by_side(partial(traced, tmp_path), items, 2, lost, needs)}
     assert sorted(found) == sorted(items)
     assert found["dies"][0].startswith("the process of a training ended with exit code 3 and no result")
     assert "teacher" in found["student"][0]
