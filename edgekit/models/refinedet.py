@@ -107,6 +107,7 @@ BODIES: Mapping[str, Body] = {
         name: _body(name, conv_extra)
         for name in ("mobilenet-v1", "mobilenet-v2", "mobilenet-v3-large", "shufflenet-v2")
     },
+    "cspdensenetb-reference": Body(lambda levels: build_backbone("cspdensenet-reference", {"b": True}), conv_extra),
 }
 
 

@@ -36,7 +36,7 @@ from .place import RESUME, only_training, training_folder
 from .qat import calibration_images
 from .resume import STAMP, Start, WholeFiles, begin, stamp, what_is_kept
 from .tasks import task_of
-from .transfer import start_from
+from .transfer import PIXELS, other_pixels, start_from
 from .watch import DataWait, MetricsTable, Report, StaysFinite, without_remarks
 
 log = logging.getLogger(__name__)
@@ -161,14 +161,16 @@ def _idle_schedule(recipe: Recipe) -> list[str]:
 
 
 def _begin(model: Detector, recipe: Recipe) -> tuple[dict[str, str], list[str]]:
-    """Load what the recipe starts from into a new network: the hash of its file by role, and what was taken."""
+    """Load what the recipe starts from into a new network: the hash of its file by role, and what is to be said."""
+    name = recipe.train.init or recipe.train.init_backbone
+    if name is None:
+        return {}, []
+    file = weights_file(recipe.trained(name))
     if recipe.train.init:
-        file = weights_file(recipe.trained(recipe.train.init))
-        return {"init": file_sha256(file)}, start_from(model, recipe, file)
-    if recipe.train.init_backbone:
-        file = weights_file(recipe.trained(recipe.train.init_backbone))
-        return {"backbone": file_sha256(file)}, [start_backbone(model, file)]
-    return {}, []
+        role, notes = "init", start_from(model, recipe, file)
+    else:
+        role, notes = "backbone", [start_backbone(model, file)]
+    return {role: file_sha256(file)}, [*notes, *other_pixels(recipe, name)]
 
 
 def _from_nothing(recipe: Recipe) -> list[str]:
@@ -196,9 +198,7 @@ def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
     recipe = load_recipe(beside if beside.exists() else section.recipe)
     for what, theirs, ours in (
         ("classes", recipe.classes, student.classes),
-        ("preprocess.colour", recipe.preprocess.colour, student.preprocess.colour),
-        ("preprocess.mean", recipe.preprocess.mean, student.preprocess.mean),
-        ("preprocess.std", recipe.preprocess.std, student.preprocess.std),
+        *((f"preprocess.{key}", getattr(recipe.preprocess, key), getattr(student.preprocess, key)) for key in PIXELS),
     ):
         if theirs != ours:
             raise BadConfig(

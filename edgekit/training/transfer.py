@@ -15,8 +15,11 @@ from torch import Size, Tensor
 from ..models.checkpoint import fit_weights, load_weights, misfits, read_weights
 from ..models.detector import Detector
 from ..models.zoo import build
-from ..recipe import Recipe
+from ..recipe import Recipe, load_recipe, shipped_weights
+from ..runtime.artifact import read_artifact
 from ..runtime.errors import BadConfig, BadInput
+
+PIXELS = ("colour", "mean", "std")  # of preprocess: what makes the network's numbers of an image's
 
 
 class Rows(NamedTuple):
@@ -107,3 +110,29 @@ def _told(file: Path, stored: Sequence[str], classes: Sequence[str], origin: Map
     parts += [f"anew {', '.join(anew)}"] if anew else []
     parts += [f"not used {', '.join(unused)}"] if unused else []
     return "; ".join(parts)
+
+
+# -- what the weights were trained to see -----------------------------------------------------------------------------
+def other_pixels(recipe: Recipe, name: str) -> list[str]:
+    """What to say where the weights ``name`` learned from other pixel values than ``recipe`` will show them.
+
+    Nothing of a bare .safetensors file, which does not tell what it was trained on.
+    """
+    if name in shipped_weights():
+        theirs = load_recipe(name).preprocess.value()
+    elif (path := recipe.resolve(name)).is_dir():
+        theirs = read_artifact(path).preprocess
+    else:
+        return []
+    ours = recipe.preprocess.value()
+    changed = {key: _typed(getattr(theirs, key)) for key in PIXELS if getattr(theirs, key) != getattr(ours, key)}
+    if not changed:
+        return []
+    here = ", ".join(f"{key} {_typed(getattr(ours, key))}" for key in changed)
+    wanted = " ".join(f"'preprocess.{key}={value}'" for key, value in changed.items())
+    return [f"{name} learned from other pixel values than it sees here ({here}). To show it what it knows: {wanted}"]
+
+
+def _typed(value: str | Sequence[float]) -> str:
+    """As one would type it after ``preprocess.colour=``."""
+    return value if isinstance(value, str) else f"[{', '.join(f'{number:.10g}' for number in value)}]"

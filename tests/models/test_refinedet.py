@@ -176,6 +176,7 @@ EXPORTS = [
     ("refinedet", {"backbone": "shufflenet-v2"}, (64, 128)),
     ("refinedet", {"backbone": "mobilenet-v2", "steps": 1, "candidates": 120}, (64, 64)),
     ("refinedet", {"backbone": "resnet-18", "align": 5, "levels": 5}, (128, 128)),
+    ("refinedet", {"backbone": "cspdensenetb-reference", "candidates": 120}, (64, 64)),
 ]
 
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgekit.models import zoo
-from edgekit.models.checkpoint import save_weights
+from edgekit.models.checkpoint import save_weights, shipped_checkpoint
 from edgekit.models.detector import Detector
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import file_sha256
 from edgekit.runtime.errors import BadConfig, BadInput
 from edgekit.training.fit import _networks
-from edgekit.training.transfer import class_rows, start_from
+from edgekit.training.transfer import class_rows, other_pixels, start_from
 
 OLD = ("car", "bus", "bike")
 
@@ -171,3 +171,22 @@ def test_a_shipped_recipes_name_stands_for_its_backbone() -> None:
     assert of_backbone
     assert all(torch.equal(found[name], shipped[name]) for name in of_backbone)
     assert not torch.equal(*(state["head.size.0.weight"] for state in (found, shipped)))
+
+
+# -- what the weights were trained to see -----------------------------------------------------------------------------
+def test_weights_that_know_other_pixel_values_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By name and by folder alike; what the remark proposes silences it; a bare file does not tell what it knows."""
+    shipped = load_recipe("cspdensenetb-ref-prn-dhaka")  # rgb, 0..1
+    shipped_checkpoint(shipped, folder := tmp_path / "checkpoint")
+    mended = ["preprocess.colour=rgb", "preprocess.mean=[0, 0, 0]", "preprocess.std=[255, 255, 255]"]
+    for start in (shipped.name, str(folder)):
+        (note,) = other_pixels(load_recipe("edgekit-road"), start)
+        assert note.startswith(f"{start} learned from other pixel values")
+        assert "(colour bgr, mean [103.53, 116.28, 123.675], std" in note
+        assert all(f"'{setting}'" in note for setting in mended)
+        assert not other_pixels(load_recipe("edgekit-road", mended), start)
+    assert not other_pixels(load_recipe("edgekit-road"), str(folder / "weights.safetensors"))
+    ssd = ["model.name=ssd", "model.options={backbone: cspdensenet-reference, backbone_options: {b: true}}"]
+    _networks(load_recipe("lightweight-ssd-dhaka", [*ssd, f"train.init_backbone={shipped.name}"]))
+    (said,) = (r.getMessage() for r in caplog.records if "other pixel values" in r.getMessage())
+    assert "(mean [127.5, 127.5, 127.5], std [127.5, 127.5, 127.5])" in said
