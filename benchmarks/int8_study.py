@@ -28,6 +28,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from edgekit.cli.progress import lines
 from edgekit.conversion.calibrate import activations
 from edgekit.conversion.child import run_in_child
 from edgekit.conversion.compare import fill_batch, network_input
@@ -36,13 +37,12 @@ from edgekit.conversion.histogram import METHODS, Observer
 from edgekit.conversion.qdq import FLAVOURS
 from edgekit.conversion.sensitivity import rank_layers
 from edgekit.data.coco import CocoSet
-from edgekit.evaluation.coco import evaluate_detections
-from edgekit.evaluation.tta import open_detector
+from edgekit.evaluation.detect import measure_accuracy
 from edgekit.models.modules import matches
+from edgekit.progress import counting, named
 from edgekit.recipe import Recipe
 from edgekit.runtime.artifact import Artifact, new_artifact, new_file, read_artifact, value_sha256
 from edgekit.runtime.errors import BadConfig, BadInput, EdgeKitError
-from edgekit.runtime.images import read_image
 
 DRAWS = 3  # sets of the smallest size
 RANKED_SIZE = 64  # images whose ranges the layers are ranked by, or the next smaller size
@@ -95,18 +95,6 @@ class Study:
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-class Ticker:
-    """A line of progress every half minute."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.last = name, time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self.last > 30:
-            self.last = time.monotonic()
-            say(f"{self.name}: {done} of {total}")
 
 
 # -- what to study ----------------------------------------------------------------------------------------------------
@@ -220,7 +208,7 @@ def ranges_of(study: Study, state: State) -> dict[str, Ranges]:
         "sizes": list(study.sizes),
     }
     child = "benchmarks.int8_study:collect_ranges"
-    return dict(run_in_child(child, request, "calibrate", model, Ticker("calibrate")))
+    return dict(run_in_child(child, request, "calibrate", model, counting(lines(), "calibrate")))
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
@@ -237,7 +225,7 @@ def layers_of(study: Study, state: State) -> list[tuple[str, float]]:
     model, layout = study.artifact.file("model.onnx"), study.artifact.manifest["input"]["layout"]
     ranges = state.ranges[f"minmax-{size}-0"]
     skip = float_nodes(study.artifact)
-    args = (model, study.calibration, study.artifact.preprocess, layout, ranges, skip, Ticker("rank layers"))
+    args = (model, study.calibration, study.artifact.preprocess, layout, ranges, skip, counting(lines(), "rank layers"))
     graph = load_model(model)
     name_nodes(graph)
     names = {node.name: layer_name(node) for node in weighted_layers(graph)}
@@ -266,12 +254,8 @@ def quantized(study: Study, ranges: Ranges, flavour: str, out: Path) -> Artifact
 def measure(study: Study, cell: Cell, ranges: Ranges | None, scratch: Path) -> dict[str, Any]:
     """mAP of one cell."""
     artifact = study.artifact if ranges is None else quantized(study, ranges, cell.flavour, scratch / cell.name)
-    tick, found = Ticker(cell.name), {}
-    with open_detector(artifact, cell.runtime, None) as detect:
-        for done, sample in enumerate(study.val.samples, 1):
-            found[sample.image_id] = detect(read_image(sample.path))
-            tick(done, len(study.val))
-    return {**asdict(cell), **evaluate_detections(study.val, found).to_dict()}
+    metrics = measure_accuracy(artifact, study.val, cell.runtime, named(lines(), cell.name))
+    return {**asdict(cell), **metrics.to_dict()}
 
 
 def run(study: Study, file: Path) -> Iterator[State]:

@@ -10,7 +10,6 @@ import csv
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +17,10 @@ from typing import Any, TypeVar
 
 import yaml
 
+from edgekit.cli.progress import lines
 from edgekit.data.sources import validation_names
 from edgekit.models.checkpoint import weights_file
+from edgekit.progress import named
 from edgekit.recipe import AnnotatedSection, Recipe, SourceSection
 from edgekit.runtime.artifact import Artifact, file_sha256, new_file, read_artifact
 from edgekit.runtime.errors import EdgeKitError
@@ -27,18 +28,6 @@ from edgekit.training.fit import fit
 
 RESULT = "result.json"
 T = TypeVar("T")
-
-
-class Ticker:
-    """A line of progress every half minute."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.last = name, 0.0
-
-    def __call__(self, _: str, done: int, total: int) -> None:
-        if time.monotonic() - self.last > 30:
-            self.last = time.monotonic()
-            print(f"{self.name}: step {done} of {total}", file=sys.stderr, flush=True)
 
 
 # -- one training -----------------------------------------------------------------------------------------------------
@@ -70,7 +59,7 @@ def trained(recipe: Recipe, folder: Path, key: str) -> Artifact:
     out, done = folder / "checkpoint", folder / "trained.key"
     if done.is_file() and done.read_text(encoding="utf-8") == key and (out / "manifest.json").is_file():
         return read_artifact(out, kinds=("checkpoint",))
-    artifact = fit(recipe, out, out.with_name("checkpoint-training").is_dir(), Ticker(folder.name))
+    artifact = fit(recipe, out, out.with_name("checkpoint-training").is_dir(), named(lines(), folder.name))
     with new_file(done) as handle:
         handle.write(key)
     return artifact

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import re
 import shutil
@@ -40,19 +39,20 @@ from card_training import sha
 from card_words import Measured, points
 
 from edgekit import pipeline
+from edgekit.cli.progress import lines
 from edgekit.config import read_mapping
 from edgekit.data.calibration import SET_FILE, ImageSet, load_set
 from edgekit.data.coco import CocoSet, load_json
 from edgekit.evaluation.coco import Metrics, evaluate_detections
-from edgekit.evaluation.tta import open_detector
+from edgekit.evaluation.detect import detect_all
 from edgekit.measure.report import read_report
 from edgekit.measure.row import Row
 from edgekit.models.checkpoint import WEIGHTS, shipped_checkpoint
+from edgekit.progress import named
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import Artifact, file_sha256, new_file, read_artifact
 from edgekit.runtime.detections import Detections
 from edgekit.runtime.errors import AccuracyDrop, BadConfig, BadInput
-from edgekit.runtime.images import read_image
 from edgekit.training.fit import training_sets
 
 CARD, CURVES, EXAMPLES, RECIPE = "README.md", "curves.svg", card_words.EXAMPLES, "recipe.yaml"
@@ -111,13 +111,8 @@ class Files:
     int8: Artifact | None
 
 
-def detect_all(artifact: Artifact, coco: CocoSet, runtime: str) -> dict[int, Detections]:
-    found, tick = {}, trainings.Ticker(f"{Path(artifact.path).name} in {runtime}")
-    with open_detector(artifact, runtime, None, len(os.sched_getaffinity(0))) as detect:
-        for done, sample in enumerate(coco.samples, 1):
-            found[sample.image_id] = detect(read_image(sample.path))
-            tick("", done, len(coco))
-    return found
+def seen_by(runtime: str, artifact: Artifact, coco: CocoSet) -> dict[int, Detections]:
+    return detect_all(artifact, coco, runtime, named(lines(), runtime))
 
 
 def measure_all(
@@ -126,15 +121,15 @@ def measure_all(
     """Every precision on the whole validation set, FP32 in ONNX Runtime first, whose detections are the last value."""
     onnx = pipeline.export(checkpoint.path, board=BOARD, out=work / "onnx")
     trt = pipeline.export(checkpoint.path, board=TRT_BOARD, out=work / "onnx-trt")
-    seen = detect_all(onnx, val, "onnxruntime")
+    seen = seen_by("onnxruntime", onnx, val)
     measured = [accuracy("FP32", onnx, "onnxruntime", evaluate_detections(val, seen))]
-    measured.append(accuracy("FP32", onnx, "openvino", evaluate_detections(val, detect_all(onnx, val, "openvino"))))
+    measured.append(accuracy("FP32", onnx, "openvino", evaluate_detections(val, seen_by("openvino", onnx, val))))
     made: dict[str, Artifact | None] = {}
     for flavour, source, runtimes in (("x86", onnx, ("onnxruntime", "openvino")), ("trt", trt, ("onnxruntime",))):
         name, made[flavour] = f"INT8 {flavour}", None
         try:
             made[flavour] = int8 = quantized(recipe, source, train, val, flavour, work)
-            measured += [accuracy(name, int8, r, evaluate_detections(val, detect_all(int8, val, r))) for r in runtimes]
+            measured += [accuracy(name, int8, r, evaluate_detections(val, seen_by(r, int8, val))) for r in runtimes]
         except AccuracyDrop:
             measured.append(Measured(name, runtimes[0], None))
     return Files(checkpoint, onnx, made["x86"]), measured, seen

@@ -20,5 +20,10 @@ def counting(progress: Progress | None, phase: str) -> Count:
     return partial(tell, progress, phase)
 
 
+def named(progress: Progress, name: str) -> Progress:
+    """The progress of one piece of work among several."""
+    return lambda phase, done, total: progress(f"{name}: {phase}", done, total)
+
+
 def quiet(*_: object) -> None:
     """The progress that nobody asked for."""

@@ -25,7 +25,7 @@ def work(out: Path | None = None, interrupted: str | None = None) -> Iterator[Pr
     what it leaves, or a word on ``out``.
     """
     try:
-        with _stdout_to_stderr(), _bars() if sys.stderr.isatty() else _lines() as progress:
+        with _stdout_to_stderr(), _bars() if sys.stderr.isatty() else contextlib.nullcontext(lines()) as progress:
             yield progress
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
@@ -89,8 +89,7 @@ def _bars() -> Iterator[Progress]:
         yield show
 
 
-@contextlib.contextmanager
-def _lines() -> Iterator[Progress]:
+def lines() -> Progress:
     """A line when a phase starts and ends, and some between: every ten seconds at first, ever fewer in a long phase.
 
     A detail that was not told before, such as an epoch's loss, is a line of its own.
@@ -118,7 +117,7 @@ def _lines() -> Iterator[Progress]:
             left = f", about {_time(elapsed / (done - done_before) * (total - done))} left"
         print(f"{phase}{count} ({_time(elapsed)}{left})", file=sys.stderr, flush=True)
 
-    yield show
+    return show
 
 
 def _time(seconds: float) -> str:
