@@ -190,6 +190,7 @@ def first_runtime(artifact: Artifact) -> str:
 def require_sets(recipe: Recipe, board: Board) -> None:
     """Raises BadConfig or BadInput where ``run`` would miss images, which it finds out after hours of training."""
     from .data.calibration import load_set
+    from .data.evaluation import is_annotations
 
     if recipe.evaluation is None:
         raise BadConfig(
@@ -199,7 +200,7 @@ def require_sets(recipe: Recipe, board: Board) -> None:
     if recipe.quantize is not None and board.int8_flavour is not None:
         load_set(recipe.quantize.calibration)
     sources = recipe.data.sources if recipe.data else {}
-    if recipe.evaluation not in sources and not recipe.evaluation.lower().endswith(".json"):
+    if recipe.evaluation not in sources and not is_annotations(recipe.evaluation):
         load_set(recipe.evaluation)
 
 

@@ -275,6 +275,6 @@ def _up_to_date(out: Path, key: str) -> Artifact | None:
 
 def _golden_images(artifact: Artifact) -> list[Path]:
     """Real images for comparing boxes."""
-    from .data.calibration import recipe_images
+    from .data.evaluation import recipe_images
 
-    return recipe_images(artifact.manifest["recipe"], GOLDEN_IMAGES)
+    return recipe_images(artifact, GOLDEN_IMAGES)

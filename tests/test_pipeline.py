@@ -265,6 +265,14 @@ def test_sets_beside_a_recipe_are_found_from_any_folder(
     assert evaluation_set(made, None).digest() == evaluation_set(made, "dhaka-eval").digest()
 
 
+def test_a_coco_file_and_a_folder_serve_a_recipe_as_named_sets_do(own: Path) -> None:
+    sets = ["evaluation=mine-eval/annotations.json", "quantize={calibration: mine-calib/images, max_drop: 100}"]
+    measuring.require_sets(load_recipe("rec/own", sets), load_board("x86-1t"))
+    onnx = edgekit.export("rec/own", overrides=sets)
+    assert onnx.manifest["parity"]["boxes"] > 0  # compared on real images
+    assert edgekit.quantize(onnx.path).manifest["metrics"]["images"] == len(load_set("dhaka-eval"))
+
+
 def test_a_recipe_of_ones_own_is_a_model_by_folder_file_and_name(own: Path) -> None:
     """What ships is taken until something was made in runs/; then the newest of that, by each of the three."""
     names = ("rec/own", "rec/own/recipe.yaml", own)

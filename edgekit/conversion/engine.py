@@ -226,6 +226,6 @@ def _digests_made_of(artifact: Artifact, place: str) -> set[str]:
 
 def _scan_images(artifact: Artifact) -> list[Path]:
     """Real images of the recipe; none where it names none."""
-    from ..data.calibration import recipe_images
+    from ..data.evaluation import recipe_images
 
-    return recipe_images(artifact.manifest.get("recipe", {}), SCAN_IMAGES)
+    return recipe_images(artifact, SCAN_IMAGES)

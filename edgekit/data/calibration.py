@@ -5,7 +5,7 @@ The same name gives the same pixels everywhere, so an INT8 model or an mAP can b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -139,15 +139,6 @@ def load_set(name_or_path: str | Path, progress: Count | None = None) -> ImageSe
     problems.raise_any()
     digest = value_sha256([[entry.sha256 for entry in values.images], values.annotations_sha256])
     return ImageSet(values.name, folder, images, annotations, digest, root, values.purpose)
-
-
-def recipe_images(recipe: Mapping[str, Any], most: int) -> list[Path]:
-    """Up to ``most`` real images that a recipe names: those that it measures on, calibrates with or was imported with.
-
-    Empty where it names none. Raises as ``load_set`` for a set that is gone.
-    """
-    name = recipe.get("evaluation") or (recipe.get("quantize") or {}).get("calibration") or recipe.get("images")
-    return list(load_set(name).images[:most]) if name else []
 
 
 def shared_images(calibration: ImageSet, evaluation: CocoSet) -> int:

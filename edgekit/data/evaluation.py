@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data",
     option: the command's, by which ``data`` is given;  unlabelled: a set or folder without labels is taken too
     """
     recipe = artifact.manifest["recipe"]
-    sources = [k for k, v in ((recipe.get("data") or {}).get("sources") or {}).items() if v.get("val")]
+    sources = _validated(recipe)
     name = data or recipe.get("evaluation")
     if name is None:
         raise BadConfig(
@@ -38,7 +39,7 @@ def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data",
         shipped = share("recipes") / recipe["name"]
         folder = shipped if shipped.is_dir() else Path()  # one's own recipe has whole paths of what lay beside it
         return _of_source(Recipe.model_validate({**recipe, "folder": folder}), name, artifact)
-    if not str(name).lower().endswith(".json"):
+    if not is_annotations(name):
         if name not in set_names() and not expanded(name).exists():
             own = f"Sources of its recipe: {', '.join(sources)}. " if sources else ""
             raise unknown_name("set", name, [*sources, *set_names()], f"{own}A COCO file works too: annotations.json")
@@ -52,6 +53,32 @@ def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data",
         wanted = evaluated_classes(file, artifact.classes)
         coco = read_coco(file, images_of(file), wanted)
     return coco if wanted == list(artifact.classes) else widened(coco, artifact.classes)
+
+
+def recipe_images(artifact: Artifact, most: int) -> list[Path]:
+    """Up to ``most`` real images that an artifact's recipe names: those that it measures on, calibrates with or was
+    imported with. Of a source of its data only where it names no others: the data need not be on this machine.
+
+    Empty where it names none. Raises as ``evaluation_set`` and ``load_set`` for a set that is gone.
+    """
+    recipe = artifact.manifest.get("recipe", {})
+    own = recipe.get("evaluation")
+    others = (recipe.get("quantize") or {}).get("calibration") or recipe.get("images")
+    is_source = own in _validated(recipe)
+    if own and (is_annotations(own) or (is_source and not others)):
+        return [sample.path for sample in evaluation_set(artifact, None).samples[:most]]
+    name = others if is_source else own or others
+    return list(load_set(name).images[:most]) if name else []
+
+
+def is_annotations(name: str) -> bool:
+    """Whether an evaluation set that is no source of a recipe is a COCO file, and not a named set."""
+    return name.lower().endswith(".json")
+
+
+def _validated(recipe: Mapping[str, Any]) -> list[str]:
+    """The sources of an artifact's recipe that have a validation set."""
+    return [name for name, source in ((recipe.get("data") or {}).get("sources") or {}).items() if source.get("val")]
 
 
 def _without_labels(images: ImageSet, classes: Sequence[str]) -> CocoSet:

@@ -301,13 +301,14 @@ def _evaluation(artifact: Artifact, options: BundleOptions) -> CocoSet | None:
 
 
 def _golden_sources(artifact: Artifact, options: BundleOptions, coco: CocoSet | None) -> list[Path]:
-    from ..data.calibration import load_set, recipe_images
+    from ..data.calibration import load_set
+    from ..data.evaluation import recipe_images
 
     if options.golden:
         return list(load_set(options.golden).images[:GOLDEN_IMAGES])
     if coco is not None and coco.samples:
         return [sample.path for sample in coco.samples[:GOLDEN_IMAGES]]
-    found = recipe_images(artifact.manifest.get("recipe", {}), GOLDEN_IMAGES)
+    found = recipe_images(artifact, GOLDEN_IMAGES)
     if not found:
         raise BadConfig(f"{artifact.path}: its recipe names no images. Give some real ones: --golden FOLDER")
     return found

@@ -15,7 +15,7 @@ from edgekit import pipeline
 from edgekit.data.augment import Augment
 from edgekit.data.coco import read_coco
 from edgekit.data.dataset import DetectionDataset, EpochSampler, MixedDataset
-from edgekit.data.evaluation import evaluation_set
+from edgekit.data.evaluation import evaluation_set, recipe_images
 from edgekit.data.sources import (
     Mixture,
     Source,
@@ -132,6 +132,20 @@ def test_an_artifact_finds_the_sources_of_its_recipe_from_any_folder(
     told = "town: no such folder, where the recipe that runs/mixed/onnx keeps has its source 'town'.*--data"
     with pytest.raises(BadInput, match=told):
         evaluation_set(artifact, "town")
+
+
+def test_an_artifacts_real_images_are_of_a_source_only_where_there_are_no_others(file: Path, tmp_path: Path) -> None:
+    """What is exported on another machine than it was trained on has no data there."""
+    folder = tmp_path / "photos"
+    shutil.copytree(SAMPLE / "images", folder)
+    calibrated = load_recipe(file, ["evaluation=town", f"quantize.calibration={folder}"]).model_dump(mode="json")
+    bare = {**calibrated, "quantize": None}
+    town = [sample.path for sample in validation_set(load_recipe(file), "town").samples]
+    assert recipe_images(Artifact("x", {"recipe": bare, "classes": list(CLASSES)}), 2) == town[:2]
+    (tmp_path / "town").rename(tmp_path / "moved")
+    images = recipe_images(Artifact("x", {"recipe": calibrated, "classes": list(CLASSES)}), 3)
+    assert images == sorted(folder.iterdir())[:3]
+    assert not recipe_images(Artifact("x", {"classes": list(CLASSES)}), 3)
 
 
 def test_a_set_of_some_classes_measures_these(file: Path) -> None:

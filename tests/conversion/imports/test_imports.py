@@ -18,7 +18,7 @@ from edgekit.conversion.imports.inputs import class_names
 from edgekit.conversion.imports.layouts import LAYOUTS, find_spec
 from edgekit.conversion.imports.look import judge
 from edgekit.conversion.imports.verb import ImportOptions, given_names, import_onnx
-from edgekit.data.calibration import recipe_images
+from edgekit.data.evaluation import recipe_images
 from edgekit.measure.complexity import Complexity
 from edgekit.paths import share
 from edgekit.runtime.artifact import read_artifact
@@ -89,10 +89,10 @@ def test_the_artifact_remembers_real_images_for_what_comes_later(files, tmp_path
     for photo in sorted((share("calibration") / "dhaka-eval" / "images").glob("*.jpg"))[:2]:
         shutil.copy(photo, folder)
     given = {"layout": "yolov8", "classes": NAMES}
-    mine = import_onnx(files["v8"], **given, images=[folder], out=tmp_path / "a").manifest["recipe"]
+    mine = import_onnx(files["v8"], **given, images=[folder], out=tmp_path / "a")
     assert recipe_images(mine, 8) == sorted(folder.iterdir())
     one = [next(folder.iterdir())]
-    files_only = import_onnx(files["v8"], **given, images=one, out=tmp_path / "b").manifest["recipe"]
+    files_only = import_onnx(files["v8"], **given, images=one, out=tmp_path / "b")
     assert {p.parent.parent.name for p in recipe_images(files_only, 8)} == {"dhaka-eval"}
 
 
