@@ -8,7 +8,7 @@ from typing import Any
 
 from .paths import listed, share
 from .progress import Progress
-from .runtime.artifact import Artifact, read_artifact
+from .runtime.artifact import Artifact, no_artifact, read_artifact
 from .runtime.errors import ArtifactError
 
 Say = Callable[[str], None]
@@ -80,7 +80,7 @@ def _model(name: str, progress: Progress | None) -> Artifact:
     from . import pipeline, spine
 
     if Path(name).is_dir() and not spine.names_recipe(name):
-        raise ArtifactError(f"{name}: not an artifact (no manifest.json in it). Make one with: edgekit export RECIPE")
+        raise no_artifact(name)
     exported = pipeline.export(name, progress=progress)
     return _lowered(exported) or exported
 

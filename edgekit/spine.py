@@ -13,7 +13,7 @@ from .paths import unknown_name
 from .progress import Progress, tell
 from .recipe import Recipe, load_recipe, recipe_file, recipe_names
 from .runtime import machine
-from .runtime.artifact import Artifact, check_place, read_artifact
+from .runtime.artifact import Artifact, check_place, no_artifact, read_artifact
 from .runtime.errors import ArtifactError, BadConfig, BadInput, EdgeKitError
 
 RUNS = Path("runs")
@@ -61,10 +61,7 @@ def _is_artifact(place: str | Path) -> bool:
 def _no_model(source: str) -> EdgeKitError:
     """What is wrong with a text that is neither an artifact's folder nor a recipe."""
     if Path(source).is_dir():
-        return ArtifactError(
-            f"{source}: not an artifact (no manifest.json in it), and no recipe (no recipe.yaml). "
-            "Make an artifact with: edgekit run RECIPE"
-        )
+        return no_artifact(source, ", and no recipe.yaml")
     name, at, runtime = source.rpartition("@")
     if at and (Path(name).is_dir() or name in recipe_names()):  # ... that bench --compare alone understands
         more = f"@{runtime} chooses the runtime of a side of --compare; here it is: {name} --runtime {runtime}"

@@ -298,6 +298,11 @@ def test_a_recipe_of_ones_own_is_a_model_by_folder_file_and_name(own: Path) -> N
         spine.model("empty")
 
 
+def test_the_folder_of_a_run_names_its_artifacts(walked: Path) -> None:
+    with pytest.raises(ArtifactError, match=rf"one is wanted: {walked}/checkpoint, {walked}/onnx, {walked}/onnx-int8"):
+        spine.model(walked)
+
+
 def test_labels_of_a_teacher_are_a_set_to_train_on(walked: Path, tmp_path: Path) -> None:
     folder = load_set("dhaka-eval").images_root
     edgekit.label(walked / "onnx", folder, out=tmp_path / "all.json", score=0, doubt=0)

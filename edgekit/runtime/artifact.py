@@ -104,8 +104,7 @@ def read_artifact(path, kinds=None):
     path = str(path)
     manifest_path = os.path.join(path, MANIFEST)
     if not os.path.isfile(manifest_path):
-        what = "no such folder" if not os.path.exists(path) else "no {} in it".format(MANIFEST)
-        raise ArtifactError("{}: not an artifact ({}). Make one with: edgekit export RECIPE".format(path, what))
+        raise no_artifact(path)
     manifest = _parse_manifest(manifest_path)
     for name, record in sorted(manifest["payload"].items()):
         _verify(os.path.join(path, name), record)
@@ -116,6 +115,17 @@ def read_artifact(path, kinds=None):
             )
         )
     return Artifact(path, manifest)
+
+
+def no_artifact(path, also_missing=""):
+    """What is wrong with a path that is no artifact's folder. A run's folder has artifacts in it, and one is wanted."""
+    path = str(path)
+    held = [os.path.join(path, name) for name in (sorted(os.listdir(path)) if os.path.isdir(path) else ())]
+    held = [place for place in held if os.path.isfile(os.path.join(place, MANIFEST))]
+    if held:
+        return ArtifactError("{}: a folder of artifacts, of which one is wanted: {}".format(path, ", ".join(held)))
+    what = "no {} in it{}".format(MANIFEST, also_missing) if os.path.exists(path) else "no such folder"
+    return ArtifactError("{}: not an artifact ({}). Make one with: edgekit export RECIPE".format(path, what))
 
 
 def _parse_manifest(path):
