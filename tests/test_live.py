@@ -132,7 +132,7 @@ def test_a_checkpoint_and_a_strange_folder_are_told(artifact, tmp_path):  # noqa
         pass
     with pytest.raises(ArtifactError, match="edgekit export"):
         edgekit.camera(str(tmp_path / "checkpoint"), "0")
-    with pytest.raises(ArtifactError, match="one is wanted: .*/checkpoint$"):
+    with pytest.raises(ArtifactError, match=r"one is wanted: .*/checkpoint$"):
         edgekit.camera(str(tmp_path), "0")
     (tmp_path / "strange").mkdir()
     with pytest.raises(ArtifactError, match="not an artifact"):

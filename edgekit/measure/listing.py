@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -143,8 +144,9 @@ def _compared(paper: str, row: Mapping[str, Any], figure: Mapping[str, Any]) -> 
 def card(recipe: str | Path) -> str:
     """A page of Markdown about a recipe: structure, figures, what its paper claims, and what was measured here."""
     found = load_recipe(recipe)
-    parts = [_head(found), _structure(found), _figure_part(found), _claims(found), _measured(found)]
-    parts += [_weights_card(found), _use(found)]
+    named = found.name if found.folder == share("recipes") / found.name else shlex.quote(str(recipe))
+    parts = [_head(found), _structure(found), _figure_part(found), _claims(found), _measured(found, named)]
+    parts += [_weights_card(found), _use(found, named)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -232,11 +234,12 @@ def _claims(recipe: Recipe) -> str:
     return text
 
 
-def _measured(recipe: Recipe) -> str:
+def _measured(recipe: Recipe, named: str) -> str:
+    """named: what commands call the recipe"""
     lines = []
     if accuracy := _accuracy(recipe):
         lines.append("Shipped weights: " + ", ".join(f"{k} {v}" for k, v in accuracy.items()) + ".")
-    entry = read_latency().get(recipe.name)
+    entry = read_latency().get(named)
     if entry:
         rows = [
             [precision, record.get("runtime", "-"), *_latency_cells(record)]
@@ -244,7 +247,12 @@ def _measured(recipe: Recipe) -> str:
         ]
         heads = ["precision", "best runtime", "p50 ms", "GOPS per second", "file MB", "note"]
         lines.append(f"One core of {entry['machine']}, {LATENCY_IS}.\n\n{_table(heads, rows)}")
-    return "## Measured here\n\n" + ("\n\n".join(lines) or "Nothing yet: `python benchmarks/zoo_latency.py`.")
+    return "## Measured here\n\n" + ("\n\n".join(lines) or f"Nothing yet: {_to_measure(recipe, named)}.")
+
+
+def _to_measure(recipe: Recipe, named: str) -> str:
+    ships = named == recipe.name
+    return "`python benchmarks/zoo_latency.py`" if ships else f"`edgekit run {named}` writes a report"
 
 
 def _weights_card(recipe: Recipe) -> str:
@@ -270,11 +278,12 @@ def read_latency() -> dict[str, dict[str, Any]]:
     return _read_json(share("benchmarks/results") / "zoo.json", "python benchmarks/zoo_latency.py").get("recipes", {})
 
 
-def _use(recipe: Recipe) -> str:
-    trained = f"edgekit run {recipe.name}" if recipe.evaluation else f"edgekit predict {recipe.name} PICTURES --out OUT"
+def _use(recipe: Recipe, named: str) -> str:
+    trained = f"edgekit run {named}" if recipe.evaluation else f"edgekit predict {named} PICTURES --out OUT"
+    data = " data.root=FOLDER" if named == recipe.name else ""  # a recipe of one's own knows it
     lines = [
-        trained if recipe.weights else f"edgekit train {recipe.name} data.root=FOLDER",
-        f"edgekit export {recipe.name} --board jetson-tx2 --out runs/{recipe.name}/onnx-tx2",
+        trained if recipe.weights else f"edgekit train {named}{data}",
+        f"edgekit export {named} --board jetson-tx2 --out runs/{recipe.name}/onnx-tx2",
         f"edgekit lint runs/{recipe.name}/onnx-tx2 --board jetson-tx2",
     ]
     return "\n".join(["## Use", "", "```", *lines, "```"])

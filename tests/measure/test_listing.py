@@ -110,6 +110,8 @@ def test_a_copy_without_weights_has_no_accuracy(tmp_path):
     (folder / "recipe.yaml").write_text((shipped.folder / "recipe.yaml").read_text("utf-8"), "utf-8")
     text = edgekit.card(folder)
     assert "No weights ship with it." in text
+    assert f"edgekit train {folder}\nedgekit export {folder} --board" in text  # its name is another recipe's
+    assert f"Nothing yet: `edgekit run {folder}` writes a report." in text
     assert "Shipped weights" not in text
     assert str(shipped.measured["map50"]) not in text
     assert listing._record(load_recipe(folder), {})["measured"] == {}
