@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .labels import evaluated_on, evaluation_text, labels
-from .row import COLUMNS, NUMERIC, Row, table_cells
+from .labels import evaluated_on, evaluation_text, labels, table_cells
+from .row import COLUMNS, NUMERIC, Row
 
 # What a spreadsheet wants beside the table's columns; None is an empty cell
 _MORE: Mapping[str, Callable[[Row], str | float | None]] = {

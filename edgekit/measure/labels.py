@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .matching import IDENTITY, image_names, machine_differences, machine_facts
-from .row import Accuracy, Row
+from .row import COLUMNS, Accuracy, Row
 
 NMS_ON_HOST = "NMS on the host"  # or none, where the head needs none
 _NAMING = {"cpu": "{}", "device": "{}", "cores": "{} cores"}  # facts that tell the machines of one board apart
@@ -31,6 +31,16 @@ def told_apart(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
     names = _told_apart(names, [text and f"on {text}" for text in set_names(rows)])
     names = _told_apart(names, [artifact_text(row) for row in rows], [row.model_file.sha256 for row in rows])
     return _numbered(names, "run")
+
+
+def table_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The competition table as text, one list per row, in the order of ``COLUMNS``.
+
+    Networks of one name are told apart by their recipe and, if it has their names too, by the size of their input.
+    """
+    names = _told_apart([row.model for row in rows], [row.recipe for row in rows])
+    names = _told_apart(names, [size_text(row) for row in rows])
+    return [[name, *(column.text(row) for column in COLUMNS[1:])] for name, row in zip(names, rows, strict=True)]
 
 
 def _told_apart(names: Sequence[str], texts: Sequence[str], kinds: Sequence[str] | None = None) -> list[str]:

@@ -14,9 +14,9 @@ from .. import __version__
 from . import charts, charts_layers
 from .draw import encode_jpeg, fit
 from .history import Series, Step, change_text, tracks, with_past
-from .labels import by_machine, evaluated_on, labels, places, set_names
+from .labels import by_machine, evaluated_on, labels, places, set_names, table_cells
 from .matching import DISTURBED
-from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, Column, LayerTime, Row, Track, table_cells
+from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, Column, LayerTime, Row, Track
 from .words import (
     conditions,
     file_facts,
@@ -160,8 +160,10 @@ def _views(rows: Sequence[Row]) -> list[View]:
     absent = _unmeasured(rows)
     short = {place: iter(labels(group)) for place, group in groups.items()}
     return [
-        _view(number, (place, name, next(short[place])), row, limits[place], spans, absent)
-        for number, (place, name, row) in enumerate(zip(places(rows), labels(rows), rows, strict=True), 1)
+        _view(number, (place, name, next(short[place])), row, cells, limits[place], spans, absent)
+        for number, (place, name, row, cells) in enumerate(
+            zip(places(rows), labels(rows), rows, table_cells(rows), strict=True), 1
+        )
     ]
 
 
@@ -172,9 +174,15 @@ def _unmeasured(rows: Sequence[Row]) -> list[str]:
 
 
 def _view(
-    number: int, names: tuple[str, str, str], row: Row, limit: float, spans: Sequence[str], unmeasured: Sequence[str]
+    number: int,
+    names: tuple[str, str, str],
+    row: Row,
+    cells: Sequence[str],
+    limit: float,
+    spans: Sequence[str],
+    unmeasured: Sequence[str],
 ) -> View:
-    """names: the machine, the label, and the short one; limit: ms of the longest bar of the machine"""
+    """names: the machine, the label, and the short one; cells: of the table; limit: ms of the machine's longest bar"""
     latency = row.latency
     place, label, short = names
     return View(
@@ -183,7 +191,7 @@ def _view(
         label=label,
         short=short,
         row=row,
-        cells=list(zip(COLUMNS, table_cells([row])[0], strict=True)),
+        cells=list(zip(COLUMNS, cells, strict=True)),
         symbol=SYMBOLS[row.verdict.status],
         verdict=verdict_text(row),
         run=[fact for fact in run_facts(row) if fact[0] not in unmeasured],

@@ -24,10 +24,10 @@ from .charts_layers import worst_layers
 from .draw import save_image
 from .exports import render_csv, render_latex
 from .history import Step, earlier, history_cells, tracks, with_past
-from .labels import by_machine, labels
+from .labels import by_machine, labels, table_cells
 from .matching import measurement
 from .page import Picture, render_html
-from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, LayerTime, Record, Row, table_cells, table_values
+from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, LayerTime, Record, Row, table_values
 from .words import Machine, conditions, facts, findings, machines, span_names, subtitle, verdict_text
 
 __all__ = [

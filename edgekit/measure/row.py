@@ -476,7 +476,12 @@ def missing(header: str, row: Row) -> str:
 
 
 COLUMNS = (
-    Column("model", lambda r: r.model, "{}", "the network, as its recipe names it"),
+    Column(
+        "model",
+        lambda r: r.model,
+        "{}",
+        "the network, as its recipe names it; with its recipe or its input where others here have that name",
+    ),
     Column("board", lambda r: r.board, "{}", "the machine profile that it ran under"),
     Column("runtime", lambda r: r.runtime, "{}", "the inference library"),
     Column("precision", lambda r: r.precision, "{}", "number format of the weights and activations"),
@@ -543,11 +548,6 @@ COLUMNS = (
 )
 
 NUMERIC = frozenset(column.header for column in COLUMNS[4:])
-
-
-def table_cells(rows: Sequence[Row]) -> list[list[str]]:
-    """The table as text, one list per row, in the order of ``COLUMNS``."""
-    return [[column.text(row) for column in COLUMNS] for row in rows]
 
 
 def table_values(rows: Sequence[Row]) -> list[dict[str, Any]]:

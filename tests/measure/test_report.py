@@ -10,7 +10,8 @@ from rich.console import Console
 
 from edgekit.measure import report
 from edgekit.measure.charts import Point, histogram, latency_bar, nice_axis, pareto, scatter, timeline
-from edgekit.measure.labels import labels, places
+from edgekit.measure.exports import render_latex
+from edgekit.measure.labels import labels, places, table_cells
 from edgekit.measure.report import (
     Picture,
     TerminalTable,
@@ -340,6 +341,25 @@ def test_findings_compare_int8_with_fp32_of_the_same_runtime():
         "INT8 against FP32 in onnxruntime: 2.50 x as fast, mAP@0.5 −0.4 points, file 0.50 x the size.",
         "2 of 4 rows are valid; row 3 is perf-only, row 4 is not measured.",
     ]
+
+
+def test_the_table_tells_networks_of_one_name_apart():
+    """By recipe, and by input where the recipe is one; repeated runs and other runtimes stay as they are."""
+    small = {"width": 320, "height": 192, "layout": "nhwc_uint8"}
+    rows = [
+        make_row(),
+        make_row(runtime="openvino"),
+        make_row(input=small),
+        make_row(recipe="other"),
+        make_row(model="x"),
+    ]
+    name, size = rows[0].model, "{0.width}x{0.height}".format(rows[0].input)
+    own = f"{name} · {rows[0].recipe}"
+    names = [f"{own} · {size}", f"{own} · {size}", f"{own} · 320x192", f"{name} · other", "x"]
+    assert [cells[0] for cells in table_cells(rows)] == names
+    assert [cells[0] for cells in table_cells(rows[:2])] == [name, name]
+    for text in (markdown_table(rows), render_latex(rows), render_html(rows)):
+        assert "320x192" in text
 
 
 def test_nms_on_the_host_and_in_the_engine_are_told_apart_and_compared():

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgekit.measure.row import COLUMNS, Complexity, Latency, MachineReference, Row, table_cells, table_values
+from edgekit.measure.labels import table_cells
+from edgekit.measure.row import COLUMNS, Complexity, Latency, MachineReference, Row, table_values
 from edgekit.runtime.errors import BadInput
 
 HEADERS = [
