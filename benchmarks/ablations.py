@@ -431,8 +431,17 @@ def chosen(table: Table, names: Sequence[str] | None) -> list[Row]:
 
 
 def check(table: Table, rows: Sequence[Row], overrides: Sequence[str]) -> None:
-    """Raises BadConfig before anything is trained: for a wrong --set, or compared rows that see not as many images."""
+    """Raises BadConfig before anything is trained: for a wrong --set, one that takes away what two rows differ by, or
+    compared rows that see not as many images.
+    """
     recipes = {row: recipe_of(table, row, overrides, Path(row.teacher) if row.teacher else None) for row in rows}
+    made: dict[str, str] = {}
+    for row, recipe in recipes.items():
+        experiment = json.dumps([recipe.model_dump(mode="json"), row.shipped, row.pseudo], sort_keys=True)
+        if (same := made.setdefault(experiment, row.name)) != row.name:
+            raise BadConfig(
+                f"--set makes the rows {same} and {row.name} one experiment: it replaces what they differ by"
+            )
     compared = {row.name for row in rows if row.against} | {row.against for row in rows}
     seen = {(r.train.epochs, r.train.batch_size) for row, r in recipes.items() if row.name in compared}
     if len(seen) > 1:

@@ -52,6 +52,7 @@ def test_the_papers_tables_are_there():
         "distillation-refinedet",
         "distillation-road",
         "distillation-yolo",
+        "mobile-centernet-2-slim",
     }
     assert set(table_names()) == wanted | ours | {"lightweight-ssd-4", "mobile-centernet-2", "cspnet-2"}
     assert {name: len(load_table(name).rows) for name in ("refinedetlite-3", "cspnet-2")} == {
@@ -84,6 +85,14 @@ def test_no_two_rows_of_a_table_are_the_same_experiment(name):
         experiment = [recipe.model_dump(mode="json"), row.pseudo]
         made.setdefault(json.dumps(experiment, sort_keys=True), []).append(row.name)
     assert all(len(names) == 1 for names in made.values()), made
+
+
+def test_settings_that_make_two_rows_one_experiment_are_refused():
+    table = load_table("lightweight-ssd-3")
+    rows = [table.row("fpn"), table.row("cfpn")]
+    ablations.check(table, rows, ["model.name=ssd"])
+    with pytest.raises(ablations.BadConfig, match="--set makes the rows fpn and cfpn one experiment"):
+        ablations.check(table, rows, ["model={name: ssd, options: {neck: cfpn}}"])
 
 
 def test_all_rows_of_a_table_see_the_same_images():
