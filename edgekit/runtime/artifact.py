@@ -118,7 +118,10 @@ def read_artifact(path, kinds=None):
 
 
 def no_artifact(path, also_missing=""):
-    """What is wrong with a path that is no artifact's folder. A run's folder has artifacts in it, and one is wanted."""
+    """What is wrong with a path that is no artifact's folder. A run's folder has artifacts in it, and one is wanted.
+
+    also_missing: what says that it is nothing else that the caller would take, such as ", and no recipe.yaml"
+    """
     path = str(path)
     held = [os.path.join(path, name) for name in (sorted(os.listdir(path)) if os.path.isdir(path) else ())]
     held = [place for place in held if os.path.isfile(os.path.join(place, MANIFEST))]
