@@ -18,7 +18,7 @@ from .heads.refine import THETA, AlignODM, PlainODM, decode_refine_maps
 from .heads.ssd import SSDHead, dense, pointwise
 from .layouts import AnchorLevel, Layout, Size, anchors_on, map_shapes, ratio_box
 from .necks.light import HEADS, LightFusion, PerLevel, bottleneck_extra
-from .necks.tcb import Extras, TransferConnection, conv_extra, residual_extra
+from .necks.tcb import TCB_WIDTH, Extras, TransferConnection, conv_extra, residual_extra
 from .ssd import SSD
 
 RATIOS = (1.0, 2.0, 0.5)
@@ -122,6 +122,7 @@ def refinedet(
     candidates: int | None = None,
     steps: int = 2,
     tcb: bool = True,
+    tcb_width: int = TCB_WIDTH,
 ) -> RefineDet | SSD:
     """RefineDet (Zhang et al. 2018), and with ``align`` RefineDet++ (Zhang et al. 2021).
 
@@ -130,6 +131,7 @@ def refinedet(
     levels: 4, strides 8 to 64, or 5 with stride 128 (1024 pixels, table V)
     Table II, from right to left: ``tcb: false``, ``steps: 1, theta: 1``, ``theta: 1``, the default, ``align: 3``.
     tcb: false: no second step; the first finds the classes itself, an SSD whose maps and anchors are RefineDet's
+    tcb_width: channels of the maps that the second step reads; most of a compact network's parameters lie there
     """
     if backbone not in BODIES:
         raise ValueError(f"backbone: expected one of {', '.join(BODIES)}, got {backbone!r}")
@@ -147,7 +149,7 @@ def refinedet(
             raise ValueError("align: it belongs to the second step, which tcb: false leaves out; leave one out")
         head = SSDHead(last.channels, boxes, classes, dense, anchors)
         return _begun(SSD(sources, head, candidates=candidates), backbone, "head")
-    transfer = TransferConnection(last.channels, last.strides)
+    transfer = TransferConnection(last.channels, last.strides, tcb_width)
     arm = SSDHead(last.channels, boxes, 1, dense, anchors)
     odm: PlainODM | AlignODM = (
         PlainODM(transfer.channels, boxes, classes, dense, anchors)

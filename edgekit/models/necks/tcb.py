@@ -11,6 +11,7 @@ from ..backbones.vgg import conv_relu
 from ..blocks import conv_bn
 
 EXTRA_WIDTH = 512  # of every map beyond the backbone's
+TCB_WIDTH = 256
 
 
 class TransferConnection(nn.Module):
@@ -20,7 +21,7 @@ class TransferConnection(nn.Module):
     The coarsest level has nothing to add. Each map must be exactly twice as large as the next.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int = 256) -> None:
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int = TCB_WIDTH) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(
             nn.Sequential(*conv_relu(cin, width, 3), nn.Conv2d(width, width, 3, padding=1)) for cin in channels
