@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,10 @@ def load_weights(model: nn.Module, file: Path, classes: Sequence[str]) -> None:
             f"{file}: trained for the classes {', '.join(stored)}; the recipe has {', '.join(classes)}. "
             f"Use weights and recipe that belong together."
         )
-    fit_weights(model, state, file)
+    wrong = misfits(state, {name: value.shape for name, value in model.state_dict().items()})
+    if wrong:
+        raise BadInput(f"{file}: does not fit the network ({len(wrong)} tensors): {'; '.join(wrong[:3])}")
+    model.load_state_dict(state)
 
 
 def read_weights(file: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -68,15 +71,7 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], list[str]]:
         raise BadInput(f"{file}: cannot be read as safetensors ({error}). Copy or train it again.") from error
 
 
-def fit_weights(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    """Give ``model`` the tensors of ``file``. Raises BadInput when names or shapes differ."""
-    wrong = misfits(state, {name: value.shape for name, value in model.state_dict().items()})
-    if wrong:
-        raise BadInput(f"{file}: does not fit the network ({len(wrong)} tensors): {'; '.join(wrong[:3])}")
-    model.load_state_dict(state)
-
-
-def misfits(state: dict[str, Tensor], own: dict[str, torch.Size]) -> list[str]:
+def misfits(state: Mapping[str, Tensor], own: Mapping[str, torch.Size]) -> list[str]:
     """What is wrong with tensors for a network of such shapes, in words."""
     lost = [f"{name}: missing" for name in own if name not in state]
     strange = [f"{name}: not in the network" for name in state if name not in own]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..models.checkpoint import misfits, read_weights
 from ..models.detector import Detector
@@ -31,23 +31,47 @@ def start_backbone(model: Detector, file: Path) -> str:
     """
     state, _ = read_weights(file)
     name, backbone = backbone_of(model)
-    own = backbone.state_dict()
-    prefix = _prefix(state, own)
-    if prefix is None:
+    found = _backbone_in(state, backbone)
+    if found is None:
         raise BadInput(
             f"{file}: has no backbone like {name} of the network: none of its tensors is called "
-            f"{next(iter(own))}, ..., with or without something before it; it has {', '.join([*state][:3])}, ..."
+            f"{next(iter(backbone.state_dict()))}, ..., with or without something before it; it has "
+            f"{', '.join([*state][:3])}, ..."
         )
-    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    added = {key for key in own if key.startswith(tuple(getattr(backbone, "added", ())))} - found.keys()
-    wrong = misfits(found, {key: value.shape for key, value in own.items() if key not in added})
-    if wrong:
+    added = _anew(backbone, found)
+    if wrong := _misfits(backbone, found):
         raise BadInput(f"{file}: does not fit the network's backbone ({len(wrong)} tensors): {'; '.join(wrong[:3])}")
-    backbone.load_state_dict(own | found)
+    backbone.load_state_dict(backbone.state_dict() | found)
     rest = len(model.state_dict()) - len(found)
     parts = [f"{file}: the backbone's {len(found)} tensors loaded", f"{rest} of the network begin anew"]
     parts += [f"{len(state) - len(found)} not used"] if len(state) > len(found) else []
     return "; ".join([*parts, *([f"anew in the backbone: {', '.join(sorted(added))}"] if added else [])])
+
+
+def backbone_fits(model: Detector, state: Mapping[str, Tensor]) -> bool:
+    """Whether ``start_backbone`` would take these tensors."""
+    _, backbone = backbone_of(model)
+    found = _backbone_in(state, backbone)
+    return found is not None and not _misfits(backbone, found)
+
+
+def _backbone_in(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor] | None:
+    """The tensors of ``state`` under the names that they have in ``backbone``; None where there is none of them."""
+    prefix = _prefix(state, backbone.state_dict())
+    if prefix is None:
+        return None
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _anew(backbone: nn.Module, found: Mapping[str, Tensor]) -> set[str]:
+    """The tensors of layers beyond a classifier, which ``found`` need not have."""
+    added = tuple(getattr(backbone, "added", ()))
+    return {key for key in backbone.state_dict() if key.startswith(added)} - found.keys()
+
+
+def _misfits(backbone: nn.Module, found: Mapping[str, Tensor]) -> list[str]:
+    added = _anew(backbone, found)
+    return misfits(found, {key: value.shape for key, value in backbone.state_dict().items() if key not in added})
 
 
 def _prefix(names: Collection[str], own: Iterable[str]) -> str | None:

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Size, Tensor
 
-from ..models.checkpoint import fit_weights, load_weights, misfits, read_weights
+from ..models.checkpoint import misfits, read_weights
 from ..models.detector import Detector
 from ..models.zoo import build
 from ..recipe import Recipe, load_recipe, shipped_weights
 from ..runtime.artifact import read_artifact
 from ..runtime.errors import BadConfig, BadInput
+from .backbone import backbone_fits
 
 PIXELS = ("colour", "mean", "std")  # of preprocess: what makes the network's numbers of an image's
 
@@ -42,18 +43,28 @@ def start_from(model: Detector, recipe: Recipe, file: Path) -> list[str]:
     chosen, classes = recipe.train.init_classes, recipe.classes
     if chosen and not stored:
         raise BadConfig(f"train.init_classes: {file} does not say which classes it was trained for")
+    own = model.state_dict()
     if not stored or (stored == list(classes) and not chosen):
-        load_weights(model, file, classes)
+        _must_fit(state, {name: value.shape for name, value in own.items()}, model, file)
+        model.load_state_dict(state)
         return []
     origin = _origins(file, stored, classes, chosen)
-    shapes = _shapes(recipe, len(stored))
-    if wrong := misfits(state, shapes):
-        raise BadInput(f"{file}: does not fit the network ({len(wrong)} tensors): {'; '.join(wrong[:3])}")
-    own = model.state_dict()
+    _must_fit(state, _shapes(recipe, len(stored)), model, file)
     for name, rows in class_rows(recipe).items():
         state[name] = _moved(state[name], own[name], rows, [origin.get(c) for c in classes])
-    fit_weights(model, state, file)
+    model.load_state_dict(state)
     return [_told(file, stored, classes, origin)]
+
+
+def _must_fit(state: Mapping[str, Tensor], shapes: Mapping[str, Size], model: Detector, file: Path) -> None:
+    """Raises BadInput where tensors do not have ``shapes``, and says so where those of the backbone do."""
+    wrong = misfits(state, shapes)
+    if not wrong:
+        return
+    said = f"{file}: does not fit the network ({len(wrong)} tensors): {'; '.join(wrong[:3])}"
+    if backbone_fits(model, state):
+        said += ". Its backbone does: set train.init_backbone in the place of train.init"
+    raise BadInput(said)
 
 
 def _origins(

@@ -151,6 +151,22 @@ def test_the_columns_of_table_2_are_options(options, names, cost):
     assert detector.task == ("refine" if "arm" in names else "anchors")
 
 
+@pytest.mark.parametrize("align", [None, 3])
+def test_the_second_step_reads_maps_of_the_width_that_is_asked_for(align):
+    """The parameters of a level of width w: 9 c w + 2 * 9 w w + 4 w w of its block, 9 w 3 (4 + C + 1) of its head."""
+    options = {"backbone": "mobilenet-v2", "align": align, "tcb_width": 64}
+    with torch.device("meta"):
+        wide, narrow = (zoo.build("refinedet", 3, o, (64, 64)) for o in ({**options, "tcb_width": 256}, options))
+    assert narrow.transfer.channels == (64,) * 4
+
+    def weights(detector):
+        return sum(p.numel() for p in (*detector.transfer.parameters(), *detector.odm.parameters()) if p.ndim == 4)
+
+    channels = 32 + 96 + 1280 + 512  # of strides 8 to 64
+    for detector, w in ((wide, 256), (narrow, 64)):
+        assert weights(detector) == 9 * channels * w + 4 * 18 * w * w + 3 * 4 * w * w + 4 * 9 * w * 3 * 8
+
+
 @pytest.mark.parametrize("options", [{"steps": 1}, {"tcb": False}], ids=str)
 def test_alignment_needs_the_step_that_moves_the_anchors(options):
     with pytest.raises(BadConfig, match=r"align: .*leave one out"):

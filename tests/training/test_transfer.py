@@ -137,6 +137,13 @@ def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
     before = network(recipe, 1)
     with pytest.raises(BadInput, match=r"does not fit the network .*head\..*shape"):
         start_from(before, recipe, file)
+    same = recipe_of(CENTER, OLD)
+    with pytest.raises(BadInput, match=r"Its backbone does: set train.init_backbone"):
+        start_from(network(same, 1), same, file)
+    slim = recipe_of({**CENTER, "options": {"backbone": "hrnet-w16-slim"}}, OLD)
+    with pytest.raises(BadInput) as caught:
+        start_from(network(slim, 1), slim, file)
+    assert "init_backbone" not in str(caught.value)
     for name, value in network(recipe, 1).state_dict().items():
         assert torch.equal(value, before.state_dict()[name])
     wrong = recipe_of(CENTER, ("car", "bike"), init_classes={"bike": "bicycle"})
