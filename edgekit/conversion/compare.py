@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -169,28 +170,29 @@ def _pair(cost: Array) -> NDArray[np.int64]:
     Each row takes its cheapest free column; where all are taken, a holder is asked to move (augmenting paths).
     """
     choices = [[int(j) for j in np.argsort(row) if row[j] <= 1] for row in cost]
-    holder = np.full(cost.shape[1], -1)
-
-    def place(row: int, seen: set[int]) -> bool:
-        left = [column for column in choices[row] if column not in seen]
-        free = next((column for column in left if holder[column] < 0), None)
-        if free is not None:
-            holder[free] = row
-            return True
-        for column in left:
-            if column not in seen:
-                seen.add(column)
-                if place(int(holder[column]), seen):
-                    holder[column] = row
-                    return True
-        return False
-
+    holder, partner = np.full(cost.shape[1], -1), np.full(len(cost), -1)
     for row in range(len(cost)):
-        place(row, set())
-    partner = np.full(len(cost), -1)
-    taken = np.flatnonzero(holder >= 0)
-    partner[holder[taken]] = taken
+        asked: dict[int, int] = {}  # column -> the row that wants it
+        waiting = deque([row])
+        while waiting and partner[row] < 0:
+            wanting = waiting.popleft()
+            for column in choices[wanting]:
+                if column not in asked:
+                    asked[column] = wanting
+                    if holder[column] < 0:
+                        _move_along(column, asked, holder, partner)
+                        break
+                    waiting.append(int(holder[column]))
     return partner
+
+
+def _move_along(column: int, asked: Mapping[int, int], holder: NDArray[np.int64], partner: NDArray[np.int64]) -> None:
+    """Give a free ``column`` to the row that asked for it, that row's own to the one that asked for that, and so on."""
+    while column >= 0:
+        row = asked[column]
+        left = int(partner[row])
+        holder[column], partner[row] = row, column
+        column = left
 
 
 # -- running both -----------------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def fold_input_scale(model: ModelProto) -> int:
         if scale.ndim != 4 or scale.size != scale.shape[1] or len(followers) != 1:
             continue
         conv = followers[0]
-        if conv.op_type != "Conv" or conv.input[1] not in tensors or len(uses[conv.input[1]]) != 1 or _groups(conv) > 1:
+        if conv.op_type != "Conv" or conv.input[1] not in tensors or len(uses[conv.input[1]]) != 1 or groups(conv) > 1:
             continue
         weight = numpy_helper.to_array(tensors[conv.input[1]]).astype(np.float64)
         factor = scale.reshape(1, -1, 1, 1).astype(np.float64)
@@ -131,7 +131,7 @@ def fold_input_scale(model: ModelProto) -> int:
     return folded
 
 
-def _groups(conv: NodeProto) -> int:
+def groups(conv: NodeProto) -> int:
     return next((int(a.i) for a in conv.attribute if a.name == "group"), 1)
 
 

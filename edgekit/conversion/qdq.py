@@ -24,6 +24,7 @@ from .graph import (
     constants,
     consumers,
     drop_unused,
+    groups,
     inner_nodes,
     load_model,
     module_of,
@@ -284,7 +285,10 @@ def input_as_pixels(model: ModelProto) -> bool:
 
 
 def _pixel_path(model: ModelProto) -> dict[str, NodeProto]:
-    """The nodes from a uint8 image to the quantized convolution that alone reads it, by operator; or {}."""
+    """The nodes from a uint8 image to the quantized convolution that alone reads it, by operator; or {}.
+
+    Each of its filters must see all three colours: ``_move_mean`` sums over them.
+    """
     image = model.graph.input[0]
     if image.type.tensor_type.elem_type != TensorProto.UINT8:
         return {}
@@ -298,6 +302,8 @@ def _pixel_path(model: ModelProto) -> dict[str, NodeProto]:
             name = readers[0].output[0]
         elif kind != "Sub":  # the mean may be zero, and its subtraction gone
             return {}
+    if groups(path["Conv"]) > 1:
+        return {}
     stored = [makers[part].input[0] for part in path["Conv"].input[1:] if part in makers]
     mean_known = "Sub" not in path or values.get(path["Sub"].input[1], np.empty(0)).size == 3
     return path if mean_known and len(stored) == 2 and all(part in values for part in stored) else {}
@@ -356,10 +362,11 @@ def pixels_in_blocks(model: ModelProto) -> bool:
     n, height, width, _ = shape
     rows = _constant(model, "block_rows", np.array([n, height // 2, 2, width // 2, 6], np.int64))
     blocks = _constant(model, "blocks", np.array([n, height // 2, width // 2, 12], np.int64))
+    halves = _constant(model, "row_halves", np.array([1, 1], np.int64))  # from opset 18 on a split must tell its parts
     # two copies of whole rows and one join are faster than one transposition of blocks
     steps = [
         helper.make_node("Reshape", [image.name, rows], ["pixel_rows"], name="pixel_rows"),
-        helper.make_node("Split", ["pixel_rows"], ["even_rows", "odd_rows"], name="split_rows", axis=2),
+        helper.make_node("Split", ["pixel_rows", halves], ["even_rows", "odd_rows"], name="split_rows", axis=2),
         helper.make_node("Concat", ["even_rows", "odd_rows"], ["row_pairs"], name="row_pairs", axis=4),
         helper.make_node("Reshape", ["row_pairs", blocks], ["pixel_blocks"], name="pixel_blocks"),
     ]

@@ -80,9 +80,13 @@ def typical_samples(coco: CocoSet, count: int) -> list[Sample]:
     share = max(1, count // (2 * len(coco.classes)))
     for label in rarest:
         having = [s for s in coco.samples if ((s.labels == label) & ~s.ignore).any()]
-        for sample in having[:: max(1, len(having) // share)][:share]:
+        for sample in _spread(having, share):
             chosen.setdefault(sample.image_id, sample)
-    for sample in coco.samples[:: max(1, len(coco) // count)]:
-        if len(chosen) < count:
-            chosen.setdefault(sample.image_id, sample)
-    return list(chosen.values())[:count]
+    others = [sample for sample in coco.samples if sample.image_id not in chosen]
+    return [*chosen.values(), *_spread(others, max(0, count - len(chosen)))][:count]
+
+
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """``count`` of them, or all, as far from each other as they can be."""
+    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)
+    return [samples[place] for place in places]

@@ -24,7 +24,7 @@ from ..progress import Progress
 from ..runtime import errors
 from ..runtime.errors import BadConfig, EdgeKitError, MissingDependency
 
-_HOST = re.compile(r"^(?!-)(ssh://)?([A-Za-z0-9._-]+@)?(?!-)[A-Za-z0-9.:_%\[\]-]+/?$")
+_HOST = re.compile(r"(?!-)(ssh://)?([A-Za-z0-9._-]+@)?(?!-)[A-Za-z0-9.:_%\[\]-]+/?")
 _SETTINGS = (
     "BatchMode=yes",
     "StrictHostKeyChecking=yes",
@@ -65,7 +65,7 @@ class Host:
     """One board, ``name`` as ssh takes it: an alias, host, user@host or ssh://user@host:port."""
 
     def __init__(self, name: str, options: SshOptions | None = None) -> None:
-        if not _HOST.match(name):
+        if not _HOST.fullmatch(name):
             raise BadConfig(f"host: {name!r} is none; give it as user@host, or as ssh://user@host:port")
         self.name = name
         self.options = options or SshOptions()

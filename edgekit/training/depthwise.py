@@ -104,6 +104,7 @@ def _is_slow(module: nn.Module) -> bool:
         and module.groups == module.in_channels == module.out_channels > 1
         and module.bias is None
         and module.dilation == (1, 1)
+        and module.padding_mode == "zeros"
         and isinstance(module.padding, tuple)
         and (min(module.kernel_size) > FAST or (min(module.kernel_size) == FAST and max(module.stride) > 1))
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -98,11 +98,10 @@ def draw_gaussian(plane: np.ndarray, x: int, y: int, radius: int) -> None:
 def batch_targets(targets: Sequence[CenterTargets]) -> CenterBatch:
     """Stack the targets of several images; objects carry the index of their image."""
     centres = [np.insert(t.centres, 0, i, axis=1) for i, t in enumerate(targets)]
-    joined = {name: np.concatenate([asdict(t)[name] for t in targets]) for name in ("size", "offset")}
     return CenterBatch(
         heatmap=torch.from_numpy(np.stack([t.heatmap for t in targets])),
         weight=torch.from_numpy(np.stack([t.weight for t in targets]))[:, None],
         centres=torch.from_numpy(np.concatenate(centres)),
-        size=torch.from_numpy(joined["size"]),
-        offset=torch.from_numpy(joined["offset"]),
+        size=torch.from_numpy(np.concatenate([t.size for t in targets])),
+        offset=torch.from_numpy(np.concatenate([t.offset for t in targets])),
     )

@@ -79,6 +79,14 @@ def test_many_equal_boxes_are_no_problem():
     assert compare_outputs((boxes, scores), (boxes, scores)).same
 
 
+def test_a_long_chain_of_boxes_that_must_all_move():
+    """Each box takes the nearer of two partners; the last one finds its only one taken, and moves all of the others."""
+    count = 1000
+    boxes = np.repeat(np.arange(count, dtype=np.float32)[None, :, None], 4, axis=2)
+    scores = np.full((1, count, 1), 0.5, np.float32)
+    assert compare_outputs((boxes, scores), (boxes - np.float32(0.6), scores), 0.7, 1e-3).unpaired == 0
+
+
 def test_anchors_are_compared_in_their_order():
     boxes, scores = RNG.uniform(0, 100, (1, 4000, 4)), RNG.uniform(0, 1, (1, 4000, 3))
     assert compare_outputs((boxes, scores), (boxes + 0.05, scores)).same

@@ -338,6 +338,33 @@ def test_pixel_stems(kernel, pad, stride, fits, blocks, tmp_path):
     np.testing.assert_allclose(found, values["y"], atol=2 * step)
 
 
+@pytest.mark.parametrize("opset", [13, 18, 19])
+def test_blocks_of_every_opset(opset, tmp_path):
+    """From 18 on a split tells its parts; deformable convolutions need 19."""
+    image = np.random.default_rng(1).integers(0, 256, (1, 8, 6, 3), dtype=np.uint8)
+    model = stem([114] * 3)
+    model.opset_import[0].version = opset
+    made, values = quantized_stem(model, image, tmp_path, blocks=True)
+    onnx.checker.check_model(made, full_check=True)
+    assert "Split" in {n.op_type for n in made.graph.node}
+    step = 5 * values["r"].max() / 255
+    np.testing.assert_allclose(run(made, {"image": image})[0], values["y"], atol=2 * step)
+
+
+def test_a_stem_with_a_filter_for_each_colour_keeps_its_mean(tmp_path):
+    image = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
+    model = stem([20, 120, 220], size=(16, 16))
+    conv = next(n for n in model.graph.node if n.output[0] == "c")
+    conv.attribute.append(onnx.helper.make_attribute("group", 3))
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    changed = {"w": numpy_helper.to_array(tensors["w"])[:3, :1] * 9, "b": np.zeros(3), "v": np.ones((1, 3, 1, 1))}
+    for name, value in changed.items():
+        tensors[name].CopyFrom(numpy_helper.from_array(value.astype(np.float32), name))
+    made, values = quantized_stem(model, image, tmp_path, blocks=True)
+    error = np.abs(run(made, {"image": image})[0] - values["y"])
+    assert error.max() <= 0.05 * values["y"].max()
+
+
 def test_unequal_means_move_into_the_bias(tmp_path):
     """Exact inside; only the padded border, which now stands for the middle grey, differs a little."""
     image = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)

@@ -61,6 +61,16 @@ def test_typical_samples_show_the_rarest_class_first_and_never_twice():
     assert {int(label) for s in chosen for label in s.labels} == set(range(len(coco.classes)))
 
 
+@pytest.mark.parametrize("count", [31, 40, 50, 59, 60, 70])
+def test_typical_samples_leave_no_part_of_the_set_out(count):
+    """More than half of a set were its beginning: of 60 images in 100 none came after the 88th."""
+    coco = read_coco(EVAL / "annotations.json", EVAL / "images")
+    chosen = typical_samples(coco, count)
+    assert len(chosen) == min(count, len(coco))
+    places = sorted(coco.samples.index(s) for s in chosen)
+    assert max(np.diff([-1, *places, len(coco)])) <= 5
+
+
 def test_the_sheet_is_a_picture_and_conversion_keeps_every_box(tmp_path):
     coco = edgekit.data_check(EVAL / "annotations.json")
     stats = edgekit.data_stats(coco, sheet=tmp_path / "sheet.jpg", count=4)

@@ -54,6 +54,10 @@ def test_in_bf16_as_near_as_bf16_is() -> None:
         assert (own - theirs).norm() < 0.02 * theirs.norm()
 
 
+def test_other_padding_than_zeros_stays_pytorchs() -> None:
+    assert quicken(nn.Conv2d(4, 4, 5, padding=2, groups=4, bias=False, padding_mode="reflect")) == 0
+
+
 @pytest.mark.parametrize(("side", "starts"), [(4, [0, 1]), (5, [0, 2]), (6, [0, 3]), (7, [0, 3, 4])])
 def test_parts_of_a_side(side: int, starts: list[int]) -> None:
     assert _starts(side) == starts

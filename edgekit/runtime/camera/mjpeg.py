@@ -56,7 +56,8 @@ class MjpegStream(object):
             if self._is_boundary(line):
                 self._begun = True
             elif line.lower().startswith(b"content-length:"):
-                length = min(int(line.partition(b":")[2]), _MAX_PART)
+                told = int(line.partition(b":")[2])
+                length = min(told, _MAX_PART) if told >= 0 else None  # read(-1) would wait for the end of the stream
             elif not line and self._begun:
                 self._begun = False
                 return length

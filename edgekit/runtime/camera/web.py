@@ -280,8 +280,9 @@ class Viewer(object):
         self._screen: Any = deque(maxlen=60)  # ms from capture until the confirmation was here
 
     def serve(self):
-        self._socket.send(TEXT, self._hub.enter())
+        about = self._hub.enter()
         try:
+            self._socket.send(TEXT, about)
             self._loop()
         finally:
             self._hub.leave()

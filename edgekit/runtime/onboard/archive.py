@@ -30,8 +30,8 @@ TOTAL_LIMIT = 8 << 30  # bytes of all files together
 SPARE = 64 << 20  # bytes that must stay free on the disk
 _BLOCK = 512
 _CHUNK = 1 << 20
-_NAME = re.compile(r"^(?!.*(^|/)\.)[A-Za-z0-9_.+=@%,-]+(/[A-Za-z0-9_.+=@%,-]+){0,3}$")
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_NAME = re.compile(r"(?!.*(^|/)\.)[A-Za-z0-9_.+=@%,-]+(/[A-Za-z0-9_.+=@%,-]+){0,3}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Bundle(object):
@@ -203,7 +203,7 @@ def _next_member(packed, path):
 
 
 def _good_name(name):
-    return len(name) <= 100 and bool(_NAME.match(name)) and not name.endswith("/")
+    return len(name) <= 100 and bool(_NAME.fullmatch(name)) and not name.endswith("/")
 
 
 def _exactly(packed, size, path):
@@ -229,7 +229,7 @@ def _parse_index(raw, source):
                 )
             )
         for name, record in index["files"].items():
-            good = _good_name(name) and _SHA256.match(record["sha256"]) and type(record["bytes"]) is int
+            good = _good_name(name) and _SHA256.fullmatch(record["sha256"]) and type(record["bytes"]) is int
             if not good or record["bytes"] < 0:
                 raise ValueError("file {!r}".format(name))
             _check_place(name, source)

@@ -363,6 +363,17 @@ def test_eight_viewers_and_a_dozen_that_do_not_read_slow_nobody(serve):
     wait_for(lambda: hub.viewers == 0)
 
 
+def test_a_viewer_that_is_gone_before_the_first_word_is_counted_out():
+    class Gone:
+        def send(self, kind, data):
+            raise BrokenPipeError
+
+    hub = Hub(ABOUT, CLASSES, 0.3, 0.1, Painter(CLASSES, 0.3), Stats())
+    with pytest.raises(BrokenPipeError):
+        module.Viewer(hub, Gone()).serve()
+    assert hub.viewers == 0
+
+
 def test_a_viewer_that_confirms_nothing_is_put_out(serve, monkeypatch):
     monkeypatch.setattr(module, "SILENT_SECONDS", 0.3)
     server, hub = serve()
