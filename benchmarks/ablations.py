@@ -45,7 +45,7 @@ from edgekit.config import Section, explain, read_mapping
 from edgekit.models.checkpoint import load_weights, shipped_checkpoint, weights_file
 from edgekit.models.zoo import build
 from edgekit.recipe import Recipe, load_recipe
-from edgekit.runtime.artifact import file_sha256, value_sha256
+from edgekit.runtime.artifact import file_sha256, read_artifact, value_sha256
 from edgekit.runtime.errors import BadConfig, EdgeKitError
 from edgekit.training.batches import DetectionData
 from edgekit.training.fit import one_cv2_thread, training_sets
@@ -223,12 +223,13 @@ def plan(work: Work, row: Row, seed: int) -> tuple[Recipe, str]:
 
 
 def pseudo_labels(work: Work, row: Row, seed: int, labeller: Path) -> tuple[Path, Path]:
-    """The unlabelled images, and the file of what the network in ``labeller`` sees on them."""
+    """The unlabelled images, and the file of what the network in ``labeller`` sees on them, named by its digest."""
     if work.unlabelled is None:
         raise BadConfig(f"row {row.name} needs images that nobody labelled: --unlabelled FOLDER")
-    labels = work.folder(row.name, seed).resolve() / "pseudo.json"
+    checkpoint = labeller / "checkpoint"
+    labels = work.folder(row.name, seed).resolve() / f"pseudo-{read_artifact(checkpoint).digest[:12]}.json"
     if not labels.is_file():
-        edgekit.label(labeller / "checkpoint", work.unlabelled, out=labels)
+        edgekit.label(checkpoint, work.unlabelled, out=labels)
     return work.unlabelled.resolve(), labels
 
 

@@ -188,7 +188,7 @@ def quantize(
 ) -> Artifact:
     """INT8 of an ``onnx`` artifact.
 
-    wishes: calibration, flavour, method, max_drop, reduce_range; what is None is the recipe's
+    wishes: calibration, flavour, method, max_drop, what is None is the recipe's; and reduce_range, which no recipe has
     """
     from .conversion.quantize import QuantizeOptions
     from .conversion.quantize import quantize as lower

@@ -210,8 +210,8 @@ def _write_model(work: _Work, float_nodes: Sequence[str], target: Path) -> None:
 
 
 def _drop(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
-    """Points of mAP@0.5 lost; negative when INT8 is better."""
-    return 100 * (float(before["map50"]) - float(after["map50"]))
+    """Points of mAP@0.5 lost; negative when INT8 is better. In decimals: 31.7 - 30.7 is 1, and no more."""
+    return round(100 * (float(before["map50"]) - float(after["map50"])), 6)
 
 
 def _idle_gate(before: Mapping[str, Any] | None, max_drop: float) -> list[str]:

@@ -117,7 +117,8 @@ def _with_one_quantized(model: ModelProto, name: str, ranges: Mapping[str, Seque
 
 def _round_weights(model: ModelProto, node: NodeProto) -> None:
     """Weights to the nearest of 255 steps per output channel, as the quantizer does."""
-    name = next(name for name in node.input if name in constants(model))
+    known = constants(model)
+    name = next(name for name in node.input if name in known)
     if name not in initializers(model):
         return
     weight: NDArray[np.float32] = numpy_helper.to_array(initializers(model)[name])

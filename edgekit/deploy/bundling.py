@@ -319,8 +319,7 @@ def _write_golden(folder: Path, artifact: Artifact, images: Sequence[Path], prec
 
     PNG, because two releases of OpenCV need not decode a JPEG to the same bit, and only the network is in question.
     """
-    import cv2
-
+    from ..measure.draw import save_image
     from ..runtime.images import read_image
     from ..runtime.runner import open_runner
 
@@ -329,7 +328,7 @@ def _write_golden(folder: Path, artifact: Artifact, images: Sequence[Path], prec
     with open_runner(artifact.path, "onnxruntime", len(os.sched_getaffinity(0))) as runner:
         for number, path in enumerate(images):
             image = read_image(path)
-            cv2.imwrite(str(folder / "images" / f"{number:03d}.png"), image)
+            save_image(folder / "images" / f"{number:03d}.png", image)
             found = runner(image)[0]
             seen.append(found)
             records.append({"image": f"{number:03d}.png", **_detections(found)})

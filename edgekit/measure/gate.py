@@ -408,7 +408,7 @@ def _second_opinion(limit: Limit, base: Sequence[Row], new: Sequence[Row], found
     told = {name: second[name] for name in ("outcome", "new", "change", "noise")}
     against = AgainstReference.model_validate({"before_ms": before, "after_ms": after, **told})
     outcome = _TOGETHER.get((found["outcome"], against.outcome), found["outcome"])
-    if "sure_from" in found:
+    if "sure_from" in found and "sure_from" in second:
         found = {**found, "sure_from": min(found["sure_from"], second["sure_from"])}
     reason = found["reason"] if outcome == found["outcome"] else _both_told(limit, outcome, found, against)
     if outcome == "fail" and _machine_slowed(times, days):

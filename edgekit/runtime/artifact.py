@@ -285,7 +285,10 @@ def _payload(folder):
 
 
 def _take_place(folder, path):
-    """Put ``folder`` at ``path``. Exchange is one system call; afterwards ``folder`` holds what was there before."""
+    """Put ``folder`` at ``path``. Exchange is one system call; afterwards ``folder`` holds what was there before.
+
+    Where the system has none, what was there lies in ``.replaced.*/old`` for the moment between two renames.
+    """
     if not os.path.lexists(path):
         os.rename(folder, path)
         return
@@ -342,9 +345,9 @@ def new_file(path, mode="w"):
 
 @contextlib.contextmanager
 def new_files(folder):
-    """Write several files into ``folder``, all or none: yields an empty one beside it; its files are moved at the end.
+    """Write several files into ``folder``, each whole: yields an empty one beside it; its files are moved at the end.
 
-    What stands in ``folder`` and has no new version stays.
+    Where something fails before, none is written. What stands in ``folder`` and has no new version stays.
     """
     folder = os.path.realpath(str(folder))
     above = os.path.dirname(folder)

@@ -29,7 +29,7 @@ def run_in_child(function, arguments, step, file, progress=None, killed=_OUT_OF_
     progress: called as (done, total); the function then gets a ``progress`` argument too.
     killed: what a death by SIGKILL probably means; part of that error.
     Raises the same EdgeKitError that the function raised, or ChildDied when the child failed in any other way.
-    An exception here (Ctrl-C included) kills the child and everything it started.
+    An exception here (Ctrl-C included) kills the child and everything it started; so does the end of this process.
     """
     request = {"function": function, "arguments": dict(arguments), "progress": progress is not None}
     with tempfile.TemporaryFile("w+") as stdin, tempfile.TemporaryFile("w+b") as output:
@@ -54,7 +54,7 @@ def run_in_child(function, arguments, step, file, progress=None, killed=_OUT_OF_
 def _start(stdin, output, send):
     path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
-        [sys.executable, "-m", "edgekit.runtime.child", str(send)],
+        [sys.executable, "-m", "edgekit.runtime.child", str(send), str(os.getpid())],
         stdin=stdin,
         stdout=output,
         stderr=output,
@@ -108,9 +108,9 @@ def _last_words(output):
 
 
 # -- the child's side -------------------------------------------------------------------------------------------------
-def main(descriptor):
+def main(descriptor, parent):
     """Read the request, call the function, reply, and leave without teardown, where native libraries may crash."""
-    _die_with_parent()
+    _die_with_parent(parent)
     os.set_inheritable(descriptor, False)
     request = json.load(sys.stdin)
     with os.fdopen(descriptor, "w", encoding="utf-8") as replies:
@@ -136,12 +136,14 @@ def _reply(replies, **message):
     replies.flush()
 
 
-def _die_with_parent():
-    """Linux: a parent that is killed outright takes this process with it."""
+def _die_with_parent(parent):
+    """Linux: a parent that is killed outright takes this process with it, also one that is gone already."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

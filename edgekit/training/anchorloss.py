@@ -72,20 +72,23 @@ class AnchorLoss(nn.Module):
         label = matches.label.clamp(min=0)
         spared = batch.unlabelled if spared is None else spared
         counted = self._counted(logits, label, matches, spared)
-        predicted = decode(bounded(location, self.variances), anchors, self.variances).detach()
-        cost = self._class_loss(logits, label, predicted, boxes, spared)
+        overlap = None if self.section.iou_guided is None else self._overlap(location, anchors, boxes)
+        cost = self._class_loss(logits, label, overlap, spared)
         return StepLoss(box, cost[counted].sum(), positive.sum())
 
-    def _class_loss(
-        self, logits: Tensor, label: Tensor, predicted: Tensor, boxes: Tensor, spared: Tensor | None
-    ) -> Tensor:
+    def _class_loss(self, logits: Tensor, label: Tensor, overlap: Tensor | None, spared: Tensor | None) -> Tensor:
+        """overlap: IoU of each predicted box with its object [N, A], for the loss that it guides"""
         section = self.section
         if section.classification == "focal":
             return focal(logits, label, self.activation, self.weights, section.alpha, section.gamma, spared)
-        if section.iou_guided is not None:
+        if section.iou_guided is not None and overlap is not None:
             guide = section.iou_guided
-            return iou_guided(logits, label, iou(predicted, boxes), self.weights, guide.alpha, guide.beta, spared)
+            return iou_guided(logits, label, overlap, self.weights, guide.alpha, guide.beta, spared)
         return cross_entropy(logits, label, self.activation, self.weights, spared)
+
+    @torch.no_grad()
+    def _overlap(self, location: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        return iou(decode(bounded(location, self.variances), anchors, self.variances), boxes)
 
     def _counted(self, logits: Tensor, label: Tensor, matches: Matches, spared: Tensor | None) -> Tensor:
         """Anchors whose classes count [N, A]: all of focal loss; else positive ones and the hardest negative ones."""

@@ -173,6 +173,10 @@ class Tap:
             )
         return value
 
+    def forget(self) -> None:
+        """Let the last batch's maps go, which would stay in memory through the next forward pass."""
+        self._kept.clear()
+
     @staticmethod
     def _parts(name: str) -> tuple[str, int | None]:
         match = re.fullmatch(r"([\w.]+)(?:\[(\d+)\])?", name)
@@ -242,6 +246,8 @@ class Distillation(nn.Module):
             if pair.pair:
                 terms[f"pair{i}"] = pair_wise_maps([ours], [theirs])
                 terms["loss"] = terms["loss"] + pair.pair * terms[f"pair{i}"]
+        for tap in self._taps:
+            tap.forget()
         return terms
 
     def _head_terms(self, student: Any, teacher: Any, share: Share) -> dict[str, Tensor]:

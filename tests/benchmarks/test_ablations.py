@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from edgekit.models.checkpoint import load_weights, weights_file
 from edgekit.models.zoo import build
 from edgekit.recipe import load_recipe
-from edgekit.runtime.artifact import file_sha256
+from edgekit.runtime.artifact import file_sha256, read_artifact
 from edgekit.training.tasks import task_of
 from tests.training import jobs
 
@@ -368,6 +368,8 @@ def test_a_network_that_ships_teaches_and_labels(shipped, tmp_path, capsys, monk
     teacher = out / "old-1" / "checkpoint" / "weights.safetensors"
     assert manifests["taught"]["parents"]["teacher"] == file_sha256(teacher)
     sources = manifests["labels"]["recipe"]["data"]["sources"]
+    labeller = read_artifact(out / "old-1" / "checkpoint").digest  # retrained, it would label anew
+    assert Path(sources["pseudo"]["train"]).name == f"pseudo-{labeller[:12]}.json"
     assert sources["pseudo"]["repeat"] == sources["labelled"]["repeat"] == pytest.approx(8 / 12)
     stored = {row: json.loads((out / f"{row}-1" / "result.json").read_text()) for row in ("plain", "labels", "old")}
     assert stored["labels"]["images"] == stored["plain"]["images"] == 8

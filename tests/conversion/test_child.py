@@ -1,3 +1,7 @@
+import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -68,3 +72,15 @@ def _gone(pid):
             return True
         time.sleep(0.05)
     return False
+
+
+def test_a_child_whose_parent_is_gone_does_nothing(tmp_path):
+    """No signal tells it of a death before it asked for one."""
+    request = {"function": "children:write", "arguments": {"path": str(tmp_path / "done")}, "progress": False}
+    receive, send = os.pipe()
+    command = [sys.executable, "-m", "edgekit.runtime.child", str(send), "1"]  # 1: not who starts it
+    ended = subprocess.run(command, input=json.dumps(request), text=True, pass_fds=[send], timeout=60, check=False)
+    os.close(send)
+    os.close(receive)
+    assert ended.returncode == 1
+    assert not (tmp_path / "done").exists()

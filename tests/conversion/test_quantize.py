@@ -183,6 +183,13 @@ def test_an_unknown_layer_is_named(pixels, photos, tmp_path):
         quantize(pixels, photos, PARENTS, tmp_path / "int8", QuantizeOptions(float_modules=("head", "neck")))
 
 
+def test_a_loss_of_just_what_may_be_lost_passes(pixels, photos, tmp_path):
+    """In binary 31.7 - 30.7 is a little more than 1."""
+    measure, _ = accuracies(0.317, 0.307)
+    artifact = quantize(pixels, photos, PARENTS, tmp_path / "int8", QuantizeOptions(max_drop=1.0), measure)
+    assert artifact.manifest["quantization"]["drop"] == 1.0
+
+
 @pytest.mark.parametrize(
     "options", [{"flavour": "arm"}, {"method": "kl"}, {"max_drop": -1}, {"max_drop": float("nan")}], ids=str
 )

@@ -213,10 +213,9 @@ class _Session(object):
             self._hub.sample(status)
 
     def _tell_events(self):
-        fresh = self._stats.event_count - self._told
-        for event in list(self._stats.events)[-fresh:] if fresh else ():
+        events, self._told = self._stats.events_since(self._told)
+        for event in events:
             self._say("{}: {}".format(event["level"], event["text"]))
-        self._told += fresh
 
     def log_line(self):
         """The live numbers in one line; of a file that is worked through, how far it is."""

@@ -65,10 +65,9 @@ class JsonLines(Sink):
         self._line(record)
 
     def _events(self):
-        fresh = self._stats.event_count - self._told
-        for event in list(self._stats.events)[-fresh:] if fresh else ():
+        events, self._told = self._stats.events_since(self._told)
+        for event in events:
             self._line(dict(event, type="event"))
-        self._told += fresh
 
     def _line(self, record):
         write_whole(self._file, json.dumps(record, separators=(",", ":")).encode() + b"\n")

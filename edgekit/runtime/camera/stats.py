@@ -86,7 +86,7 @@ class Stats(object):
         self._captures, self._shown, self._drops = Window(), Window(), Window()
         self._latency, self._age = Window(), Window()
         self._all_latency, self._all_age = Histogram(), Histogram()
-        self._cpu, self._spans = {}, {}
+        self._cpu, self._cpu_ended, self._spans = {}, {}, {}  # seconds of threads that work, and of those that ended
         self._cpu_noted = {}  # type: dict[str, float]
         self._live = None  # (moment, what ``live`` told then)
         self._busy, self._next_busy = False, 0.0
@@ -140,13 +140,23 @@ class Stats(object):
         used = thread_cpu()
         if used is not None:
             with self._lock:
-                self._cpu[stage] = used
+                if last:  # another thread may go on with this stage, and its time begins at 0
+                    self._cpu.pop(stage, None)
+                    self._cpu_ended[stage] = self._cpu_ended.get(stage, 0.0) + used
+                else:
+                    self._cpu[stage] = used
 
     def event(self, text, level="warning"):
         """Something that a person should know; the newest are kept, with the seconds since the start."""
         with self._lock:
             self.event_count += 1
             self.events.append({"seconds": round(clock() - self.started, 1), "level": level, "text": text})
+
+    def events_since(self, told):
+        """(the events after the first ``told`` ones, as far as they are kept; how many there have been)."""
+        with self._lock:
+            fresh = self.event_count - told
+            return (list(self.events)[-fresh:] if fresh else []), self.event_count
 
     # -- what others read -----------------------------------------------------------------------------------------
     def busy(self):
@@ -188,6 +198,7 @@ class Stats(object):
         """The whole run: counts, rates, percentiles to 1 %, spans, CPU seconds of each stage's thread."""
         wall = clock() - self.started
         with self._lock:
+            stages = {n: self._cpu.get(n, 0.0) + self._cpu_ended.get(n, 0.0) for n in [*self._cpu, *self._cpu_ended]}
             return {
                 "seconds": round(wall, 2),
                 "captured": self.captured,
@@ -200,7 +211,7 @@ class Stats(object):
                 "latency_ms": _histogram(self._all_latency),
                 "age_ms": _histogram(self._all_age),
                 "spans_ms": {name: _histogram(h) for name, h in sorted(self._spans.items())},
-                "cpu_seconds": dict({n: round(s, 3) for n, s in self._cpu.items()}, process=round(_process_cpu(), 3)),
+                "cpu_seconds": dict({n: round(s, 3) for n, s in stages.items()}, process=round(_process_cpu(), 3)),
                 "events": list(self.events),
             }
 

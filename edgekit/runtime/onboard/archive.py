@@ -150,15 +150,13 @@ def unpack(path, folder, progress=None, check=None):
 @contextlib.contextmanager
 def _open(path):
     """The unpacked stream. What gzip and the disk have to say about a damaged file becomes one ArtifactError."""
+    if os.path.isdir(str(path)):
+        raise ArtifactError("{}: is a folder, needed a bundle (.tar.gz)".format(path))
+    if not os.path.exists(str(path)):
+        raise ArtifactError("{}: no such bundle. Make one: edgekit bundle ARTIFACT --board BOARD".format(path))
     try:
         with gzip.open(str(path), "rb") as packed:
             yield packed
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            "{}: no such bundle. Make one: edgekit bundle ARTIFACT --board BOARD".format(path)
-        ) from error
-    except IsADirectoryError as error:
-        raise ArtifactError("{}: is a folder, needed a bundle (.tar.gz)".format(path)) from error
     except (EOFError, zlib.error) as error:
         raise ArtifactError("{}: cut short or damaged ({}). Copy it again.".format(path, error)) from error
     except OSError as error:

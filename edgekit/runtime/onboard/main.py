@@ -86,7 +86,7 @@ def _install(store, path, trusted, say):
     if not answer["skipped"]:
         with store.set_aside(folder):
             archive.unpack(path, folder, lambda done, total: say.progress("unpack", done, total), check)
-    if path.startswith(os.path.join(store.home, "incoming")):
+    if os.path.dirname(path) == os.path.join(store.home, "incoming"):
         os.unlink(path)
     return dict(answer, **found)
 

@@ -68,7 +68,10 @@ def _inside(boxes: Tensor, centres: Tensor) -> Tensor:
 
 
 def _one_owner_each(image: Tensor, row: Tensor, pixel: Tensor, t: Tensor, u: Tensor, shape: tuple[int, ...]) -> Aligned:
-    """Candidates [M, K] of M objects -> those that are left when each pixel has one object. shape: N, P"""
+    """Candidates [M, K] of M objects -> those that are left when each pixel has one object. shape: N, P
+
+    Objects that overlap a pixel's box equally, to the bit, all keep it.
+    """
     images, pixels = shape
     place = image.unsqueeze(1) * pixels + pixel
     candidate = t > 0

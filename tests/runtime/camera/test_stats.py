@@ -96,6 +96,29 @@ def test_a_summary_counts_everything_and_names_the_cpu_of_each_stage(now):
     assert summary["events"][0]["text"] == "something"
 
 
+def test_a_thread_that_takes_over_a_stage_adds_to_its_seconds(monkeypatch):
+    used = iter([2.0, 3.0, 0.5])
+    monkeypatch.setattr(module, "thread_cpu", lambda: next(used))
+    stats = Stats()
+    stats.cpu("capture")
+    stats.cpu("capture", last=True)
+    assert stats.summary()["cpu_seconds"]["capture"] == 3.0
+    stats.cpu("capture", last=True)
+    assert stats.summary()["cpu_seconds"]["capture"] == 3.5
+
+
+def test_every_event_is_told_once_as_far_as_it_is_kept():
+    stats, told, texts = Stats(), 0, []
+    for i in range(3 * module.EVENTS_KEPT):
+        stats.event(str(i))
+        if i % 7 == 0:
+            events, told = stats.events_since(told)
+            texts += [e["text"] for e in events]
+    assert texts == [str(i) for i in range(len(texts))]
+    assert stats.events_since(stats.event_count) == ([], stats.event_count)
+    assert len(stats.events_since(0)[0]) == module.EVENTS_KEPT
+
+
 def test_events_do_not_pile_up():
     stats = Stats()
     for i in range(1000):
