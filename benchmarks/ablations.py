@@ -66,6 +66,7 @@ class Row(Section):
     against: the row that the paper's text compares it with; none for a row that nothing is compared with
     weights: the row whose trained network is measured, for what is of testing alone; else it is trained
     shipped: the recipe whose shipped weights are measured; the table's recipe and its settings do not concern this row
+    seed: the one seed that it is trained with, for a network that serves the others of all seeds; null: all of --seeds
     teacher: the row whose network of the same seed teaches it
     pseudo: the row whose network of the same seed labels the images of --unlabelled; an epoch is then drawn from those
         and from the labelled ones together, and is no longer than without them
@@ -77,6 +78,7 @@ class Row(Section):
     against: str | None = None
     weights: str | None = None
     shipped: str | None = None
+    seed: int | None = None
     teacher: str | None = None
     pseudo: str | None = None
     set: tuple[str, ...] = ()
@@ -210,7 +212,7 @@ def run(work: Work, row: Row, seed: int) -> Result:
 def plan(work: Work, row: Row, seed: int) -> tuple[Recipe, str]:
     """The recipe of a row and a seed, and the hash of it and of the networks that it needs."""
     own = [*work.overrides, f"train.seed={seed}"]
-    others = {name: finished(work, name, seed) for name, _ in needed(work.table, (row.name, seed))}
+    others = {name: finished(work, name, its_seed) for name, its_seed in needed(work.table, (row.name, seed))}
     teacher = others.get(row.teacher or "")
     if row.pseudo:
         images, labels = pseudo_labels(work, row, seed, others[row.pseudo])
@@ -455,7 +457,7 @@ def every(options: argparse.Namespace, table: Table, rows: Sequence[Row], out: P
     check(table, rows, overrides)
     training_sets(load_recipe(table.recipe, [*table.set, *overrides]))  # a wrong --data is said once, not row by row
     work = Work(table, overrides, out, options.unlabelled)
-    pairs = [(row.name, seed) for seed, row in itertools.product(options.seeds, rows)]
+    pairs = list(dict.fromkeys(pair_of(row, seed) for seed, row in itertools.product(options.seeds, rows)))
     results: list[Result] = []
     with closing(
         side_by_side.side_by_side(partial(attempt, work), pairs, options.jobs, failure, partial(needed, table))
@@ -470,9 +472,14 @@ def every(options: argparse.Namespace, table: Table, rows: Sequence[Row], out: P
 
 
 def needed(table: Table, pair: tuple[str, int]) -> list[tuple[str, int]]:
-    """The rows, of the same seed, whose networks a row needs."""
+    """The rows and seeds whose networks a row needs."""
     row, seed = table.row(pair[0]), pair[1]
-    return [(name, seed) for name in (row.teacher, row.weights, row.pseudo) if name]
+    return [pair_of(table.row(name), seed) for name in (row.teacher, row.weights, row.pseudo) if name]
+
+
+def pair_of(row: Row, seed: int) -> tuple[str, int]:
+    """Name and seed of the training that stands for ``row`` where ``seed`` is asked for."""
+    return row.name, seed if row.seed is None else row.seed
 
 
 def attempt(work: Work, pair: tuple[str, int]) -> Result:

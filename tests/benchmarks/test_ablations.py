@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from ablation_picture import FOR, OPEN, differences
-from ablations import Comparison, Result, Row, Table, compare, load_table, recipe_of, table_names
+from ablations import Comparison, Result, Row, Table, compare, load_table, needed, pair_of, recipe_of, table_names
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
@@ -120,6 +120,12 @@ def test_a_wrong_table_is_refused(change, said):
     row = {"name": "a", "title": "", "published": 1.0, **change}
     with pytest.raises(ValidationError, match=said):
         Table(paper="", tested_on="", metric="map", recipe="x", rows=(row,))
+
+
+def test_one_teacher_serves_the_students_of_all_seeds():
+    table = load_table("distillation-refinedetpp")
+    assert [needed(table, ("both", seed)) for seed in (0, 1, 7)] == [[("teacher", 0)]] * 3
+    assert [pair_of(row, 2) for row in table.rows[:2]] == [("teacher", 0), ("plain", 2)]
 
 
 # -- the verdict ------------------------------------------------------------------------------------------------------
