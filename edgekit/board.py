@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -106,13 +107,14 @@ class Board(Section):
         """
         if release is None and self.stacks:
             return self.stacks[0], ""
+        plain = re.sub(r"(?i)^(jetpack|l4t|r)\s*(?=\d)", "", release or "")  # as NVIDIA writes them: R32.7.1
         for stack in self.stacks:
-            if release in (*stack.l4t, *stack.jetpack, stack.name):
+            if release == stack.name or plain in (*stack.l4t, *stack.jetpack):
                 return stack, ""
-        near = nearest_stack(self.stacks, release or "", tensorrt)
+        near = nearest_stack(self.stacks, plain, tensorrt)
         if near is not None:
             return near, f"L4T {release} is not among the releases of board {self.name!r}; taken for {near.name}"
-        known = ", ".join(stack.name for stack in self.stacks) or "none"
+        known = "; ".join(f"{s.name} (L4T {', '.join(s.l4t)})" if s.l4t else s.name for s in self.stacks) or "none"
         raise BoardLacks(f"board {self.name!r} has no software stack {release or ''!r}; it has: {known}")
 
     def require(self, runtime: str, precision: str, layout: str | None = None) -> None:

@@ -40,9 +40,16 @@ def text(value: str | Path | None) -> str | None:
     return None if value is None else str(value)
 
 
+def is_packed(file: Path) -> bool:
+    """Whether a file is gzip's, as bundles are."""
+    with file.open("rb") as handle:
+        return handle.read(2) == b"\x1f\x8b"
+
+
 def unknown_name(what: str, name: str, known: list[str], more: str) -> BadConfig:
     """The error for a name that does not exist, with the nearest ones that do."""
-    near = get_close_matches(name, known, n=3, cutoff=0.4)
+    plain = {each.lower(): each for each in known}
+    near = [plain[each] for each in get_close_matches(name.lower(), plain, n=3, cutoff=0.4)]
     hints = [f"Did you mean {' or '.join(near)}?"] if near else []
     if len(known) <= MOST_NAMES or not (near or more):
         hints.append(f"There are: {', '.join(sorted(known))}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -49,4 +50,4 @@ def baseline(
             "Measure again when nothing else runs here, or gate without it: --max mAP=-0.5pt,size=+1%,gops=+0%"
         )
     if out:
-        print(f"Next: edgekit gate {out} REPORT...")
+        print(f"Next: edgekit gate {shlex.quote(str(out))} REPORT...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,7 +88,7 @@ def bench(
     for row in rows:
         _show_more(row)
     if out:
-        print(f"Next: edgekit report {out} --out report")
+        print(f"Next: edgekit report {shlex.quote(str(out))} --out report")
 
 
 def _compare(sources: list[Path], other: dict[str, bool], json: bool, wishes: dict[str, Any]) -> None:

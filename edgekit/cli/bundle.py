@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,8 +78,6 @@ def bundle(
 def _show(made: dict[str, Any]) -> None:
     size = f"{made['bytes']} ({made['bytes'] / 1e6:.1f} MB)"
     show_values({**made, "bytes": size, "signed_by": made.get("signed_by") or "nobody"})
-    print(f"Next: edgekit flash {made['path']} --host user@board")
-    print(
-        f"Or carry it: tar xzf {Path(made['path']).name} edgekit_board.pyz; "
-        f"python3 edgekit_board.pyz install {Path(made['path']).name}"
-    )
+    print(f"Next: edgekit flash {shlex.quote(made['path'])} --host user@board")
+    name = shlex.quote(Path(made["path"]).name)
+    print(f"Or carry it: tar xzf {name} edgekit_board.pyz; python3 edgekit_board.pyz install {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,10 @@ edgekit flash runs/tx2/onnx --board jetson-tx2 --host nvidia@tx2 --out rows.json
 edgekit flash blocks.tar.gz --host nvidia@tx2-a --host nvidia@tx2-b --trust edgekit-key.pub
 edgekit flash --rollback --host nvidia@tx2
 """
-_KEPT = "what was current on the boards is current still; the same command goes on where it stopped"
+_KEPT = (
+    "on a board the old version is current until the new one is verified (edgekit_board.pyz status); "
+    "the same command goes on where it stopped"
+)
 
 
 def flash(
@@ -113,7 +117,7 @@ def _show(results: Sequence[Flashed], out: Path | None) -> None:
     if rows:
         show_rows(rows)
     if rows and out:
-        print(f"Next: edgekit report {out} --out report")
+        print(f"Next: edgekit report {shlex.quote(str(out))} --out report")
 
 
 def _refused(result: Flashed) -> Sequence[str]:

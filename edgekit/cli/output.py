@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -98,7 +99,7 @@ def show_artifact(artifact: Any, as_json: bool, then: str) -> None:
     print(f"{artifact.kind}: {artifact.path} ({size / 1e6:.2f} MB)")
     show_metrics(artifact.manifest.get("metrics", {}), indent="  ")
     show_notes([artifact])
-    print(f"Next: {then.format(path=artifact.path)}")
+    print(f"Next: {then.format(path=shlex.quote(artifact.path))}")
 
 
 def show_metrics(metrics: Any, indent: str = "") -> None:

@@ -13,6 +13,7 @@ from onnx import TensorProto, defs
 
 from ..board import Board, load_board
 from ..extras import require
+from ..paths import is_packed, unknown_name
 from ..progress import Progress, quiet
 from ..recipe import load_recipe, recipe_names
 from ..runtime.artifact import read_artifact
@@ -89,6 +90,11 @@ def lint(
 def _resolve(source: str | Path, board: Board, scratch: Path) -> tuple[str, Path]:
     """(what to call it, the ONNX file) of a file, an artifact folder or a recipe."""
     path = Path(source)
+    if path.is_file() and is_packed(path):
+        raise BadInput(
+            f"{source}: is packed, as bundles are; lint reads an ONNX file, an artifact's folder or a recipe. "
+            f"A bundle was linted when it was made; give what it was made of"
+        )
     if path.is_file() or path.suffix == ".onnx":
         return str(source), path
     if path.is_dir() and (path / "recipe.yaml").is_file():
@@ -97,10 +103,10 @@ def _resolve(source: str | Path, board: Board, scratch: Path) -> tuple[str, Path
         return str(source), Path(read_artifact(path, kinds=("onnx", "onnx-int8")).file("model.onnx"))
     if str(source) in recipe_names():
         return str(source), _exported(source, board, scratch)
-    raise BadInput(
-        f"{source}: no such ONNX file, artifact folder or recipe. "
-        f"Make an artifact with: edgekit export RECIPE; recipes: edgekit zoo"
-    )
+    if path.name != str(source):
+        way = f"edgekit export RECIPE --board {board.name}"
+        raise BadInput(f"{source}: no such ONNX file or folder. Make one with: {way}")
+    raise unknown_name("ONNX file, artifact folder or recipe", str(source), recipe_names(), "Recipes: edgekit zoo")
 
 
 def _filled(advice: str, source: str | Path, board: str) -> str:

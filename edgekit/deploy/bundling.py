@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..board import Board, load_board
-from ..paths import Files, listed, text, unknown_name
+from ..paths import Files, is_packed, listed, text, unknown_name
 from ..progress import Progress, quiet, tell
-from ..runtime.artifact import MANIFEST, Artifact, check_place, new_file, read_artifact
+from ..runtime.artifact import MANIFEST, Artifact, check_place, new_file, no_artifact, read_artifact
 from ..runtime.detections import Detections
 from ..runtime.engines.build import check_nms, check_origin
 from ..runtime.engines.options import NMS
@@ -29,6 +30,7 @@ from .boardzip import NAME, board_zip
 from .signing import sign_index
 
 if TYPE_CHECKING:
+    from ..conversion.lint import Report
     from ..data.coco import CocoSet
 
 
@@ -81,12 +83,14 @@ def bundle(
             f"{source}: is no bundle; trust (--trust) checks the signature of one. To sign a new one: sign (--sign KEY)"
         )
     options, board = options or BundleOptions(), require_board_name(board)
+    if not (Path(source) / MANIFEST).is_file():
+        raise no_artifact(source, make=f"edgekit export RECIPE --board {board}")
     artifact, profile = read_artifact(source, kinds=KINDS), load_board(board)
     build = plan_build(artifact, profile, options)
     if sign is not None:
         sign_index(b"", sign)  # a key that cannot sign is found now, not after minutes of work
     file = check_place(Path(out or f"{artifact.path.rstrip('/')}-{profile.name}.tar.gz"), "file")
-    if file.exists() and not _is_gzip(file):
+    if file.exists() and not is_packed(file):
         raise BadConfig(f"{file}: is there and is no bundle; it will not be replaced. Choose another --out.")
     _lint(artifact, board, profile, options)
     with tempfile.TemporaryDirectory(prefix="edgekit-bundle-") as folder:
@@ -96,11 +100,6 @@ def bundle(
         with new_file(file, "wb") as handle:
             archive.write_archive(handle, made, folder, lambda done, total: tell(progress, "pack", done, total))
     return describe(file)
-
-
-def _is_gzip(file: Path) -> bool:
-    with file.open("rb") as handle:
-        return handle.read(2) == b"\x1f\x8b"
 
 
 def is_bundle(source: str | Path, options: BundleOptions | None = None) -> bool:
@@ -179,6 +178,9 @@ def plan_build(artifact: Artifact, profile: Board, options: BundleOptions) -> di
     precision = options.precision or _precision(artifact, profile, runtime)
     _refuse_int8(profile, precision, artifact)
     profile.require(runtime, precision, None)
+    _one_image(artifact, profile)
+    if options.calibration is not None and "int8" not in profile.precisions:
+        raise BadConfig(f"--calibration: {profile.name} has no INT8 to calibrate. Leave it out")
     if options.nms not in NMS:
         raise unknown_name("way of NMS", options.nms, list(NMS), "")
     if options.nms != "host" and not runtime.startswith("tensorrt"):
@@ -192,10 +194,30 @@ def plan_build(artifact: Artifact, profile: Board, options: BundleOptions) -> di
     build: dict[str, Any] = {"runtime": runtime, "precision": precision}
     if runtime.startswith("tensorrt"):
         check_origin(artifact)
-        build |= {"nms": options.nms, "workspace_mb": options.workspace_mb or profile.workspace_mb()}
+        build |= {"nms": options.nms, "workspace_mb": _workspace(profile, options)}
     elif precision != artifact.manifest.get("precision", "fp32"):
         raise BadConfig(f"{runtime} runs a file as it is: {artifact.path} is {artifact.manifest.get('precision')}")
     return build
+
+
+def _one_image(artifact: Artifact, profile: Board) -> None:
+    images = (artifact.manifest.get("input", {}).get("shape") or [1])[0]
+    if images != 1:
+        raise BadConfig(
+            f"{artifact.path}: takes {images} images a call, a board is given one image after the other. Export it for "
+            f"one (without --batch): edgekit export RECIPE --board {profile.name}"
+        )
+
+
+def _workspace(profile: Board, options: BundleOptions) -> int:
+    wanted = profile.workspace_mb() if options.workspace_mb is None else options.workspace_mb
+    most = profile.memory.total_mb if profile.memory else None
+    if wanted < 1 or (most is not None and wanted > most):
+        bound = "" if most is None else f" to {most}, all the memory of {profile.name}"
+        raise BadConfig(
+            f"--workspace {wanted}: expected MiB from 1{bound}; without it {profile.workspace_mb()} are taken"
+        )
+    return wanted
 
 
 def _runtime(profile: Board) -> str:
@@ -233,12 +255,17 @@ def _lint(artifact: Artifact, board: str, profile: Board, options: BundleOptions
     report = lint(artifact.path, board=board, release=options.release)
     if not report.errors:
         return
-    worst = [finding for finding in report.findings if finding.severity == "error"]
-    told = " ".join(f"{f.op} {f.module or f.node or 'the file'}: {f.found}. {f.advice}".lstrip() for f in worst[:3])
+    release = f" --release {shlex.quote(options.release)}" if options.release else ""
     raise BoardLacks(
-        f"{artifact.path}: {profile.name} cannot run it ({counted(report.errors, 'fault')}). {told} "
-        f"All of them: edgekit lint {artifact.path} --board {profile.name}"
+        f"{artifact.path}: {profile.name} cannot run it ({counted(report.errors, 'fault')}). {worst(report)} "
+        f"All of them: edgekit lint {shlex.quote(artifact.path)} --board {profile.name}{release}"
     )
+
+
+def worst(report: Report) -> str:
+    """The first three faults of a report, in one line."""
+    faults = [finding for finding in report.findings if finding.severity == "error"][:3]
+    return " ".join(f"{f.op} {f.module or f.node or 'the file'}: {f.found}. {f.advice}".lstrip() for f in faults)
 
 
 # -- what goes in -----------------------------------------------------------------------------------------------------

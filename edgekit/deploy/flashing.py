@@ -7,6 +7,7 @@ import hashlib
 import os
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +21,14 @@ from ..progress import quiet
 from ..runtime.artifact import check_place, new_file
 from ..runtime.errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 from ..runtime.onboard import archive, identity, power, trust
+from ..words import counted
 from . import rows
 from .boardzip import NAME, board_zip
-from .bundling import BundleOptions, bundle, is_bundle
+from .bundling import BundleOptions, bundle, is_bundle, worst
 from .ssh import Agent, Host, SshOptions
 
 if TYPE_CHECKING:
+    from ..conversion.lint import Report
     from ..measure.row import Row
 
 HostProgress = Callable[[str, str, int, int], None]
@@ -112,7 +115,7 @@ def flash(
     """
     options = options or FlashOptions()
     targets = _hosts(listed(hosts), options.ssh)
-    _check_bench(options, rollback)
+    _check_bench(options, rollback, out)
     if out is not None:
         check_place(out, "file")
     show = progress or quiet
@@ -160,9 +163,10 @@ def _hosts(names: Sequence[str], options: SshOptions) -> list[Host]:
     return [Host(name, options) for name in names]
 
 
-def _check_bench(options: FlashOptions, rollback: bool) -> None:
+def _check_bench(options: FlashOptions, rollback: bool, out: str | Path | None) -> None:
     """Raises BadConfig for wishes that a bench which does not run would leave out, without a word."""
-    asked = ", ".join(f"{name} (--{name.replace('_', '-')})" for name in options.of_the_bench())
+    names = [*options.of_the_bench(), *(["out"] if out is not None else [])]
+    asked = ", ".join(f"{name} (--{name.replace('_', '-')})" for name in names)
     if asked and (rollback or not options.measure):
         without = "rollback (--rollback)" if rollback else "measure=False (--no-bench)"
         raise BadConfig(f"{asked}: of the bench, which {without} leaves out. Leave one of them away")
@@ -306,6 +310,8 @@ class _Job:
     ) -> None:
         self.file, self.place, self.bundle, self.profile = file, place, found, profile
         self.trusted, self.options = trusted, options
+        self._linted: dict[str | None, Report] = {}  # by the name of the software stack
+        self._linting = threading.Lock()
         self.sha256 = _sha256(file)
         self.size = file.stat().st_size
 
@@ -315,6 +321,7 @@ class _Job:
             facts = agent.call("identify")
             result.board, result.simulated = self._check(host, facts), list(facts["simulated"])
             result.notes += self._check_stack(host, facts)
+            self._check_parser(host, facts)
             result.version, result.previous = facts["store"]["current"], facts["store"]["previous"]
         with agent.holding(_who()):
             version = self._bring(agent, host, result, show)
@@ -362,6 +369,34 @@ class _Job:
                 f"the bundle is for {wanted}. Bundle again with --release '{stack.name}'"
             )
         return [note] if note else []
+
+    def _check_parser(self, host: Host, facts: dict[str, Any]) -> None:
+        """Refuse a Python without TensorRT, and a release that takes less than the one that was linted for."""
+        if not self.bundle.index["build"]["runtime"].startswith("tensorrt"):
+            return
+        if facts["tensorrt"] == identity.UNKNOWN:
+            raise BoardLacks(
+                f"{host.name}: its {host.options.python} cannot load tensorrt. Nothing was copied. Name the one that "
+                f"can, as JetPack's own: --python /usr/bin/python3; edgekit_board.pyz doctor says what it lacks"
+            )
+        stack = self.profile.stack_for(facts["l4t"], facts["tensorrt"])[0].name if self.profile.stacks else None
+        report = self._lint(stack)
+        if report.errors:
+            release = f" --release '{stack}'" if stack else ""
+            raise BoardLacks(
+                f"{host.name}: runs {stack}, which cannot run this model ({counted(report.errors, 'fault')}). "
+                f"{worst(report)} Nothing was copied. All of them: "
+                f"edgekit lint ARTIFACT --board {self.profile.name}{release}"
+            )
+
+    def _lint(self, stack: str | None) -> Report:
+        """Once for all hosts that run the same."""
+        from ..conversion.lint import lint
+
+        with self._linting:
+            if stack not in self._linted:
+                self._linted[stack] = lint(self.place / "artifact", board=self.profile.name, release=stack)
+        return self._linted[stack]
 
     def _bring(self, agent: Agent, host: Host, result: Flashed, show: HostProgress) -> str:
         """Copy and install the bundle unless the version is there and whole. Returns the version's name."""

@@ -177,6 +177,10 @@ _COMPLAINTS = (
         "ssh-copy-id {option}{host}",
     ),
     (
+        r"Could not resolve hostname \S+:\d+:",
+        "{host}: ssh takes a port in another form: ssh://{host}, or Port in {config}",
+    ),
+    (
         r"Could not resolve hostname",
         "{host}: there is no host of this name ({words}). Try its address, or write it into {config}",
     ),

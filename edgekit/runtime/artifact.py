@@ -117,10 +117,11 @@ def read_artifact(path, kinds=None):
     return Artifact(path, manifest)
 
 
-def no_artifact(path, also_missing=""):
+def no_artifact(path, also_missing="", make="edgekit export RECIPE"):
     """What is wrong with a path that is no artifact's folder. A run's folder has artifacts in it, and one is wanted.
 
     also_missing: what says that it is nothing else that the caller would take, such as ", and no recipe.yaml"
+    make: the command that makes one
     """
     path = str(path)
     held = [os.path.join(path, name) for name in (sorted(os.listdir(path)) if os.path.isdir(path) else ())]
@@ -128,7 +129,7 @@ def no_artifact(path, also_missing=""):
     if held:
         return ArtifactError("{}: a folder of artifacts, of which one is wanted: {}".format(path, ", ".join(held)))
     what = "no {} in it{}".format(MANIFEST, also_missing) if os.path.exists(path) else "no such folder"
-    return ArtifactError("{}: not an artifact ({}). Make one with: edgekit export RECIPE".format(path, what))
+    return ArtifactError("{}: not an artifact ({}). Make one with: {}".format(path, what, make))
 
 
 def _parse_manifest(path):

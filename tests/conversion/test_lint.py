@@ -566,7 +566,9 @@ def test_a_recipe_without_pytorch_is_told_before_any_child(monkeypatch):
 @pytest.mark.parametrize(
     ("source", "board", "release", "error", "told"),
     [
-        ("nothing", "jetson-tx2", None, BadInput, "no such ONNX file, artifact folder or recipe"),
+        ("nothing", "jetson-tx2", None, BadConfig, "no ONNX file, artifact folder or recipe named 'nothing'"),
+        ("refinedetlite-dhakka", "jetson-tx2", None, BadConfig, "Did you mean refinedetlite-dhaka"),
+        ("no/where", "jetson-tx2", None, BadInput, "no such ONNX file or folder.*export RECIPE --board jetson-tx2"),
         ("nothing.onnx", "jetson-tx2", None, BadInput, "no such file"),
         ("nothing.onnx", "jetson-tx3", None, BadConfig, "Did you mean jetson-tx2"),
         ("nothing.onnx", "jetson-tx2", "36.4.0", BoardLacks, "no software stack '36.4.0'"),

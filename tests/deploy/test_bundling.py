@@ -70,6 +70,10 @@ def test_int8_boards_get_calibration_images(model, options, pictures, tmp_path):
         ("jetson-tx2", BundleOptions(release="5.1.2"), BoardLacks, "no software stack '5.1.2'"),
         ("jetson-tx2", BundleOptions(nms="layer"), BadConfig, r"tensorrt8 has no INMSLayer .*--nms plugin"),
         ("jetson-tx2", BundleOptions(nms="gpu"), BadConfig, "no way of NMS named 'gpu'"),
+        ("jetson-tx2", BundleOptions(calibration="dhaka-calib"), BadConfig, "--calibration: jetson-tx2 has no INT8"),
+        ("jetson-tx2", BundleOptions(workspace_mb=100_000), BadConfig, r"MiB from 1 to 7850.*1024 are taken"),
+        ("jetson-tx2", BundleOptions(workspace_mb=0), BadConfig, r"--workspace 0: expected MiB from 1"),
+        ("JETSON-TX2", BundleOptions(), BadConfig, "Did you mean jetson-tx2"),
         ("jetson-tx3", BundleOptions(), BadConfig, "jetson-tx2"),
         (None, BundleOptions(), BadConfig, "--board jetson-tx2"),
     ],
@@ -115,6 +119,19 @@ def test_ways_of_nms_reach_the_board(way, model):
     assert plan_build(model, load_board("jetson-tx2"), BundleOptions(nms=way))["nms"] == way
 
 
+def test_a_file_for_several_images_a_call_is_refused(model, tmp_path):
+    """The board would have built and verified it, and made it current, before its bench refused it."""
+    given = model.manifest["input"]
+    other = changed(model, tmp_path / "other", input={**given, "shape": [4, *given["shape"][1:]]})
+    with pytest.raises(BadConfig, match=r"takes 4 images a call.*--batch.*edgekit export RECIPE --board jetson-tx2"):
+        plan_build(other, load_board("jetson-tx2"), BundleOptions())
+
+
+def test_what_is_no_artifact_is_told_how_to_make_one_for_the_board(tmp_path):
+    with pytest.raises(ArtifactError, match=r"not an artifact.*edgekit export RECIPE --board jetson-tx2"):
+        bundle(tmp_path, board="jetson-tx2")
+
+
 def test_a_cpu_board_runs_the_file_as_it_is(model):
     assert plan_build(model, load_board("raspberry-pi-4"), BundleOptions()) == {
         "runtime": "onnxruntime",
@@ -128,6 +145,13 @@ def test_lint_names_the_operator(options, tmp_path):
     made = network.artifact(tmp_path / "odd", extra="Mish")
     with pytest.raises(BoardLacks, match=r"jetson-tx2 cannot run it .*Mish.*edgekit lint"):
         bundle(made.path, board="jetson-tx2", options=options)
+
+
+def test_what_a_release_lacks_is_looked_up_for_that_release(options, tmp_path):
+    made = network.artifact(tmp_path / "odd", extra="Round")
+    with pytest.raises(BoardLacks, match=r"Round.*edgekit lint \S+ --board jetson-tx2 --release 4\.6$"):
+        bundle(made.path, board="jetson-tx2", options=replace(options, release="4.6"))
+    assert bundle(made.path, board="jetson-tx2", options=options)["board"] == "jetson-tx2"
 
 
 def test_a_network_that_sees_nothing_proves_nothing(pictures, options, tmp_path):

@@ -7,9 +7,11 @@ import pytest
 
 from edgekit.board import load_board
 from edgekit.deploy import flashing
-from edgekit.deploy.bundling import BundleOptions
+from edgekit.deploy.bundling import BundleOptions, bundle
 from edgekit.deploy.flashing import FlashOptions, flash
 from edgekit.runtime.errors import ArtifactError, BadConfig, BadInput, BoardLacks
+from edgekit.runtime.onboard import archive
+from tests.twin import network
 
 ALL = flashing._all
 
@@ -121,6 +123,39 @@ def test_a_bundle_for_other_software_is_refused_with_the_name_of_the_boards():
 def test_a_board_with_unknown_software_is_refused():
     with pytest.raises(BoardLacks, match=r"lab-3: runs L4T 40\.1\.0.*has no software stack.*Nothing was copied"):
         flashing._Job._check_stack(*job_for("jetson-tx2", "tensorrt8"), {"l4t": "40.1.0", "tensorrt": "unknown"})
+
+
+class Board:
+    """What a host with that release would say of itself. release: of L4T;  tensorrt: as its Python has it"""
+
+    def __init__(self, release, tensorrt):
+        self.facts = {"l4t": release, "tensorrt": tensorrt}
+        self.host = SimpleNamespace(name="lab-3", options=SimpleNamespace(python="python3"))
+
+    def check(self, bundle, folder):
+        index = archive.unpack(bundle, folder)
+        return flashing._Job(Path(bundle), folder, index, load_board("jetson-tx2"), None, FlashOptions())._check_parser(
+            self.host, self.facts
+        )
+
+
+def test_an_older_release_is_asked_whether_it_takes_the_model(options, tmp_path):
+    """TensorRT 8.0 of JetPack 4.6 has no Round; a bundle is linted for 8.2."""
+    made = bundle(
+        network.artifact(tmp_path / "round", extra="Round").path,
+        board="jetson-tx2",
+        options=options,
+        out=tmp_path / "b",
+    )
+    Board("32.7.4", "8.2.1.8").check(made["path"], tmp_path / "new")
+    told = r"lab-3: runs JetPack 4\.6, which cannot run.*Round.*Nothing was copied.*--release 'JetPack 4\.6'"
+    with pytest.raises(BoardLacks, match=told):
+        Board("32.6.1", "8.0.1.6").check(made["path"], tmp_path / "old")
+
+
+def test_a_python_without_tensorrt_is_noticed_before_anything_is_copied(bundled, tmp_path):
+    with pytest.raises(BoardLacks, match=r"its python3 cannot load tensorrt\. Nothing was copied.*--python"):
+        Board("32.7.4", "unknown").check(bundled["path"], tmp_path / "b")
 
 
 # -- which board it is ------------------------------------------------------------------------------------------------

@@ -210,7 +210,8 @@ def l4t():
 
 _LESS_MEMORY = (
     "Close other programs (the desktop: sudo systemctl isolate multi-user.target), add a swap file on disk "
-    "(fallocate -l 4G /swapfile), or lower --workspace."
+    "(sudo fallocate -l 4G /swapfile; sudo chmod 600 /swapfile; sudo mkswap /swapfile; sudo swapon /swapfile), or "
+    "build with less --workspace (for a board: edgekit bundle ... --workspace MIB)."
 )
 
 

@@ -31,6 +31,7 @@ SPARE = 64 << 20  # bytes that must stay free on the disk
 _BLOCK = 512
 _CHUNK = 1 << 20
 _NAME = re.compile(r"(?!.*(^|/)\.)[A-Za-z0-9_.+=@%,-]+(/[A-Za-z0-9_.+=@%,-]+){0,3}")
+_LONGEST_END = 10240  # bytes of zeros; tar fills up its last record
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -278,6 +279,9 @@ def _unpack_files(packed, pending, bundle, folder, path, progress):
         pending = _next_member(packed, path)
     if left:
         raise ArtifactError("{}: lacks {!r}, which it lists. Copy it again.".format(path, sorted(left)[0]))
+    end = packed.read(_LONGEST_END + 1)
+    if len(end) > _LONGEST_END or end.strip(b"\0"):
+        raise ArtifactError("{}: goes on behind its end, with what is not listed. Copy it again.".format(path))
 
 
 def _unpack_one(packed, target, size, sha256, path):

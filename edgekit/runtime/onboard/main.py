@@ -11,6 +11,7 @@ import platform
 import select
 import signal
 import sys
+import traceback
 
 from .. import errors
 from ..errors import EdgeKitError
@@ -139,7 +140,8 @@ def bench(arguments, say):
     wishes = {name: getattr(arguments, name) for name in names}
     with store.working("bench", progress=say.progress):
         version = steps.open_version(store, arguments.version)
-        return steps.bench(version, store, say.progress, wishes, arguments.force)
+        result = steps.bench(version, store, say.progress, wishes, arguments.force)
+    return result if arguments.json else steps.summary(version, result)
 
 
 def activate(arguments, say):
@@ -184,12 +186,13 @@ def camera(arguments, say):
 
 
 def _camera_arguments(rest):
-    """``current`` and ``previous`` become the folder that the version's runtime loads, and its runtime."""
-    if not rest or rest[0] not in ("current", "previous"):
+    """An installed version becomes the folder that its runtime loads, and its runtime; any other folder is left."""
+    store = Store()
+    if not rest or rest[0] not in ["current", "previous"] + store.versions():
         return rest
     from .steps import open_version, runnable
 
-    version = open_version(Store(), rest[0])
+    version = open_version(store, rest[0])
     runnable(version)
     runtime = [] if "--runtime" in rest else ["--runtime", version.runtime]
     return [version.model] + runtime + rest[1:]
@@ -200,7 +203,6 @@ VERBS = {
     for function in (identify, doctor, status, install, build, verify, bench, activate, rollback, camera)
 }
 PLUMBING = {function.__name__: function for function in (partial, receive, hold, check)}
-_VERSION = ("build", "verify", "bench", "activate", "check")
 
 
 def parser():
@@ -211,9 +213,11 @@ def parser():
         settings = {} if name in PLUMBING else {"help": function.__doc__}  # type: dict
         one = verbs.add_parser(name, description=function.__doc__, **settings)
         one.add_argument("--json", action="store_true", help="print JSON lines")
-        if name in _VERSION:
+        if name in ("activate", "check"):
+            one.add_argument("version", help="first 16 digits of its digest, as status lists them")
+        if name in ("build", "verify", "bench"):
             what = "first 16 digits of its digest, or the folder of an unpacked bundle; default: the current one"
-            one.add_argument("version", nargs=None if name in ("activate", "check") else "?", help=what)
+            one.add_argument("version", nargs="?", help=what)
         if name in ("build", "verify", "bench"):
             one.add_argument("--force", action="store_true", help="also when it was done already")
         _OPTIONS.get(name, lambda one: None)(one)
@@ -232,13 +236,23 @@ def _trust_options(one):
 
 
 def _bench_options(one):
-    one.add_argument("--seconds", type=float, help="how long to measure")
-    one.add_argument("--count", type=int, help="how many frames at least")
-    one.add_argument("--warmup", type=int, help="frames before the timed ones")
+    one.add_argument("--seconds", type=_from_zero(float), help="how long to measure")
+    one.add_argument("--count", type=_from_zero(int), help="how many frames at least")
+    one.add_argument("--warmup", type=_from_zero(int), help="frames before the timed ones")
     one.add_argument("--power-mode", help="nvpmodel's mode, by name or number, for the bench; needs root")
     one.add_argument(
         "--jetson-clocks", action="store_true", help="highest clocks for the time of the bench; needs root"
     )
+
+
+def _from_zero(kind):
+    def read(text):
+        if not 0 <= kind(text) < float("inf"):
+            raise ValueError
+        return kind(text)
+
+    read.__name__ = "{} from 0".format(kind.__name__)  # argparse: "invalid int from 0 value: '-5'"
+    return read
 
 
 def _receive_options(one):
@@ -325,8 +339,14 @@ def _call(arguments):
     except OSError as error:
         say.error(_system(error))
         return MISTAKE
+    except ImportError as error:
+        say.error(_missing(error))
+        return MISTAKE
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception:  # noqa: BLE001  the last line is what the workstation shows
+        traceback.print_exc()
+        return BUG
     if arguments.verb == "camera":
         return answer or 0
     if arguments.verb == "doctor" and not arguments.json:
@@ -344,6 +364,14 @@ def _mind_hangup(verb):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _stop)
+
+
+def _missing(error):
+    return errors.MissingDependency(
+        "{}: {}. Which Python here has what, and what mends it: python3 {} doctor".format(
+            sys.executable, error, _PROGRAM
+        )
+    )
 
 
 def _system(error):

@@ -7,6 +7,8 @@ it is loaded only with the seal of this board's store (``Store.seal``), which no
 
 import json
 import os
+import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,12 @@ class Version(object):
     @property
     def name(self):
         return os.path.basename(self.folder)
+
+    @property
+    def called(self):
+        """What the command line calls it: its name where it is installed, else its folder."""
+        installed = os.path.dirname(self.folder) == os.path.join(self.store.home, "versions")
+        return self.name if installed else self.folder
 
     @property
     def runtime(self):
@@ -78,7 +86,7 @@ def runnable(version):
     if found is None:
         raise ArtifactError(
             "version {0}: has no engine that was built on this board, and another is not loaded. "
-            "Build it: edgekit_board.pyz build {0}".format(version.name)
+            "Build it: edgekit_board.pyz build {1}".format(version.name, shlex.quote(version.called))
         )
     return found
 
@@ -115,7 +123,7 @@ def build_options(version):
             )
         )
     options.update(builder=version.runtime, board=version.profile["name"])
-    options["rebuild"] = "python3 edgekit_board.pyz build {} --force".format(version.name)
+    options["rebuild"] = "python3 edgekit_board.pyz build {} --force".format(shlex.quote(version.called))
     if options.get("precision") == "int8":
         options["calibration_images"] = version.images("calibration")
     return options
@@ -238,6 +246,23 @@ def bench(version, store, progress, wishes=None, force=False):
     )
     write_json(version.path(BENCH), result)
     return result
+
+
+def summary(version, result):
+    """What a person reads of ``bench``; all that was measured is in the version's folder."""
+    total = sorted(result["latency_ms"]["total"])
+    spans = {name: round(statistics.median(values), 3) for name, values in result["latency_ms"].items()}
+    return {
+        "version": version.name,
+        "skipped": result["skipped"],
+        "simulated": result["board"]["simulated"],
+        "frames": len(total),
+        "p50_ms": spans,
+        "p99_ms": round(total[int(0.99 * (len(total) - 1))], 3),
+        "power_mode": result["power"]["during"]["name"],
+        "refused": result["power"]["refused"],
+        "whole": version.path(BENCH),
+    }
 
 
 def _job(version, wishes):

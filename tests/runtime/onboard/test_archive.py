@@ -99,6 +99,12 @@ def hostile():
         "long name": (packed(member("x", b"y" * 300, b"L"), member("bundle.json", good)), "no plain file"),
         "not listed": (packed(member("bundle.json", good), member("more", b"x"), *listed), "is not listed so"),
         "twice": (packed(member("bundle.json", good), *listed, listed[0]), "is not listed so"),
+        "two in one": (gzip.compress(2 * gzip.decompress(whole())), "goes on behind its end"),
+        "two behind each other": (2 * whole(), "goes on behind its end"),
+        "words behind it": (packed(member("bundle.json", good), *listed, end=bytes(1024) + b"x"), "behind its end"),
+        "much of nothing behind it": (packed(member("bundle.json", good), *listed, end=bytes(1 << 20)), "behind its"),
+        "a file behind the stream": (whole() + b"PK more", "Not a gzipped file"),
+        "a newline in a name": (packed(member("bundle.json", good), member("artifact/a\n", b"x")), "not one that a"),
         "missing": (packed(member("bundle.json", good), *listed[1:]), "lacks 'artifact/model.onnx'"),
         "longer than listed": (
             packed(member("bundle.json", index_of(zeros)), member("artifact/zeros", bytes(2000))),

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ from edgekit.deploy.bundling import BundleOptions, bundle
 from edgekit.deploy.rows import row_from_board
 from edgekit.measure.report import read_report
 from edgekit.runtime.errors import BadInput
-from edgekit.runtime.onboard import archive
+from edgekit.runtime.onboard import archive, main
 from tests.twin import network
 
 
@@ -106,6 +107,61 @@ def test_its_bench_becomes_a_row(board, stick, version, tmp_path):
     assert not board("bench", "--seconds", "0.1", "--count", "6", "--warmup", "1")[1]["skipped"]
     code, message = board(*words, "--power-mode", "TURBO")
     assert (code, "power mode 'TURBO'" in message) == (2, True)
+
+
+def test_a_person_reads_a_summary_of_the_bench(stick, home, version, board):
+    board("bench", "--seconds", "0.1", "--count", "5", "--warmup", "1")
+    command = [
+        sys.executable,
+        stick / "edgekit_board.pyz",
+        "bench",
+        "--seconds",
+        "0.1",
+        "--count",
+        "5",
+        "--warmup",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "EDGEKIT_HOME": str(home)})
+    told = json.loads(done.stdout)
+    assert len(done.stdout.splitlines()) < 30
+    whole = json.loads(Path(told["whole"]).read_text())
+    assert told["frames"] == len(whole["latency_ms"]["total"]) >= 5
+    assert min(whole["latency_ms"]["total"]) <= told["p50_ms"]["total"] <= told["p99_ms"]
+    assert (told["version"], told["skipped"], told["simulated"]) == (version, True, [])
+
+
+@pytest.mark.parametrize("verb", ["build", "verify", "bench"])
+def test_a_python_without_numpy_is_told_where_to_look(stick, home, board, version, tmp_path, verb):
+    """As on a fresh JetPack; before, a traceback and exit code 1."""
+    (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError(\"No module named 'numpy'\")")
+    (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError(\"No module named 'cv2'\")")
+    code, message = board(verb, version, "--force", PYTHONPATH=str(tmp_path))
+    assert code == 2
+    assert "No module named" in message
+    assert "edgekit_board.pyz doctor" in message
+
+
+def test_a_bug_has_the_exit_code_of_one(monkeypatch, capsys):
+    monkeypatch.setitem(main.VERBS, "status", lambda *_: {}["lost"])
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    assert main.main(["status"]) == main.BUG
+    assert "KeyError: 'lost'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wish", [("--seconds", "-5"), ("--count", "-1"), ("--warmup", "x"), ("--seconds", "inf")])
+def test_numbers_of_the_bench_are_checked_by_name(wish, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.main(["bench", *wish])
+    assert ended.value.code == 2
+    assert f"argument {wish[0]}: invalid" in capsys.readouterr().err
+
+
+def test_a_camera_takes_the_name_of_a_version(home, version, monkeypatch):
+    monkeypatch.setenv("EDGEKIT_HOME", str(home))
+    folder = str(home / "versions" / version / "artifact")
+    assert main._camera_arguments([version, "--source", "0"]) == [folder, "--runtime", "onnxruntime", "--source", "0"]
+    assert main._camera_arguments(["nothere", "--web"]) == ["nothere", "--web"]
 
 
 def test_without_a_version_before_there_is_no_way_back(board, version):
