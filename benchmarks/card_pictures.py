@@ -12,10 +12,11 @@ import numpy as np
 from edgekit.data.coco import CocoSet, Sample
 from edgekit.measure import draw
 from edgekit.measure.charts import nice_axis
-from edgekit.runtime.camera.tracking import pairwise_iou
+from edgekit.runtime import colours
 from edgekit.runtime.detections import Detections
 from edgekit.runtime.errors import BadInput
 from edgekit.runtime.images import read_image
+from edgekit.runtime.postprocess import pairwise_iou
 
 Epochs = Sequence[Mapping[str, str]]  # the rows of a metrics.csv
 
@@ -198,14 +199,14 @@ def tile(sample: Sample, seen: Detections, high: int) -> np.ndarray:
     scale = np.array([image.shape[1] / sample.width, image.shape[0] / sample.height] * 2, np.float32)
     for box, class_id in zip(seen.boxes * scale, seen.class_ids, strict=True):
         x1, y1, x2, y2 = (round(float(v)) for v in box)
-        cv2.rectangle(image, (x1, y1), (x2, y2), draw.INK, 4)
-        cv2.rectangle(image, (x1, y1), (x2, y2), draw.class_colour(int(class_id)), 2)
+        cv2.rectangle(image, (x1, y1), (x2, y2), colours.INK, 4)
+        cv2.rectangle(image, (x1, y1), (x2, y2), colours.class_colour(int(class_id)), 2)
     for box in sample.boxes[~sample.ignore] * scale:
         dashed(image, box)
     counts = matched(sample, seen)
     text = f"F1 {counts.f1:.2f}: {counts.found.sum()} found, {(~counts.found).sum()} missed, {counts.false.sum()} false"
     strip = np.full((CAPTION, TILE, 3), draw.SHEET, np.uint8)
-    cv2.putText(strip, text, (4, 18), draw.FONT, 0.5, draw.PAPER, 1, cv2.LINE_AA)
+    cv2.putText(strip, text, (4, 18), colours.FONT, 0.5, colours.PAPER, 1, cv2.LINE_AA)
     return np.vstack([_as_wide_as(strip, image), strip])
 
 
@@ -220,23 +221,23 @@ def dashed(image: np.ndarray, box: np.ndarray, dash: int = 5) -> None:
     height, width = image.shape[:2]
     x1, y1, x2, y2 = (round(float(v)) for v in np.clip(box, 0, [width - 1, height - 1, width - 1, height - 1]))
     for x in range(x1, x2 + 1):
-        image[[y1, y2], x] = draw.PAPER if (x - x1) // dash % 2 else draw.INK
+        image[[y1, y2], x] = colours.PAPER if (x - x1) // dash % 2 else colours.INK
     for y in range(y1, y2 + 1):
-        image[y, [x1, x2]] = draw.PAPER if (y - y1) // dash % 2 else draw.INK
+        image[y, [x1, x2]] = colours.PAPER if (y - y1) // dash % 2 else colours.INK
 
 
 def legend(classes: Sequence[str], width: int) -> np.ndarray:
     """What the colours and the dashes are, in as many lines as that takes, and below it what the two columns are."""
-    words = [*((name, draw.class_colour(k)) for k, name in enumerate(classes)), ("- - labelled", draw.PAPER)]
+    words = [*((name, colours.class_colour(k)) for k, name in enumerate(classes)), ("- - labelled", colours.PAPER)]
     placed, x, line = [], 12, 0
     for word, colour in words:
-        wide = cv2.getTextSize(word, draw.FONT, 0.55, 1)[0][0]
+        wide = cv2.getTextSize(word, colours.FONT, 0.55, 1)[0][0]
         if x + wide > width - 12:
             x, line = 12, line + 1
         placed.append((word, colour, x, line))
         x += wide + 18
-    placed += [("best", draw.PAPER, 12, line + 1), ("worst", draw.PAPER, width // 2 + 8, line + 1)]
+    placed += [("best", colours.PAPER, 12, line + 1), ("worst", colours.PAPER, width // 2 + 8, line + 1)]
     strip = np.full((LEGEND * (line + 2), width, 3), draw.SHEET, np.uint8)
     for word, colour, left, row in placed:
-        cv2.putText(strip, word, (left, 21 + LEGEND * row), draw.FONT, 0.55, colour, 1, cv2.LINE_AA)
+        cv2.putText(strip, word, (left, 21 + LEGEND * row), colours.FONT, 0.55, colour, 1, cv2.LINE_AA)
     return strip

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..runtime.postprocess import box_iou
 from .augment import Boxes, flip, gray_mix_rgb
 
 MIN_IOUS = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)  # None: the whole image; 0: any crop
@@ -93,7 +94,7 @@ def constrained_crop(image: np.ndarray, boxes: Boxes, rng: np.random.Generator) 
             continue
         left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
         crop = np.array([left, top, left + w, top + h], np.float32)
-        if _centres_inside(objects, crop).any() and _iou(objects, crop).max() >= least:
+        if _centres_inside(objects, crop).any() and box_iou(objects, crop).max() >= least:
             return image[top : top + h, left : left + w], _cut(boxes, crop)
     return image, boxes
 
@@ -109,11 +110,3 @@ def _cut(boxes: Boxes, crop: np.ndarray) -> Boxes:
     touched = (clipped[:, 2:] > clipped[:, :2]).all(1)
     keep = np.where(boxes.ignore, touched, _centres_inside(boxes.xyxy, crop))
     return Boxes(clipped, boxes.labels, boxes.ignore).select(keep)
-
-
-def _iou(xyxy: np.ndarray, crop: np.ndarray) -> np.ndarray:
-    low, high = np.maximum(xyxy[:, :2], crop[:2]), np.minimum(xyxy[:, 2:], crop[2:])
-    common = np.clip(high - low, 0, None).prod(1)
-    union = (xyxy[:, 2:] - xyxy[:, :2]).prod(1) + (crop[2:] - crop[:2]).prod() - common
-    ratio: np.ndarray = common / np.maximum(union, 1e-6)
-    return ratio

@@ -12,6 +12,7 @@ import numpy as np
 from ..data.coco import CocoSet
 from ..data.stats import typical_samples
 from ..runtime.artifact import check_place, new_file
+from ..runtime.colours import FONT, FONT_HEIGHT, INK, class_colour, ink_on, line_width
 from ..runtime.detections import Detections
 from ..runtime.errors import BadInput
 from ..runtime.images import read_image
@@ -19,29 +20,8 @@ from ..runtime.images import read_image
 Colour = tuple[int, int, int]
 Area = tuple[int, int, int, int]  # x1, y1, x2, y2
 
-# Okabe and Ito's palette (2008), which colour-blind people can tell apart, without its black; BGR
-PALETTE: tuple[Colour, ...] = (
-    (233, 180, 86),  # sky blue
-    (0, 159, 230),  # orange
-    (115, 158, 0),  # bluish green
-    (66, 228, 240),  # yellow
-    (167, 121, 204),  # reddish purple
-    (0, 94, 213),  # vermillion
-    (178, 114, 0),  # blue
-)
-INK: Colour = (24, 24, 24)
-PAPER: Colour = (250, 250, 250)
 SHEET: Colour = (32, 32, 32)
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-FONT_HEIGHT = 22  # pixels of a capital letter at scale 1
 LEAST_TEXT = 9  # pixels of height under which nobody can read
-
-
-def class_colour(class_id: int) -> Colour:
-    """BGR of a class; from the eighth class on the palette comes again, lighter."""
-    blue, green, red = PALETTE[class_id % len(PALETTE)]
-    white = 0.5 * min(1, class_id // len(PALETTE))
-    return (round(blue + (255 - blue) * white), round(green + (255 - green) * white), round(red + (255 - red) * white))
 
 
 def draw_detections(
@@ -73,12 +53,6 @@ def draw_detections(
     return picture
 
 
-def line_width(shape: tuple[int, ...]) -> int:
-    """Pixels: 1 for a thumbnail, 2 at 640 x 480, 4 at 1920 x 1080."""
-    short = min(shape[:2])
-    return max(1 if short < 160 else 2, round(short / 250))
-
-
 def _corners(box: np.ndarray, image: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
     height, width = image.shape[:2]
     x1, y1, x2, y2 = (round(float(v)) for v in np.clip(box, 0, [width - 1, height - 1, width - 1, height - 1]))
@@ -100,8 +74,7 @@ def _label(
     taken.append(area)
     x, y = area[:2]
     cv2.rectangle(image, (x, y), (x + wide - 1, y + high - 1), colour, cv2.FILLED)
-    ink = INK if _luminance(colour) > 110 else PAPER
-    cv2.putText(image, text, (x + pad, y + text_height + pad - 1), FONT, scale, ink, stroke, cv2.LINE_AA)
+    cv2.putText(image, text, (x + pad, y + text_height + pad - 1), FONT, scale, ink_on(colour), stroke, cv2.LINE_AA)
 
 
 def _free_place(
@@ -122,11 +95,6 @@ def _free_place(
 
 def _meet(a: Area, b: Area) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _luminance(colour: Colour) -> float:
-    blue, green, red = colour
-    return 0.114 * blue + 0.587 * green + 0.299 * red
 
 
 def contact_sheet(

@@ -18,10 +18,10 @@ import psutil
 from ..progress import Progress
 from ..runtime import errors
 from ..runtime.errors import ChildDied, EdgeKitError
+from ..runtime.processes import environment, kill_group, last_words
 from ..runtime.reference import REFERENCE, TIMED
 
 WORKER = (sys.executable, "-m", "edgekit.runtime.worker")
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_worker(
@@ -73,7 +73,7 @@ class Worker:
             job_file, self._result = folder / "job.json", folder / "result.json"
             job_file.write_text(json.dumps(self.job), encoding="utf-8")
             self._process = _start([*self._command, str(job_file), str(self._result)], self._errors, self._talks)
-            stack.callback(_kill_group, self._process)
+            stack.callback(_end, self._process)
             self._stack = stack.pop_all()
 
     def __exit__(self, *exc_info: object) -> None:
@@ -124,14 +124,13 @@ class Worker:
         result = _parse(self._result.read_text(encoding="utf-8")) if self._result.is_file() else None
         code = self._process.returncode
         if not isinstance(result, dict) or (code != 0 and "error" not in result):
-            raise ChildDied(_obituary(self.job, code, _last_words(self._errors)))
+            raise ChildDied(_obituary(self.job, code, last_words(self._errors)))
         if "error" in result:
             raise _same_error(result)
         return result
 
 
 def _start(command: Sequence[str], errors_file: IO[bytes], talks: bool) -> subprocess.Popen[str]:
-    path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
@@ -141,7 +140,7 @@ def _start(command: Sequence[str], errors_file: IO[bytes], talks: bool) -> subpr
         encoding="utf-8",
         errors="replace",
         start_new_session=True,  # a group of its own: it can be killed whole, and Ctrl-C reaches only the parent
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
     )
 
 
@@ -152,10 +151,8 @@ def _parse(text: str) -> Any:
         return None
 
 
-def _kill_group(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def _end(process: subprocess.Popen[str]) -> None:
+    kill_group(process)
     for stream in (process.stdout, process.stdin):
         if stream is not None:
             with suppress(BrokenPipeError):  # a message that the dead process will not read
@@ -174,12 +171,6 @@ def _obituary(job: Mapping[str, Any], code: int, words: str) -> str:
     else:
         cause = f"ended with exit code {code} and left no result"
     return f"bench of {job['artifact']} in {job['runtime']} {cause}" + (f"; its last words: {words}" if words else "")
-
-
-def _last_words(file: IO[bytes]) -> str:
-    file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-    lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
 
 
 class OtherLoad:

@@ -15,9 +15,8 @@ import tempfile
 
 from . import errors
 from .errors import ChildDied, EdgeKitError
+from .processes import environment, kill_group, last_words
 
-# the folder, or the zip archive, that holds the package
-_PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PR_SET_PDEATHSIG = 1
 _OUT_OF_MEMORY = "often the machine ran out of memory"
 
@@ -43,16 +42,15 @@ def run_in_child(function, arguments, step, file, progress=None, killed=_OUT_OF_
                 answer = _listen(replies, progress)
             process.wait()
         finally:
-            _kill_group(process)
+            kill_group(process)
         if "error" in answer:
             raise _same_error(answer["error"], answer["message"])
         if process.returncode != 0 or "result" not in answer:
-            raise ChildDied(_obituary(step, file, process.returncode, _last_words(output), killed))
+            raise ChildDied(_obituary(step, file, process.returncode, last_words(output), killed))
         return answer["result"]
 
 
 def _start(stdin, output, send):
-    path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-m", "edgekit.runtime.child", str(send), str(os.getpid())],
         stdin=stdin,
@@ -60,7 +58,7 @@ def _start(stdin, output, send):
         stderr=output,
         pass_fds=(send,),
         start_new_session=True,  # a group of its own: it can be killed whole, and Ctrl-C reaches only the parent
-        env=dict(os.environ, PYTHONPATH=path),
+        env=environment(),
     )
 
 
@@ -78,12 +76,6 @@ def _listen(replies, progress):
     return answer
 
 
-def _kill_group(process):
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def _same_error(name, message):
     kind = getattr(errors, name, ChildDied)
     return kind(message)
@@ -97,14 +89,6 @@ def _obituary(step, file, code, words, killed):
     else:
         cause = "failed with exit code {}".format(code)
     return "step {!r} of {} {}".format(step, file, cause) + ("; its last words: {}".format(words) if words else "")
-
-
-def _last_words(output):
-    """The last non-empty line that the child printed."""
-    size = output.seek(0, os.SEEK_END)
-    output.seek(max(0, size - 4096))
-    lines = [line.strip() for line in output.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
 
 
 # -- the child's side -------------------------------------------------------------------------------------------------

@@ -134,6 +134,11 @@ def box_iou(a, b):
     return overlap / np.maximum(_area(a) + _area(b) - overlap, np.finfo(np.float32).tiny)
 
 
+def pairwise_iou(a, b):
+    """``box_iou`` [n, m] of every box of a [n, 4] with every box of b [m, 4], in float64."""
+    return box_iou(np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None])
+
+
 def _area(boxes):
     return np.maximum(boxes[..., 2] - boxes[..., 0], 0) * np.maximum(boxes[..., 3] - boxes[..., 1], 0)
 

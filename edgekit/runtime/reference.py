@@ -12,11 +12,12 @@ slice a line, and answers each in JSON. Nothing but the standard library is load
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
 from typing import Any, List  # noqa: F401  for Python 3.6's type comments
+
+from .processes import THREAD_VARIABLES, environment
 
 COMMAND = (sys.executable, "-m", "edgekit.runtime.reference")
 PIXELS, DEPTH, CHANNELS = 64 * 64, 3 * 3 * 16, 64
@@ -27,9 +28,6 @@ SHORTEST, LONGEST = 0.03, 0.3  # seconds of a slice
 LEAST_TIMES = 3  # in a slice
 # Phases of the worker's progress: frames run; and they do not, for the time of a slice or because it was the last one
 TIMED, REFERENCE = "timed", "timed, reference"
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# the folder, or the zip archive, that holds the package
-_PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class Reference(object):
@@ -47,14 +45,13 @@ class Reference(object):
         self._kind, self._slices, self._border = None, [], 0.0
 
     def __enter__(self):
-        path = os.pathsep.join([_PACKAGE_ROOT] + [p for p in [os.environ.get("PYTHONPATH")] if p])
         try:
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 universal_newlines=True,
-                env=dict(os.environ, PYTHONPATH=path, **dict.fromkeys(THREAD_VARIABLES, "1")),
+                env=environment(**dict.fromkeys(THREAD_VARIABLES, "1")),
             )
         except OSError:
             return self

@@ -16,6 +16,7 @@ import time
 
 from . import machine
 from .errors import BadConfig, BadInput, EdgeKitError, naming
+from .processes import THREAD_VARIABLES
 
 # key -> default; None in REQUIRED keys is never seen
 JOB = {
@@ -36,7 +37,6 @@ JOB = {
 REQUIRED = ("artifact", "images")
 # Decoded images of the timed loop stay in memory: 16 of 640x480 are 15 MB
 DEFAULT_TIMED = 16
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # latency: SingleStream; turns: the same, when the parent says; offline: throughput;
 # layers: every step of the runtime, by its own profiler
 MODES = ("latency", "turns", "offline", "layers")

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 from edgekit.measure import draw
-from edgekit.measure.draw import class_colour, contact_sheet, draw_detections, encode_jpeg, line_width, save_image
+from edgekit.measure.draw import contact_sheet, draw_detections, encode_jpeg, save_image
+from edgekit.runtime import colours
+from edgekit.runtime.colours import class_colour, line_width
 from edgekit.runtime.detections import Detections
 from edgekit.runtime.errors import BadInput
 
@@ -115,7 +117,7 @@ def simulate(colour, kind):
 
 @pytest.mark.parametrize("kind", ["protan", "deutan"])
 def test_colours_differ_for_colour_blind_people(kind):
-    seen = [simulate(colour, kind) for colour in draw.PALETTE]
+    seen = [simulate(colour, kind) for colour in colours.PALETTE]
     distances = [np.abs(a - b).max() for i, a in enumerate(seen) for b in seen[:i]]
     assert min(distances) > 0.08
 

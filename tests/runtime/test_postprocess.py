@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.runtime.postprocess import Postprocess, all_finite, best_pairs, box_iou, soft_nms
+from edgekit.runtime.postprocess import Postprocess, all_finite, best_pairs, box_iou, pairwise_iou, soft_nms
 from edgekit.runtime.preprocess import Placement
 
 SAME = Placement(1, 1, 0, 0, 1000, 1000)
@@ -182,6 +182,12 @@ def test_the_inputs_are_left_alone():
 )
 def test_iou(a, b, iou):
     assert box_iou(np.float32(a), np.float32([b]))[0] == pytest.approx(iou)
+
+
+def test_iou_of_every_box_with_every_other():
+    found = pairwise_iou([[0, 0, 10, 10], [0, 0, 0, 0]], [[5, 0, 15, 10], [0, 0, 10, 10], [20, 20, 30, 30]])
+    np.testing.assert_allclose(found, [[1 / 3, 1, 0], [0, 0, 0]])
+    assert pairwise_iou(np.zeros((0, 4)), np.zeros((3, 4))).shape == (0, 3)
 
 
 # -- the value --------------------------------------------------------------------------------------------------------

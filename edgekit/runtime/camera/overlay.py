@@ -5,28 +5,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..colours import FONT, FONT_HEIGHT, INK, PAPER, class_colour, ink_on, line_width
 from .counters import scaled
 from .tracking import DOUBLE, NONE
-
-# Okabe and Ito's palette (2008), which colour-blind people can tell apart, without its black; BGR. As in the reports.
-PALETTE = (
-    (233, 180, 86),
-    (0, 159, 230),
-    (115, 158, 0),
-    (66, 228, 240),
-    (167, 121, 204),
-    (0, 94, 213),
-    (178, 114, 0),
-)
-INK, PAPER = (24, 24, 24), (250, 250, 250)
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_HEIGHT = 22.0  # pixels of a capital letter at scale 1
-
-
-def class_colour(class_id):
-    """BGR of a class; from the eighth class on the palette comes again, lighter."""
-    white = 0.5 * min(1, class_id // len(PALETTE))
-    return tuple(round(v + (255 - v) * white) for v in PALETTE[class_id % len(PALETTE)])
 
 
 def css_colour(class_id):
@@ -80,21 +61,14 @@ class Painter(object):
         label(picture, "#{} {}".format(number, text) if number != NONE else text, (x1, y1), colour, line)
 
 
-def line_width(shape):
-    """Pixels: 1 for a thumbnail, 2 at 640 x 480, 4 at 1920 x 1080."""
-    short = min(shape[:2])
-    return max(1 if short < 160 else 2, round(short / 250.0))
-
-
 def label(picture, text, corner, colour, line):
     """Text on a patch of colour above ``corner``, pushed into the picture where it would leave it."""
-    scale, stroke, pad = (4 + 3.0 * line) / _FONT_HEIGHT, max(1, line // 2), 1 + line
+    scale, stroke, pad = (4 + 3.0 * line) / FONT_HEIGHT, max(1, line // 2), 1 + line
     (wide, high), base = cv2.getTextSize(text, FONT, scale, stroke)
     x = min(max(corner[0] - line, 0), max(picture.shape[1] - wide - 2 * pad, 0))
     y = max(corner[1] - high - base - pad, 0)
     cv2.rectangle(picture, (x, y), (x + wide + 2 * pad, y + high + base + pad), colour, cv2.FILLED)
-    ink = INK if 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 110 else PAPER
-    cv2.putText(picture, text, (x + pad, y + high + pad), FONT, scale, ink, stroke, cv2.LINE_AA)
+    cv2.putText(picture, text, (x + pad, y + high + pad), FONT, scale, ink_on(colour), stroke, cv2.LINE_AA)
 
 
 def draw_counter(picture, counter, line):
@@ -128,7 +102,7 @@ def number(value, form):
 def status_text(shape, lines):
     """Small text, uint8 BGR on black, for the upper left corner of a picture of ``shape``."""
     line = line_width(shape)
-    scale, stroke, step = (3 + 2.5 * line) / _FONT_HEIGHT, max(1, line // 2), int(9 + 4.5 * line)
+    scale, stroke, step = (3 + 2.5 * line) / FONT_HEIGHT, max(1, line // 2), int(9 + 4.5 * line)
     wide = max(cv2.getTextSize(text, FONT, scale, stroke)[0][0] for text in lines) + 4 * line
     patch = np.zeros((min(shape[0], step * len(lines) + 2 * line), min(shape[1], wide), 3), np.uint8)
     for row, text in enumerate(lines, 1):

@@ -8,6 +8,7 @@ box already begins no new one (a detector without NMS sees big objects twice).
 
 import numpy as np
 
+from ..postprocess import pairwise_iou
 from . import kalman
 from .assignment import assign
 
@@ -167,13 +168,3 @@ class Tracker(object):
     def _unstack(tracks, mean, covariance):
         for i, track in enumerate(tracks):
             track.mean, track.covariance = mean[i], covariance[i]
-
-
-def pairwise_iou(a, b):
-    """Intersection over union [n, m] of boxes a [n, 4] and b [m, 4] (xyxy)."""
-    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
-    sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0)
-    overlap = sides[..., 0] * sides[..., 1]
-    wide_a, wide_b = (np.maximum(x[..., 2:] - x[..., :2], 0) for x in (a, b))
-    both = wide_a[..., 0] * wide_a[..., 1] + wide_b[..., 0] * wide_b[..., 1]
-    return overlap / np.maximum(both - overlap, 1e-9)

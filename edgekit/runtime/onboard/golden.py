@@ -6,6 +6,8 @@ class, near enough in place and score, and no box may be there that was not expe
 
 import numpy as np
 
+from ..postprocess import pairwise_iou
+
 # precision -> (least IoU of partners, largest difference of their scores, share of boxes that may lack a partner).
 # FP16 has 11 bits: a box of 500 pixels may move by a quarter of one, and close scores may change their order, so that
 # NMS keeps the neighbour. INT8 engines are judged by mAP; here only the coarse shape is held.
@@ -73,7 +75,7 @@ def _pair(a, b, least, gap):
     worst_iou, worst_score = 1.0, 0.0
     if not len(a.scores) or not len(b.scores):
         return partner, worst_iou, worst_score
-    overlap = iou_matrix(a.boxes, b.boxes)
+    overlap = pairwise_iou(a.boxes, b.boxes)
     near = np.abs(a.scores[:, None] - b.scores[None, :])
     fits = (overlap >= least) & (near <= gap) & (a.class_ids[:, None] == b.class_ids[None, :])
     for row in np.argsort(-a.scores, kind="mergesort"):
@@ -85,17 +87,6 @@ def _pair(a, b, least, gap):
             worst_iou = min(worst_iou, float(overlap[row, best]))
             worst_score = max(worst_score, float(near[row, best]))
     return partner, worst_iou, worst_score
-
-
-def iou_matrix(a, b):
-    """Intersection over union of every box of a [n, 4] with every box of b [m, 4]; boxes are x1, y1, x2, y2."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inner = np.prod(np.clip(high - low, 0, None), axis=2)
-    area_a, area_b = (np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1) for boxes in (a, b))
-    union = area_a[:, None] + area_b[None, :] - inner
-    return np.where(union > 0, inner / np.where(union > 0, union, 1), 0.0)
 
 
 def choose_threshold(detections, lowest, precision, wanted=8):

@@ -16,6 +16,7 @@ import time
 
 from .. import machine
 from ..errors import ArtifactError, BadConfig, BoardLacks, ChildDied, EdgeKitError
+from ..processes import environment, last_words
 from ..reference import REFERENCE, TIMED
 from ..sensors import Sampler
 from . import identity, power
@@ -288,7 +289,7 @@ def _run_worker(job, progress, total_rails=()):
         command = [sys.executable, "-m", "edgekit.runtime.worker", job_file, result_file]
         sensors = _TimedSensors(total_rails, progress)
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words, env=child_environment()
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words, env=environment()
         )
         try:
             _listen(process.stdout, sensors)
@@ -345,19 +346,11 @@ def _listen(stream, heard):
 
 
 def _ending(code, words):
-    words.seek(0)
-    last = words.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
-    text = "; its last words: " + last[-1] if last else ""
+    words = last_words(words)
+    text = "; its last words: " + words if words else ""
     if code == -9:
         return "was killed by signal 9: the board ran out of memory. Add swap, or close other programs" + text
     return "ended with exit code {} and left no result{}".format(code, text)
-
-
-def child_environment():
-    """The environment of a child that runs modules of this package, also from inside a zip archive."""
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    path = os.pathsep.join([root] + [p for p in [os.environ.get("PYTHONPATH")] if p])
-    return dict(os.environ, PYTHONPATH=path)
 
 
 def tensorrt_signs():

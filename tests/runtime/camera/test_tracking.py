@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.runtime.camera import kalman
 from edgekit.runtime.camera.assignment import assign
-from edgekit.runtime.camera.tracking import DOUBLE, NONE, Options, Tracker, pairwise_iou
+from edgekit.runtime.camera.tracking import DOUBLE, NONE, Options, Tracker
 from edgekit.runtime.detections import Detections
 
 
@@ -52,11 +52,6 @@ def test_a_filter_learns_the_velocity_at_any_frame_rate():
 def test_boxes_survive_the_filters_coordinates():
     boxes = np.array([[1.0, 2, 30, 60], [5, 5, 6, 9]])
     np.testing.assert_allclose(kalman.to_boxes(kalman.measure(boxes)), boxes)
-
-
-def test_iou_pairs():
-    iou = pairwise_iou([[0, 0, 10, 10]], [[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]])
-    np.testing.assert_allclose(iou, [[1, 1 / 3, 0]])
 
 
 # -- the tracker ------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit.runtime.detections import Detections
-from edgekit.runtime.onboard.golden import choose_threshold, compare, iou_matrix
+from edgekit.runtime.onboard.golden import choose_threshold, compare
 
 
 def boxes(count, scores=None, shift=0.0, classes=None):
@@ -122,8 +122,3 @@ def test_the_share_is_of_the_boxes_that_are_judged():
     unsure = boxes(100, scores=[0.32] * 100)
     report = compare([boxes(4), unsure], [boxes(3), unsure], 0.3, "fp16")
     assert (report["same"], report["boxes"], report["paired"], report["unpaired"]) == (False, 4, 3, 1)
-
-
-def test_iou():
-    a = [[0, 0, 10, 10], [0, 0, 0, 0]]
-    np.testing.assert_allclose(iou_matrix(a, [[5, 0, 15, 10], [0, 0, 10, 10]]), [[1 / 3, 1], [0, 0]])
