@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from onnx import helper, shape_inference
 
 from ..progress import Count, quiet
 from ..runtime.artifact import file_sha256, new_file, value_sha256
+from ..runtime.engines.caches import cache_folder
 from ..runtime.errors import BadConfig, BadInput
 from ..runtime.preprocess import Preprocess
 from .child import run_in_child
@@ -53,12 +53,6 @@ class Calibration:
     notes: tuple[str, ...] = ()
 
 
-def cache_folder() -> Path:
-    """``$EDGEKIT_CACHE``, or ``~/.cache/edgekit``."""
-    named = os.environ.get("EDGEKIT_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "edgekit"
-
-
 def calibrate(
     model: str | Path,
     images: Sequence[str | Path],
@@ -83,7 +77,7 @@ def calibrate(
         )
     facts = _facts(model, images, preprocess, layout, method)
     digest = value_sha256(facts)
-    file = cache_folder() / "calibration" / f"{digest}.json"
+    file = Path(cache_folder(), "calibration", f"{digest}.json")
     ranges, notes = _recall(file, facts)
     if ranges is not None:
         return Calibration(ranges, digest, tuple(facts["images"]), cached=True, notes=notes)

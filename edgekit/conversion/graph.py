@@ -132,6 +132,7 @@ def fold_input_scale(model: ModelProto) -> int:
 
 
 def groups(conv: NodeProto) -> int:
+    """Of a convolution: 1 where it says nothing."""
     return next((int(a.i) for a in conv.attribute if a.name == "group"), 1)
 
 

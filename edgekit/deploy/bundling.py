@@ -201,11 +201,10 @@ def plan_build(artifact: Artifact, profile: Board, options: BundleOptions) -> di
 
 
 def _one_image(artifact: Artifact, profile: Board) -> None:
-    images = (artifact.manifest.get("input", {}).get("shape") or [1])[0]
-    if images != 1:
+    if artifact.batch != 1:
         raise BadConfig(
-            f"{artifact.path}: takes {images} images a call, a board is given one image after the other. Export it for "
-            f"one (without --batch): edgekit export RECIPE --board {profile.name}"
+            f"{artifact.path}: takes {artifact.batch} images a call, a board is given one after the other. Export it "
+            f"without --batch: edgekit export RECIPE --board {profile.name}"
         )
 
 

@@ -146,17 +146,12 @@ def measure_target(
     """
     options = options or BenchOptions()
     job = worker_job(target, board, eval_set, options)
-    if (count := _batch(target.artifact)) > 1:
+    if (count := target.artifact.batch) > 1:
         return Measurement(_batch_row(target, board, job, options, count, worker, progress), {})
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     result, other_load = run_worker(job, worker, progress)
     measurement = measured(target, board, eval_set, options, job, result, other_load, started)
     return measurement._replace(row=_with_extras(measurement.row, target, board, job, options, worker, progress))
-
-
-def _batch(artifact: Artifact) -> int:
-    shape = artifact.manifest.get("input", {}).get("shape") or [1]
-    return shape[0] if isinstance(shape[0], int) else 1
 
 
 def _batch_row(

@@ -81,6 +81,12 @@ class Artifact(object):
             ) from error
 
     @property
+    def batch(self):
+        """Images that one call of the file takes; 1 where the manifest does not say, or their number is free."""
+        shape = self.manifest.get("input", {}).get("shape") or [1]
+        return max(1, shape[0])
+
+    @property
     def digest(self):
         """Identity of content and meaning; children record it under ``parents``."""
         return value_sha256(self.manifest)

@@ -22,7 +22,7 @@ class Runner(object):
         self.session = session
         self.preprocess = artifact.preprocess
         self.postprocess = _postprocess(artifact, session, score_threshold)
-        self.batch = _batch(artifact)
+        self.batch = artifact.batch
         self._classes = len(artifact.classes)
 
     def __call__(self, image):
@@ -101,12 +101,6 @@ class Runner(object):
 
     def __exit__(self, *exc_info):
         self.close()
-
-
-def _batch(artifact):
-    """Images that one call of the file takes; 1 where the manifest does not say, or the size is free."""
-    shape = artifact.manifest.get("input", {}).get("shape") or [1]
-    return max(1, shape[0])
 
 
 def _postprocess(artifact, session, score_threshold):

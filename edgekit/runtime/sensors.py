@@ -17,7 +17,7 @@ import time
 
 from .tegra import DUMMY_SENSORS, SENSOR_OFF
 
-SYSROOT = "EDGEKIT_SYSROOT"  # a folder that stands for "/", for simulators; see onboard/identity.py
+SYSROOT = "EDGEKIT_SYSROOT"  # a folder that stands for "/", for simulators
 TOTAL_RAILS = ("VDD_IN", "POM_5V_IN")  # the whole module; where there is neither, rails are added up
 _NO_RAILS = ("NC", "sum of shunt voltages", "")
 _IIO = ("sys/bus/i2c/drivers/ina3221x/*/iio:device*", "sys/bus/i2c/devices/*/iio:device*")

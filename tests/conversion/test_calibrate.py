@@ -1,13 +1,15 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
 from edgekit.conversion import calibrate as room
-from edgekit.conversion.calibrate import cache_folder, calibrate
+from edgekit.conversion.calibrate import calibrate
 from edgekit.conversion.compare import network_input
+from edgekit.runtime.engines.caches import cache_folder
 from edgekit.runtime.errors import BadConfig, BadInput
 from edgekit.runtime.preprocess import Preprocess
 
@@ -129,7 +131,7 @@ def test_anything_that_matters_changes_the_key(change, model, photos, no_child):
 )
 def test_a_damaged_cache_is_named_and_made_again(damage, model, photos, monkeypatch):
     first = calibrate(model, photos[:1], SMALL, "nchw_float")
-    file = cache_folder() / "calibration" / f"{first.digest}.json"
+    file = Path(cache_folder(), "calibration", f"{first.digest}.json")
     damaged = damage(file.read_text())
     assert damaged != file.read_text()
     file.write_text(damaged)

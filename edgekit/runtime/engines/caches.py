@@ -7,7 +7,7 @@ from ..errors import BadInput
 
 
 def cache_folder():
-    """``$EDGEKIT_CACHE``, or ``~/.cache/edgekit``; the same as on the workstation."""
+    """``$EDGEKIT_CACHE``, or ``~/.cache/edgekit``; for what is found once and may be lost."""
     return os.environ.get("EDGEKIT_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "edgekit")
 
 

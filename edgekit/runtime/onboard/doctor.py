@@ -10,7 +10,7 @@ import signal
 import sys
 
 from ..errors import BoardBusy
-from ..sensors import Sampler, gpu_folder, read_integer
+from ..sensors import Sampler, gpu_folder, read_integer, system_root
 from . import identity, power
 from .store import Store
 
@@ -101,7 +101,7 @@ def interpreters():
 
 
 def _tensorrt(facts, home):
-    trtexec = os.path.join(identity.sysroot(), _TRTEXEC)
+    trtexec = os.path.join(system_root(), _TRTEXEC)
     if os.path.exists(trtexec):
         yield _check("trtexec", OK, "/" + _TRTEXEC + " (it is not on the PATH)")
     else:

@@ -13,18 +13,13 @@ import sys
 
 from .. import machine
 from ..errors import BoardLacks
+from ..sensors import SYSROOT, system_root
 
 UNKNOWN = machine.UNKNOWN
-SYSROOT = "EDGEKIT_SYSROOT"
 TWIN = "edgekit,twin"  # in the device tree of the TX2 twin
 _CUDA = ("usr/local/cuda/version.json", "usr/local/cuda/version.txt")
 _PART_NUMBER = re.compile(r"p\d{4}-\d{4}")
 _SHORT = 30  # seconds for a child that only looks something up
-
-
-def sysroot():
-    """The folder that stands for ``/``."""
-    return os.environ.get(SYSROOT) or "/"
 
 
 def read_text(path):
@@ -33,7 +28,7 @@ def read_text(path):
     Some files of sysfs exist and refuse to be read (EAGAIN, EINVAL): that is unknown too.
     """
     try:
-        with open(os.path.join(sysroot(), path.lstrip("/")), encoding="utf-8", errors="replace") as handle:
+        with open(os.path.join(system_root(), path.lstrip("/")), encoding="utf-8", errors="replace") as handle:
             return handle.read().replace("\0", " ").strip() or UNKNOWN
     except OSError:
         return UNKNOWN

@@ -10,7 +10,7 @@ import re
 import subprocess
 
 from ..errors import BadConfig
-from ..sensors import gpu_folder, read_integer
+from ..sensors import gpu_folder, read_integer, system_root
 from ..tegra import parse_nvpmodel_conf
 from . import identity
 from .store import read_json, write_json
@@ -33,7 +33,7 @@ def read_mode():
 
 def read_state():
     """What a bench begins with, and its figures depend on: {"mode": see ``read_mode``, "gpu_hz": [least, most]}."""
-    folder = gpu_folder(identity.sysroot())
+    folder = gpu_folder(system_root())
     limits = [folder and read_integer(os.path.join(folder, name)) for name in ("min_freq", "max_freq")]
     return {"mode": read_mode(), "gpu_hz": [NOT_MEASURED if value is None else value for value in limits]}
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from edgekit.runtime.onboard import doctor, identity
+from edgekit.runtime.sensors import SYSROOT
 from tests.twin.sysroot import make_sysroot
 
 
@@ -129,7 +130,7 @@ def test_opencv_and_gstreamer(answer, status, mend, monkeypatch):
 
 def test_a_tx2_as_its_files_show_it(tmp_path, monkeypatch, pythons):
     pythons(_usr_bin_python3="8.2.1.8")
-    monkeypatch.setenv(identity.SYSROOT, str(make_sysroot(tmp_path / "root")))
+    monkeypatch.setenv(SYSROOT, str(make_sysroot(tmp_path / "root")))
     found = checks(tmp_path)
     assert "L4T 32.7.4" in found["board"]["found"]
     assert found["simulator"]["status"] == "warning"
@@ -144,7 +145,7 @@ def test_a_tx2_as_its_files_show_it(tmp_path, monkeypatch, pythons):
 
 def test_what_is_not_there_is_not_measured(tmp_path, monkeypatch, pythons):
     pythons(_usr_bin_python3="8.2.1.8")
-    monkeypatch.setenv(identity.SYSROOT, str(tmp_path / "empty"))
+    monkeypatch.setenv(SYSROOT, str(tmp_path / "empty"))
     monkeypatch.setenv("PATH", str(tmp_path))
     found = checks(tmp_path)
     for name in ("cuda", "power mode", "gpu clock", "memory", "power rails", "temperatures"):
@@ -155,7 +156,7 @@ def test_little_memory_asks_for_swap(tmp_path, monkeypatch, pythons):
     pythons(_usr_bin_python3="8.2.1.8")
     root = make_sysroot(tmp_path / "root")
     (root / "proc/meminfo").write_text("MemAvailable: 900000 kB\nSwapTotal: 4019568 kB\n")  # the swap is zram
-    monkeypatch.setenv(identity.SYSROOT, str(root))
+    monkeypatch.setenv(SYSROOT, str(root))
     found = checks(tmp_path)["memory"]
     assert (found["status"], found["found"]) == ("warning", "922 MB free, 0 MB swap on disk")
     assert "swapon" in found["mend"]

@@ -5,6 +5,7 @@ import pytest
 from edgekit.board import load_board
 from edgekit.runtime.errors import BoardLacks
 from edgekit.runtime.onboard import identity
+from edgekit.runtime.sensors import SYSROOT
 from tests.twin.sysroot import make_sysroot
 
 TX2 = {
@@ -75,7 +76,7 @@ def test_l4t(text, release):
 
 
 def test_the_twin_says_that_it_is_one(tmp_path, monkeypatch):
-    monkeypatch.setenv(identity.SYSROOT, str(make_sysroot(tmp_path)))
+    monkeypatch.setenv(SYSROOT, str(make_sysroot(tmp_path)))
     found = identity.identity()
     assert found["model"].startswith("quill")
     assert (found["l4t"], identity.cuda_version()) == ("32.7.4", "10.2.300")
@@ -86,12 +87,12 @@ def test_the_twin_says_that_it_is_one(tmp_path, monkeypatch):
 
 
 def test_here_nothing_is_simulated(monkeypatch):
-    monkeypatch.delenv(identity.SYSROOT, raising=False)
+    monkeypatch.delenv(SYSROOT, raising=False)
     assert identity.identity()["simulated"] == []
 
 
 def test_files_that_cannot_be_read_are_unknown(tmp_path, monkeypatch):
-    monkeypatch.setenv(identity.SYSROOT, str(tmp_path))
+    monkeypatch.setenv(SYSROOT, str(tmp_path))
     (tmp_path / "proc" / "device-tree" / "model").mkdir(parents=True)  # reading it fails
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "nv_tegra_release").write_bytes(b"\xff\xfe\x00")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgekit.runtime.errors import BadConfig
-from edgekit.runtime.onboard import doctor, identity, power
+from edgekit.runtime.onboard import doctor, power
 from edgekit.runtime.onboard.store import Store, write_json
+from edgekit.runtime.sensors import SYSROOT
 from tests.twin.sysroot import GPU, make_sysroot
 
 BIN = Path(__file__).parents[2] / "twin" / "bin"
@@ -35,7 +36,7 @@ class Board:
 
 @pytest.fixture
 def board(tmp_path, monkeypatch):
-    monkeypatch.setenv(identity.SYSROOT, str(make_sysroot(tmp_path)))
+    monkeypatch.setenv(SYSROOT, str(make_sysroot(tmp_path)))
     monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
     monkeypatch.setattr(power.os, "geteuid", lambda: 1000)
     return Board(tmp_path)
