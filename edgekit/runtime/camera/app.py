@@ -42,6 +42,7 @@ def run(options, say):
     source, model, precision, runtime, board, sinks, counts, sensors, ``ended`` ("source", "limit", "user"), ``offline``
     and ``length`` (frames that a run of a file has before it; None where that is not known).
     """
+    artifact = read_artifact(options.artifact)
     board = options.board if options.board is not None else strings.read_board(options.artifact)
     make_source = source_maker(options, board)
     quieten()
@@ -52,7 +53,6 @@ def run(options, say):
     if options.window:
         require_window()
     cv2.setNumThreads(1)  # a pool of its own would fight with the inference for the cores
-    artifact = read_artifact(options.artifact)
     runtime = options.runtime or preferred_runtime(artifact, board.get("runtimes") or ["onnxruntime"])
     stop = threading.Event()
     with Signals(stop) as signals, _open(artifact, runtime, options) as runner:

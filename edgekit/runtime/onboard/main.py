@@ -188,8 +188,11 @@ def camera(arguments, say):
 def _camera_arguments(rest):
     """An installed version becomes the folder that its runtime loads, and its runtime; any other folder is left."""
     store = Store()
-    if not rest or rest[0] not in ["current", "previous"] + store.versions():
+    if not rest or rest[0].startswith("-") or os.path.isdir(rest[0]):
         return rest
+    if rest[0] not in ["current", "previous"] + store.versions():
+        have = ", ".join(store.versions()) or "none"
+        raise errors.ArtifactError("{}: no version or folder of this name; installed: {}".format(rest[0], have))
     from .steps import open_version, runnable
 
     version = open_version(store, rest[0])

@@ -17,7 +17,7 @@ from edgekit.board import load_board
 from edgekit.deploy.bundling import BundleOptions, bundle
 from edgekit.deploy.rows import row_from_board
 from edgekit.measure.report import read_report
-from edgekit.runtime.errors import BadInput
+from edgekit.runtime.errors import ArtifactError, BadInput
 from edgekit.runtime.onboard import archive, main
 from tests.twin import network
 
@@ -161,7 +161,9 @@ def test_a_camera_takes_the_name_of_a_version(home, version, monkeypatch):
     monkeypatch.setenv("EDGEKIT_HOME", str(home))
     folder = str(home / "versions" / version / "artifact")
     assert main._camera_arguments([version, "--source", "0"]) == [folder, "--runtime", "onnxruntime", "--source", "0"]
-    assert main._camera_arguments(["nothere", "--web"]) == ["nothere", "--web"]
+    assert main._camera_arguments([str(home), "--web"]) == [str(home), "--web"]
+    with pytest.raises(ArtifactError, match=rf"nothere: no version or folder of this name; installed: .*{version}"):
+        main._camera_arguments(["nothere", "--source", "csi://0"])
 
 
 def test_without_a_version_before_there_is_no_way_back(board, version):
