@@ -25,6 +25,7 @@ from edgekit.recipe import AnnotatedSection, Recipe, SourceSection
 from edgekit.runtime.artifact import Artifact, file_sha256, new_file, read_artifact
 from edgekit.runtime.errors import EdgeKitError
 from edgekit.training.fit import fit
+from edgekit.training.place import RESUME, training_folder
 
 RESULT = "result.json"
 T = TypeVar("T")
@@ -59,7 +60,7 @@ def trained(recipe: Recipe, folder: Path, key: str) -> Artifact:
     out, done = folder / "checkpoint", folder / "trained.key"
     if done.is_file() and done.read_text(encoding="utf-8") == key and (out / "manifest.json").is_file():
         return read_artifact(out, kinds=("checkpoint",))
-    artifact = fit(recipe, out, out.with_name("checkpoint-training").is_dir(), named(lines(), folder.name))
+    artifact = fit(recipe, out, (training_folder(out) / RESUME).is_file(), named(lines(), folder.name))
     with new_file(done) as handle:
         handle.write(key)
     return artifact

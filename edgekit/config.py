@@ -137,9 +137,14 @@ def explain(
 
 def _told(problem: Mapping[str, Any]) -> str:
     """What was needed and what was found: pydantic's words, which leave out the one or the other."""
-    if problem["type"] in ("value_error", "missing"):  # those of a validator of ours; there is nothing to show
+    if problem["type"] == "value_error":  # of a validator of ours, which says what it found
         return str(problem["msg"]).removeprefix("Value error, ")
-    needed = "should be a list" if problem["type"] == "tuple_type" else problem["msg"].removeprefix("Input ")
+    if problem["type"] == "missing":
+        return "is missing"
+    least = problem.get("ctx", {}).get("min_length")
+    ours = {"tuple_type": "should be a list", "model_type": "should be a section, with keys of its own"}
+    ours |= {"dict_type": ours["model_type"], "too_short": f"should have at least {least} of them"}
+    needed = ours.get(problem["type"], problem["msg"].removeprefix("Input "))
     return f"{needed.partition(', unable to parse')[0]}, found {show(problem['input'])}"
 
 

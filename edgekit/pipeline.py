@@ -63,7 +63,7 @@ def export(
         raise BadConfig(f"batch: expected at least 1, got {batch} (--batch)")
     profile = load_board(board)
     if out is not None:
-        check_place(out)  # before shipped weights are copied
+        check_place(out, "onnx")  # before shipped weights are copied
     found = spine.checkpoint(source, None, listed(overrides), progress)
     return spine.export(found, profile, None if out is None else Path(out), False, progress, batch)
 
@@ -144,6 +144,7 @@ def bench(
     full: as long as MLPerf asks for; offline: throughput with every core too; layers: the time of every layer too
     """
     from .data.evaluation import evaluation_set
+    from .measure.report import check_report_file, report_json
 
     _check_seconds(seconds)
     if full and seconds is not None:
@@ -155,7 +156,7 @@ def bench(
         raise BadConfig("sources: nothing to measure; give artifact folders, or recipes with trained weights")
     data = text(data)
     if out is not None:
-        check_place(out, "file")
+        check_report_file(out)
     profile = measuring.board_here(board)
     artifacts = [spine.model(source) for source in listed(sources)]
     sets = {artifact.digest: evaluation_set(artifact, data, unlabelled=True) for artifact in artifacts}
@@ -165,8 +166,6 @@ def bench(
     measured = measuring.bench(targets, sets, profile, data, seconds, progress, full, offline=offline, layers=layers)
     rows = [m.row for m in measured]
     if out is not None:
-        from .measure.report import report_json
-
         with new_file(out) as handle:
             handle.write(report_json(rows))
     return rows
@@ -225,6 +224,7 @@ def report(
     Pictures beside those files come along. history: a folder of earlier reports of the same rows, one for each commit
     """
     from .measure.history import read_history
+    from .measure.matching import unrepeated
     from .measure.report import check_report_place, read_pictures, read_report, write_report
 
     check_report_place(out)
@@ -233,7 +233,7 @@ def report(
     every = [row for part in parts for row in (read_report(part) if isinstance(part, str | Path) else [part])]
     pictures = [picture for file in files for picture in read_pictures(file)]
     steps = read_history(history) if history is not None else []
-    write_report(every, out, pictures, title or "EdgeKit report", steps)
+    write_report(unrepeated(every), out, pictures, title or "EdgeKit report", steps)
     return Path(out)
 
 
@@ -333,16 +333,16 @@ def data_recipe(
 
     sources: for each set its source, split, labelled classes, how often an epoch sees it, and ``data_stats``
     """
-    from .data.sources import Mixture, recipe_sources, source_notes
+    from .data.sources import Mixture, recipe_sources, source_notes, trained_sources
     from .data.stats import set_stats
 
     found = load_recipe(recipe, listed(overrides))
     sources = recipe_sources(found, progress)
-    trained = tuple(source for source in sources if source.train is not None)
+    trained = trained_sources(found, sources)
     sets = [(source, split, getattr(source, split)) for source in sources for split in ("train", "val")]
     return {
         "recipe": found.name,
-        "images_per_epoch": len(Mixture(trained, found.classes)) if trained else 0,
+        "images_per_epoch": len(Mixture(trained, found.classes)),
         "sources": [
             {"source": s.name, "split": split, "labelled": list(s.labelled), "repeat": s.repeat, **set_stats(coco)}
             for s, split, coco in sets
@@ -395,7 +395,7 @@ def run(
     measuring.require_sets(found, profile)
     out = check_report_place(Path(out or spine.RUNS / found.name))
     for name in (*spine.MODEL_KINDS, *(spine.engine_name(precision) for precision in profile.precisions)):
-        check_place(out / name)
+        check_place(out / name, name if name in spine.MODEL_KINDS else "engine")
     checkpoint = spine.checkpoint(found, out / "checkpoint", (), progress)
     onnx = spine.export(checkpoint, profile, out / "onnx", force, progress)
     artifacts = [checkpoint, onnx]

@@ -433,10 +433,16 @@ class QuantizeSection(Section):
     max_drop: NonNegative = 1.0  # points of mAP@0.5
 
 
+def _folder_name(name: str) -> str:
+    if not name.strip() or name in (".", "..") or set(name) & set("/\\\0"):
+        raise ValueError(f"a name for a folder is needed, without / and \\; found {name!r}")
+    return name
+
+
 class Recipe(Section):
     """A whole recipe. ``load_recipe`` reads one; ``folder`` says where it lies."""
 
-    name: str
+    name: Annotated[str, AfterValidator(_folder_name)]
     description: str = ""
     paper: str = ""
     classes: Annotated[tuple[Name, ...], Field(min_length=1)]

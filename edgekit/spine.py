@@ -124,7 +124,7 @@ def train(recipe: Recipe, out: Path, resume: bool, progress: Progress | None) ->
     """Train ``recipe`` into a checkpoint at ``out``, which is looked at before hours of work."""
     from .data.sources import require_roots
 
-    check_place(out)
+    check_place(out, "checkpoint")
     require_roots(recipe)
     fit = need("edgekit.training.fit", "train").fit
     artifact: Artifact = fit(recipe, out, resume, progress)
@@ -155,6 +155,12 @@ def fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
     )
 
 
+def beside(checkpoint: Artifact) -> Path:
+    """Where the ONNX file of a checkpoint goes: beside it, and a checkpoint with a name of its own lends it that."""
+    path = Path(checkpoint.path)
+    return path.with_name("onnx" if path.name == "checkpoint" else f"{path.name}-onnx")
+
+
 def export(
     checkpoint: Artifact, board: Board, out: Path | None, force: bool, progress: Progress | None, batch: int = 1
 ) -> Artifact:
@@ -166,7 +172,7 @@ def export(
     section = checkpoint.manifest["recipe"]["export"]
     options = ExportOptions(board.input_layouts[0], section["top_k"], section["opset"], batch)
     parents = {"checkpoint": checkpoint.digest}
-    out = check_place(Path(out or Path(checkpoint.path).parent / "onnx"))
+    out = check_place(Path(out or beside(checkpoint)), "onnx")
     kept = None if force else _up_to_date(out, options.key(parents))
     if kept is not None:
         return kept
@@ -201,7 +207,7 @@ def quantize(
     name = given.pop("calibration", None)
     if name is None:
         raise BadConfig(f"{onnx.path}: its recipe names no calibration set. Give one: --calibration SET or FOLDER")
-    out = check_place(Path(out or f"{onnx.path.rstrip('/')}-int8"))
+    out = check_place(Path(out or f"{onnx.path.rstrip('/')}-int8"), "onnx-int8")
     images, options = load_set(name), QuantizeOptions(**given)
     coco = evaluation_set(onnx, evaluation, "--evaluation")
     parents = {"onnx": onnx.digest, "calibration": images.digest, "evaluation": coco.digest()}

@@ -52,12 +52,12 @@ def test_an_unknown_board_offers_the_nearest_ones():
     [
         ({"runtime": ["a"]}, ["runtime: unknown key; did you mean runtimes"]),
         ({"measure": {"warm_up": 3}}, ["measure.warm_up: unknown key; did you mean warmup"]),
-        ({"title": ...}, ["title: Field required"]),
+        ({"title": ...}, ["title: is missing"]),
         ({"kind": "toaster"}, ["kind: should be"]),
         ({"noisy_ratio": 1.0}, ["noisy_ratio: should be greater than 1"]),
         ({"precisions": ["int8"]}, ["int8 needs a flavour"]),
         ({"core": 1, "threads": 4}, ["pinned to one core runs one thread"]),
-        ({"runtimes": []}, ["runtimes: Tuple should have at least 1"]),
+        ({"runtimes": []}, ["runtimes: should have at least 1 of them"]),
         ({"kind": "toaster", "opset_max": 2, "typo": 1}, ["3 problems", "kind", "opset_max", "typo"]),
     ],
 )
@@ -109,7 +109,7 @@ RECIPE = {"name": "r", "classes": ["a"], "model": {"nam": "m"}, "preprocess": {"
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({}, ["3 problems", "model.nam: unknown key; did you mean name?", "model.name: Field required", "7"]),
+        ({}, ["3 problems", "model.nam: unknown key; did you mean name?", "model.name: is missing", "7"]),
         ({"folder": "x"}, ["folder: unknown key"]),
     ],
 )

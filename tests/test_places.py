@@ -10,7 +10,7 @@ import pytest
 
 import edgekit
 from edgekit import spine
-from edgekit.runtime.artifact import new_artifact
+from edgekit.runtime.artifact import Artifact, new_artifact
 from edgekit.runtime.errors import ArtifactError, BadConfig
 
 RECIPE = "mobile-centernet-w16-dhaka"
@@ -76,3 +76,19 @@ def test_run_looks_at_every_artifact_that_it_will_write(tmp_path: Path, monkeypa
     (tmp_path / "onnx-int8" / "thesis.tex").write_text("years of work")
     with pytest.raises(ArtifactError, match=f"onnx-int8: .*{TAKEN}"):
         edgekit.run(RECIPE, out=tmp_path)
+
+
+@pytest.mark.parametrize("call", [case[2] for case in VERBS[2:5]], ids=[case[0] for case in VERBS[2:5]])
+def test_no_verb_replaces_what_it_reads(call, model: Path) -> None:
+    before = (model / "model.onnx").read_bytes(), (model / "manifest.json").read_bytes()
+    with pytest.raises((ArtifactError, BadConfig), match=r"will not be replaced|would be overwritten"):
+        call(model, model)
+    assert before == ((model / "model.onnx").read_bytes(), (model / "manifest.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "onnx"), [("runs/x/checkpoint", "runs/x/onnx"), ("runs/mine", "runs/mine-onnx")]
+)
+def test_checkpoints_beside_each_other_have_onnx_files_of_their_own(checkpoint: str, onnx: str) -> None:
+    """``edgekit export runs/mine``, as a training's end says, and then ``edgekit export runs/other``."""
+    assert spine.beside(Artifact(checkpoint, {})) == Path(onnx)

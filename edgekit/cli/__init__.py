@@ -41,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (``| head``) went away, which is no mistake
         _drop_stdout()
         return 128 + signal.SIGPIPE
+    except SystemExit as end:
+        if end.code != 1:
+            raise
+        _drop_stdout()  # Rich's way to say the same, of --help
+        return 128 + signal.SIGPIPE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last stop: it says what happened
         return _fail(error, debug)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
@@ -102,7 +103,7 @@ def _text(function: Any) -> str:
 
 def _example(lines: str) -> str:
     """Typer joins single line ends, so each line of the example becomes a paragraph."""
-    return "[bold]Example[/bold]\n\n" + "\n\n".join(f"  {line}" for line in lines.strip().splitlines())
+    return "[bold]Example[/bold]\n\n" + "\n\n".join(f"  {escape(line)}" for line in lines.strip().splitlines())
 
 
 def _show_version(wanted: bool) -> None:

@@ -35,10 +35,10 @@ def baseline(
     """
     import edgekit
 
-    from ..runtime.artifact import check_place
+    from ..measure.report import check_report_file
 
     if out is not None:
-        check_place(out, "file")
+        check_report_file(out)
     records = edgekit.baseline(action, files, out=out)
     if json:
         print_json(records)

@@ -124,14 +124,17 @@ def data(
         written = None
         if out and action is Action.convert:
             written = edgekit.data_convert(coco, out=out, layout=to.value, split=split.value)
-        stats = edgekit.data_stats(coco, sheet=out if action is Action.stats else None)
+        sheet = out if action is Action.stats else None
+        stats = edgekit.data_stats(coco, sheet=sheet)
     if json:
-        print_json({**stats, "written": written})
+        print_json({**stats, "written": written or sheet})
     elif written is not None:
         print(written)
         _show_notes(stats, err=True)
     else:
         _show(stats, brief=action is Action.check)
+        if sheet is not None:
+            print(f"{sheet}: a picture of labelled images")
 
 
 def _check_out(action: Action, out: Path | None, to: Written, split: Split) -> None:

@@ -22,7 +22,9 @@ def train(
     recipe: options.Recipe,
     overrides: options.Overrides = None,
     out: options.Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last finished epoch; anew if none was.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Train a recipe into a checkpoint.

@@ -69,7 +69,7 @@ def build(
     request = _request(profile, precision, options)
     check_request(artifact, BuildOptions(**request))
     check_machine(artifact, profile)
-    place = check_place(out or Path(f"{artifact.path.rstrip('/')}-{profile.name}-{precision}"))
+    place = check_place(out or Path(f"{artifact.path.rstrip('/')}-{profile.name}-{precision}"), "engine")
     runtime = builder_for(run_in_child(VERSION, {}, "find TensorRT", board))
     check_nms(options.nms, runtime, artifact.manifest.get("postprocess") or {})
     chosen = artifact

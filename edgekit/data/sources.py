@@ -109,6 +109,14 @@ def _drawn(images: int, repeat: float) -> int:
     return max(1, round(images * repeat))
 
 
+def trained_sources(recipe: Recipe, sources: Sequence[Source]) -> tuple[Source, ...]:
+    """Those that have annotations to train on. Raises BadConfig where none has."""
+    trained = tuple(source for source in sources if source.train is not None)
+    if not trained:
+        raise BadConfig(f"recipe {recipe.name}: no source has train, the annotations to train on")
+    return trained
+
+
 # -- reading ----------------------------------------------------------------------------------------------------------
 def recipe_sources(recipe: Recipe, progress: Progress | None = None) -> tuple[Source, ...]:
     """All sets that a recipe names, read and checked whole; a recipe without ``data.sources`` has one source, "".

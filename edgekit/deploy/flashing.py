@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..board import Board, load_board, recognise
 from ..paths import Files, listed
 from ..progress import quiet
-from ..runtime.artifact import check_place, new_file
+from ..runtime.artifact import new_file
 from ..runtime.errors import BadConfig, BadInput, BoardLacks, EdgeKitError
 from ..runtime.onboard import archive, identity, power, trust
 from ..words import counted
@@ -113,11 +113,13 @@ def flash(
     hosts: one, or several, each as ssh takes it; out: keeps the measured rows as JSON
     The same call goes on where an earlier one stopped.
     """
+    from ..measure.report import check_report_file, report_json
+
     options = options or FlashOptions()
     targets = _hosts(listed(hosts), options.ssh)
     _check_bench(options, rollback, out)
     if out is not None:
-        check_place(out, "file")
+        check_report_file(out)
     show = progress or quiet
     if rollback:
         if contents not in (None, BundleOptions()):
@@ -133,8 +135,6 @@ def flash(
             results = _all(targets, work, show)
     measured = [result.row for result in results if result.row is not None]
     if out is not None and measured:
-        from ..measure.report import report_json
-
         with new_file(out) as handle:
             handle.write(report_json(measured))
     return results

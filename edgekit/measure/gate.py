@@ -491,7 +491,7 @@ def _notes(before: Runs, after: Runs, checks: Sequence[Check]) -> Iterator[str]:
         if check.sure_from is not None and check.sure_from > MUST_CATCH > allowed:
             yield (
                 f"{check.row}: {check.metric} must get {check.sure_from:.1%} worse before this gate is sure to fail "
-                f"({check.runs[0]} runs in the baseline, {check.runs[1]} in the report); more runs make it sharper"
+                f"(runs: {check.runs[0]} in the baseline, {check.runs[1]} in the report); more runs make it sharper"
             )
 
 

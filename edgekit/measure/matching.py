@@ -126,6 +126,19 @@ def measurement(row: Row) -> str | None:
     )  # a baseline has none of these
 
 
+def unrepeated(rows: Sequence[Row]) -> list[Row]:
+    """The rows without copies of a measurement that stands among them already."""
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        same = measurement(row)
+        if same is None or same not in seen:
+            kept.append(row)
+        if same is not None:
+            seen.add(same)
+    return kept
+
+
 def require_one_file(runs: Runs, source: str | Path) -> None:
     """Repeated runs must be of one model file. Raises BadInput naming the rows that are not."""
     for key, rows in runs.items():

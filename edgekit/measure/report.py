@@ -97,6 +97,19 @@ def report_is_whole(folder: str | Path) -> bool:
     return all((Path(folder) / f"report.{suffix}").is_file() for suffix in ("json", *RENDERED))
 
 
+def check_report_file(path: str | Path) -> None:
+    """``check_place`` of a file for a report. Raises BadConfig where a file is there that is none."""
+    place = Path(check_place(path, "file"))
+    if not place.is_file() or not place.stat().st_size:
+        return
+    try:
+        own = json.loads(place.read_text(encoding="utf-8"))["format"] == Report.model_fields["format"].default
+    except (OSError, ValueError, KeyError, TypeError):
+        own = False
+    if not own:
+        raise BadConfig(f"{path}: is there and is no report; it will not be replaced. Choose another --out.")
+
+
 def check_report_place(folder: str | Path, pictures: Sequence[Path] = ()) -> Path:
     """``check_place`` of a folder for a report. Raises BadConfig where one of its files is there and somebody else's.
 
@@ -219,11 +232,14 @@ def read_runs(files: Sequence[str | Path]) -> list[Row]:
     for number, file in enumerate(files):
         for row in read_report(file):
             same = measurement(row)
-            if same is not None and (first := seen.setdefault(same, number)) != number:
+            if same is not None and same in seen:
+                there = "twice" if seen[same] == number else f"in {files[seen[same]]} too"
                 raise BadInput(
-                    f"{file}: the measurement of {row.label} is in {files[first]} too. Repeated runs are independent "
+                    f"{file}: the measurement of {row.label} is there {there}. Repeated runs are independent "
                     "measurements; give each file once, and no copies"
                 )
+            if same is not None:
+                seen[same] = number
             rows.append(row)
     return rows
 

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from ..paths import WEIGHTS
-from ..runtime.artifact import Artifact, file_sha256, new_artifact, read_artifact, value_sha256
+from ..runtime.artifact import (
+    MANIFEST,
+    Artifact,
+    file_sha256,
+    new_artifact,
+    no_artifact,
+    read_artifact,
+    value_sha256,
+)
 from ..runtime.errors import BadInput
 from .detector import Detector
 from .zoo import build
@@ -36,6 +44,8 @@ def model_of(artifact: Artifact) -> Detector:
 
 def weights_file(path: Path) -> Path:
     """The safetensors file of a checkpoint artifact (verified), or the file itself."""
+    if path.is_dir() and not (path / MANIFEST).is_file():
+        raise no_artifact(path, make="edgekit train RECIPE")
     if path.is_dir():
         return Path(read_artifact(path, kinds=("checkpoint",)).file(WEIGHTS))
     if not path.is_file():

@@ -19,6 +19,7 @@ from .errors import ArtifactError, BadConfig
 from .preprocess import LAYOUTS, Preprocess
 
 MANIFEST = "manifest.json"
+_USUAL = {MANIFEST, "weights.safetensors", "model.onnx", "model.plan"}
 _INHERITED = (
     *("classes", "category_ids", "preprocess", "recipe", "input", "postprocess", "complexity"),
     *("learnable_parameters", "float_modules", "float_layers"),  # where they are known
@@ -198,17 +199,17 @@ def _verify(path, record):
         )
 
 
-def check_place(path, kind="artifact"):
+def check_place(path, kind):
     """Whether a result can be written at ``path``, to be asked before the work; nothing is made. Returns the path.
 
-    kind: what is to be written: an "artifact" (``new_artifact``), a "file" (``new_file``), or files into a "folder"
+    kind: of the artifact to be written (``new_artifact``); or "file" (``new_file``), or "folder", for files in it
     Raises ArtifactError for what would not be replaced, and BadConfig for a place where nothing can be written.
     """
     place = os.path.realpath(str(path))
-    if kind == "artifact":
-        _check_replaceable(path)
-    elif kind == "file":
+    if kind == "file":
         _check_file(place, path)
+    elif kind != "folder":
+        _check_replaceable(path, kind)
     above = place if kind == "folder" else os.path.dirname(place)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
@@ -246,15 +247,41 @@ def _check_file(place, path):
         raise BadConfig("{}: is a device or a pipe, which a file cannot replace. Name a file.".format(path))
 
 
-def _check_replaceable(path):
-    """Raise ArtifactError unless ``path`` is free, an artifact, or an empty folder."""
+def _check_replaceable(path, kind=None):
+    """Raise ArtifactError unless ``path`` is free, an empty folder, or an artifact: of ``kind``, where that is given.
+
+    A folder that somebody put files into is theirs: with the artifact they would be deleted.
+    """
     path = os.path.realpath(str(path))
-    if not os.path.lexists(path) or os.path.isfile(os.path.join(path, MANIFEST)):
+    if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
         return
-    if not os.path.isdir(path) or os.listdir(path):
-        raise ArtifactError(
-            "{}: exists and is not an artifact; it will not be replaced. Choose another --out.".format(path)
-        )
+    found = _kind_and_files(path)
+    if found is None:
+        fault = "exists and is not an artifact"
+    elif set(os.listdir(path)) - found[1]:
+        fault = "holds {}, which is not the artifact's".format(min(set(os.listdir(path)) - found[1]))
+    elif kind is not None and found[0] not in (kind, None):
+        fault = "is an artifact of another kind ({}, and {} is to be written)".format(found[0], kind)
+    else:
+        return
+    raise ArtifactError("{}: {}; it will not be replaced. Choose another --out.".format(path, fault))
+
+
+def _kind_and_files(path):
+    """(kind, names of all files) of an artifact; where its manifest is damaged, (None, the names that are usual).
+
+    None for what is no artifact, whatever else may have a manifest.json.
+    """
+    try:
+        with open(os.path.join(path, MANIFEST), encoding="utf-8") as handle:
+            manifest = json.load(handle)
+    except OSError:
+        return None
+    except ValueError:
+        return None, _USUAL
+    if not isinstance(manifest, dict) or not {"kind", "payload"} <= set(manifest):
+        return None
+    return manifest["kind"], {MANIFEST} | set(manifest["payload"])
 
 
 @contextlib.contextmanager
@@ -278,7 +305,7 @@ def new_artifact(path, kind, manifest):
             handle.flush()
             os.fsync(handle.fileno())
         os.chmod(folder, 0o755)
-        _take_place(folder, path)
+        _take_place(folder, path, kind)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -291,7 +318,7 @@ def _payload(folder):
     return {n: {"sha256": file_sha256(p), "bytes": os.path.getsize(p)} for n, p in paths.items()}
 
 
-def _take_place(folder, path):
+def _take_place(folder, path, kind):
     """Put ``folder`` at ``path``. Exchange is one system call; afterwards ``folder`` holds what was there before.
 
     Where the system has none, what was there lies in ``.replaced.*/old`` for the moment between two renames.
@@ -299,7 +326,7 @@ def _take_place(folder, path):
     if not os.path.lexists(path):
         os.rename(folder, path)
         return
-    _check_replaceable(path)
+    _check_replaceable(path, kind)
     if not _exchange(folder, path):
         aside = tempfile.mkdtemp(prefix=".replaced.", dir=os.path.dirname(path))
         old = os.path.join(aside, "old")

@@ -17,16 +17,17 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from pydantic import ValidationError
 
 from ..data.coco import CocoSet
-from ..data.sources import Mixture, Source, recipe_sources, source_notes
+from ..data.sources import Mixture, Source, recipe_sources, source_notes, trained_sources
 from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file, write_checkpoint
 from ..models.detector import Detector
 from ..models.zoo import bound_to_size, build
 from ..progress import Progress
 from ..recipe import Recipe, TeacherSection, load_recipe, shipped_weights
-from ..runtime.artifact import Artifact, file_sha256, read_artifact
-from ..runtime.errors import BadConfig, BadInput, ChildDied
+from ..runtime.artifact import MANIFEST, Artifact, file_sha256, read_artifact
+from ..runtime.errors import ArtifactError, BadConfig, BadInput, ChildDied
 from .backbone import start_backbone
 from .batches import DetectionData, Validation
 from .compiling import compile_network
@@ -34,7 +35,7 @@ from .depthwise import quicken
 from .module import DetectorModule, keeps_statistics
 from .place import RESUME, only_training, training_folder
 from .qat import calibration_images
-from .resume import STAMP, Start, WholeFiles, begin, stamp, what_is_kept
+from .resume import STAMP, Start, WholeFiles, begin, require_training, stamp, what_is_kept
 from .tasks import task_of
 from .transfer import PIXELS, other_pixels, start_from
 from .watch import DataWait, MetricsTable, Report, StaysFinite, without_remarks
@@ -55,6 +56,9 @@ def fit(recipe: Recipe, out: Path, resume: bool = False, progress: Progress | No
     KeyboardInterrupt for Ctrl-C, with words on what there is to go on from.
     """
     work = training_folder(out)
+    if resume:
+        require_training(work)
+    _check_precision(recipe)
     with only_training(work) if _writes() else contextlib.nullcontext():
         _train(recipe, out, work, resume, progress)
     return read_artifact(out, kinds=("checkpoint",))
@@ -72,7 +76,8 @@ def _train(recipe: Recipe, out: Path, work: Path, resume: bool, progress: Progre
         if start.step >= recipe.train.epochs * data.steps_per_epoch and _writes():
             log.warning("this training had reached its end, epoch %d, before; nothing was trained", recipe.train.epochs)
         if start.file is None:
-            _warn(_from_nothing(recipe))
+            anew = ["no epoch of this training was finished before; it begins anew"] if resume else []
+            _warn([*anew, *_from_nothing(recipe)])
         publish = Publish(recipe, data, start.parents, out)
         callbacks = [StaysFinite(), publish, DataWait(), *([Report(progress)] if progress else [])]
         trainer = _trainer(recipe, work, start, callbacks, devices, nodes)
@@ -91,9 +96,7 @@ def _sets(recipe: Recipe, sources: Sequence[Source]) -> tuple[CocoSet | Mixture,
         (source,) = sources
         assert source.train is not None
         return source.train, source.val
-    trained = tuple(source for source in sources if source.train is not None)
-    if not trained:
-        raise BadConfig(f"recipe {recipe.name}: no source has train, the annotations to train on")
+    trained = trained_sources(recipe, sources)
     return Mixture(trained, recipe.classes), {source.name: source.val for source in sources if source.val is not None}
 
 
@@ -155,8 +158,8 @@ def _idle_schedule(recipe: Recipe) -> list[str]:
     if recipe.train.schedule.kind != "step" or not drops or min(drops) < recipe.train.epochs:
         return []
     return [
-        f"train.schedule never lowers the rate: its drops, {', '.join(map(str, drops))}, come after "
-        f"{recipe.train.epochs} epochs. For a short training: train.schedule.kind=cosine"
+        f"train.schedule never lowers the rate: its drops, {', '.join(map(str, drops))}, come after the last epoch, "
+        f"{recipe.train.epochs}. For a short training: train.schedule.kind=cosine"
     ]
 
 
@@ -180,6 +183,12 @@ def _from_nothing(recipe: Recipe) -> list[str]:
     return [f"starts from random weights; to start from those that ship: train.init={recipe.name}"]
 
 
+def _check_precision(recipe: Recipe) -> None:
+    """Raises BadConfig for a precision that this machine cannot train in; Lightning would take another one."""
+    if recipe.train.precision == "fp16" and not torch.cuda.is_available():
+        raise BadConfig("train.precision=fp16 needs a GPU, and there is none. Here: train.precision=bf16, or fp32")
+
+
 def _check_sizes(recipe: Recipe) -> None:
     """Raises BadConfig for other input sizes than preprocess.size where the anchors are made for that one."""
     if not bound_to_size(recipe.model.name):
@@ -194,8 +203,8 @@ def _check_sizes(recipe: Recipe) -> None:
 
 
 def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
-    beside = student.folder / section.recipe
-    recipe = load_recipe(beside if beside.exists() else section.recipe)
+    path = student.trained(section.weights)
+    recipe = _recipe_of(path) or _named(section.recipe, student)
     for what, theirs, ours in (
         ("classes", recipe.classes, student.classes),
         *((f"preprocess.{key}", getattr(recipe.preprocess, key), getattr(student.preprocess, key)) for key in PIXELS),
@@ -212,7 +221,6 @@ def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
             f"student, {seen[0]}x{seen[1]}. Give a teacher that was trained with preprocess.size=[{seen[0]},{seen[1]}]"
         )
     model = build(recipe.model.name, len(recipe.classes), recipe.model.options, size)
-    path = student.trained(section.weights)
     if not path.exists():
         raise BadInput(
             f"{path}: no such weights of the teacher. Train it: edgekit train {section.recipe}; or say where they are: "
@@ -221,6 +229,21 @@ def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
     file = weights_file(path)
     load_weights(model, file, student.classes)
     return model, file_sha256(file)
+
+
+def _recipe_of(weights: Path) -> Recipe | None:
+    """What a checkpoint was trained as, overrides included; None for bare weights and what is not there."""
+    if not (weights / MANIFEST).is_file():
+        return None
+    try:
+        return Recipe.model_validate(read_artifact(weights, kinds=("checkpoint",)).manifest["recipe"])
+    except ValidationError as error:
+        raise ArtifactError(f"{weights}: made by another version of EdgeKit. Train the teacher again.") from error
+
+
+def _named(recipe: str, student: Recipe) -> Recipe:
+    beside = student.folder / recipe
+    return load_recipe(beside if beside.exists() else recipe)
 
 
 # -- Lightning --------------------------------------------------------------------------------------------------------

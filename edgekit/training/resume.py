@@ -78,11 +78,9 @@ def begin(
     A new training moves the folder of an earlier one to ``<work>.previous``, so that neither its resume file nor its
     logs are taken for the new one's. writer: whether this process does so; in a distributed training one does.
     parents: of what this process has read;  out: where it publishes, which may have replaced what it started from
-    Raises ArtifactError or BadConfig when there is nothing to resume, or it belongs to another training.
+    Raises ArtifactError or BadConfig when what there is to resume is damaged or belongs to another training.
     """
     file = work / RESUME
-    if resume and not work.is_dir():
-        raise ArtifactError(f"{file}: nothing to resume from. Start the training without --resume.")
     if writer:
         _clear(work, keep=resume)
     if not resume or not file.is_file():  # interrupted in its first epoch
@@ -97,11 +95,17 @@ def begin(
     return Start(file, int(content["global_step"]), before)
 
 
+def require_training(work: Path) -> None:
+    """Raises ArtifactError where no training was begun. One that was killed in its first epoch begins anew."""
+    if not work.is_dir():
+        raise ArtifactError(f"{work / RESUME}: nothing to resume from. Start the training without --resume.")
+
+
 def what_is_kept(file: Path) -> str:
     """What an interrupted training leaves, by whether its resume file is there; for whoever interrupted it."""
     if file.is_file():
         return "the last finished epoch is kept; repeat the command with --resume to go on from it"
-    return "no epoch was finished, so there is nothing to go on from; repeat the command without --resume"
+    return "no epoch was finished, so there is nothing to go on from; the same command begins anew"
 
 
 def _other_parents(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
@@ -124,7 +128,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged"
         raise ArtifactError(
             f"{file}: not a readable resume file ({reason}). Start again without --resume; the weights of the last "
             f"validation can be the start: train.init=CHECKPOINT"

@@ -34,7 +34,7 @@ CASES = [
     ("bench onnx --full --seconds 3", "leave one of them out"),
     ("bench --compare onnx", "expected two artifacts, got 1"),
     ("bench onnx@openvino", "chooses the runtime of a side of --compare; here it is: onnx --runtime openvino"),
-    ("lint nope", "no such ONNX file, artifact folder or recipe"),
+    ("lint nope", "no ONNX file, artifact folder or recipe named 'nope'"),
     ("build empty", "no manifest.json in it"),
     ("build onnx --precision fp8", "no precision 'fp8'"),
     ("predict onnx nope.jpg --out new", "nope.jpg: no such image or folder"),

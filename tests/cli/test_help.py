@@ -76,6 +76,15 @@ def test_every_verb_has_help_with_an_example_and_json(verb, capsys):
     assert "--json" in text
 
 
+def test_an_example_is_shown_as_it_is_typed(capsys):
+    """Brackets are Rich's markup too: classes=[vehicle, bicycle] lost its classes."""
+    for verb in VERBS:
+        assert main([verb, "--help"]) == 0
+        shown = "".join(capsys.readouterr().out.replace("│", "").split())
+        for line in (line for line in EXAMPLES if line.split()[1] == verb):
+            assert "".join(line.split()) in shown
+
+
 def test_help_and_documentation_name_every_convention_of_counting():
     """Help is read without the module that has them: it loads onnx."""
     from edgekit.cli.complexity import complexity

@@ -164,7 +164,19 @@ def test_a_set_is_not_written_over(
     command = [*verb.split(), annotations, "--out", out]
     if verb == "bench":
         command = ["bench", str(onnx), "--data", annotations, "--seconds", "0.1", "--out", out]
-    refused(labelled, command, "is read by this command", capsys)
+    said = "is there and is no report; it will not be replaced" if verb == "bench" else "is read by this command"
+    refused(labelled, command, said, capsys)
+
+
+@pytest.mark.parametrize("command", ["bench onnx --seconds 0.1", "baseline save rows.json"])
+def test_a_report_replaces_reports_only(
+    command: str, onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(onnx.parent)
+    (onnx.parent / "thesis.txt").write_text("years of work")
+    assert main([*command.split(), "--out", "thesis.txt"]) == 2
+    assert "is there and is no report; it will not be replaced" in capsys.readouterr().err
+    assert (onnx.parent / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_bundle_replaces_bundles_only(onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +198,8 @@ def test_a_full_stdout_is_named(more: list[str]) -> None:
     )
 
 
-def test_a_closed_pipe_is_no_finding() -> None:
-    command = f"{sys.executable} -m edgekit boards | true; echo ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize("words", ["boards", "--help", "export --help"])
+def test_a_closed_pipe_is_no_finding(words: str) -> None:
+    command = f"{sys.executable} -m edgekit {words} | true; echo ${{PIPESTATUS[0]}}"
     told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=share("recipes").parent)
     assert told.stdout.strip() in ("141", "0"), told  # 0 where all was written before the reader went

@@ -238,7 +238,7 @@ def test_files_that_do_not_match_the_set_are_named(folder, name):
 
 BAD_SETS = {
     "unknown key": (lambda v: v.update(licens="x"), "licens: unknown key; did you mean licence"),
-    "no licence": (lambda v: v.pop("licence"), "licence: Field required"),
+    "no licence": (lambda v: v.pop("licence"), "licence: is missing"),
     "empty source": (lambda v: v.update(source=""), "source: "),
     "purpose": (lambda v: v.update(purpose="training"), "purpose: "),
     "short hash": (lambda v: v["images"][0].update(sha256="abc"), "images.0.sha256: "),

@@ -272,7 +272,7 @@ def test_yolo_boxes_polygons_and_images_without_labels(yolo_set):
         ("2 0.5 0.5 0.1 0.1", "class 2, but data.yaml names 2"),
         ("0 120 60 30 30", "shares of the image"),
         ("0 0.5 0.5", "found 3 numbers"),
-        ("car 0.5 0.5 0.1 0.1", "could not convert"),
+        ("car 0.5 0.5 0.1 0.1", "class 'car': expected its index, 0 to 1"),
         ("0 nan 0.5 0.1 0.1", "not finite"),
         ("0 0.5 0.5 -0.1 0.1", "width -0.1 and height 0.1: neither can be negative"),
     ],
@@ -534,7 +534,7 @@ def test_bdd100k_makes_no_negative_and_no_class_of_nonsense(tmp_path, frame, sai
         ("inf 0.5 0.5 0.2 0.4", "expected a whole number"),
         ("nan 0.5 0.5 0.2 0.4", "expected a whole number"),
         ("2 0.5 0.5 0.2 0.4", "class 2, but data.yaml names 2 classes"),
-        ("car 0.5 0.5 0.2 0.4", "could not convert"),
+        ("car 0.5 0.5 0.2 0.4", "class 'car': expected its index, 0 to 1"),
     ],
 )
 def test_yolo_refuses_a_class_that_is_no_index(yolo_set, line, said):

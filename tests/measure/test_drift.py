@@ -301,7 +301,7 @@ def test_a_baseline_tells_what_the_machine_did(tmp_path):
     assert record["machine_spread_percent"] == pytest.approx(10.0)
     assert record["against_machine_percent"] == pytest.approx(0.0, abs=1e-6)
     assert record["deviation_percent"] > 4
-    (tmp_path / "new.json").write_text(report_json([run(9.9, 0.45)] * 5))
+    (tmp_path / "new.json").write_text(report_json([run(9.9 + i / 1000, 0.45) for i in range(5)]))
     assert gate(tmp_path / "base.json", [tmp_path / "new.json"], limits=["latency=+5%"]).checks[0].against_reference
     (tmp_path / "old.json").write_text(report_json([run(10.0, None)]))
     (record,) = baseline("show", [tmp_path / "old.json"])

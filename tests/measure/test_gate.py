@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edgekit
 from edgekit.measure.baseline import baseline
 from edgekit.measure.bench import Target, measure_target
 from edgekit.measure.gate import DEFAULT_LIMITS, FAILING, compare, gate, noise_band
@@ -548,6 +549,16 @@ def test_a_row_that_died_counts_to_every_set_that_it_may_be_of():
     both = [row(), row(accuracy=accuracy(0.1, set="night", set_digest="f" * 64))]
     result = compare(both, [*both, died], parse_limits(["size=+1%"]))
     assert [(c.metric, c.outcome) for c in result.checks] == [("size", "pass"), ("row", "missing")] * 2
+
+
+def test_one_measurement_twice_in_a_report_is_no_second_run(write, tmp_path):
+    first, second = row(), row(9.0)
+    with pytest.raises(BadInput, match=r"twice\.json: the measurement of .* is there twice"):
+        gate(write("base.json", first), [write("twice.json", second, second)])
+    with pytest.raises(BadInput, match=r"b\.json: the measurement of .* is there in .*a\.json too"):
+        gate(write("base.json", first), [write("a.json", second), write("b.json", second)])
+    edgekit.report([write("a.json", first), write("b.json", first, second)], out=tmp_path / "report")
+    assert read_report(tmp_path / "report") == (first, second)
 
 
 def test_rows_that_were_not_measured_are_no_copies_of_each_other(write):

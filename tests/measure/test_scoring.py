@@ -193,7 +193,7 @@ def test_rules_and_their_set_by_path(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"criteria": []}, "at least 1 item"),
+        ({"criteria": []}, "should have at least 1 of them"),
         ({"criteria": [{"metric": "mAP51", "weight": 1, "better": "high"}]}, "Did you mean mAP50"),
         ({"criteria": [{"metric": "mAP", "weight": 0, "better": "high"}]}, "greater than 0"),
         ({"criteria": [{"metric": "mAP", "weight": 1, "better": "up"}]}, "criteria.0.better"),

@@ -133,6 +133,45 @@ def test_will_not_replace_what_is_no_artifact(tmp_path):
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("manifest.json", '{"name": "my app", "start_url": "/"}', "exists and is not an artifact"),
+        ("manifest.json", "[]", "exists and is not an artifact"),
+        ("notes.txt", "years of work", r"holds notes\.txt, which is not the artifact's"),
+        ("onnx/model.onnx", "another", "holds onnx, which is not the artifact's"),
+    ],
+)
+def test_a_folder_that_holds_more_than_an_artifact_is_not_replaced(name, content, said, tmp_path):
+    """A web application has a manifest.json too, and people put their notes beside the weights."""
+    make(tmp_path / "a")
+    (tmp_path / "a" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "a" / name).write_text(content)
+    for step in (lambda: check_place(tmp_path / "a", "checkpoint"), lambda: make(tmp_path / "a", b"newer")):
+        with pytest.raises(ArtifactError, match=rf"{said}; it will not be replaced"):
+            step()
+    assert (tmp_path / "a" / name).read_text() == content
+    assert leftovers(tmp_path) == []
+
+
+def test_an_artifact_of_another_kind_is_not_replaced(tmp_path):
+    make(tmp_path / "a")
+    said = r"another kind \(checkpoint, and onnx is to be written\); it will not be replaced"
+    with pytest.raises(ArtifactError, match=said):
+        check_place(tmp_path / "a", "onnx")
+    with pytest.raises(ArtifactError, match=said), new_artifact(tmp_path / "a", "onnx", {}):
+        pass
+    assert content_of(tmp_path / "a") == b"weights"
+
+
+def test_a_damaged_artifact_is_replaced(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "manifest.json").write_text("{")
+    (tmp_path / "a" / "model.onnx").write_bytes(b"cut")
+    make(tmp_path / "a", b"newer")
+    assert content_of(tmp_path / "a") == b"newer"
+
+
 @pytest.fixture
 def places(tmp_path):
     """An artifact, an empty folder, a folder with somebody's file in it, that file, and links to two of them."""
@@ -150,7 +189,7 @@ def places(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "place"),
     [
-        *(("artifact", place) for place in ("new", "new/below/it", "artifact", "empty", "to-artifact")),
+        *(("checkpoint", place) for place in ("new", "new/below/it", "artifact", "empty", "to-artifact")),
         *(("folder", place) for place in ("new", "new/below/it", "artifact", "empty", "full", "to-full")),
         *(("file", place) for place in ("new.json", "new/below/it.json", "full/thesis.tex", "full/other")),
     ],
@@ -164,15 +203,15 @@ def test_a_place_that_can_be_written(kind, place, places):
 @pytest.mark.parametrize(
     ("kind", "place", "said"),
     [
-        ("artifact", "full", "not an artifact; it will not be replaced"),
-        ("artifact", "to-full", "not an artifact; it will not be replaced"),
-        ("artifact", "full/thesis.tex", "not an artifact; it will not be replaced"),
-        ("artifact", "full/thesis.tex/a", "thesis.tex is a file, not a folder"),
+        ("checkpoint", "full", "not an artifact; it will not be replaced"),
+        ("checkpoint", "to-full", "not an artifact; it will not be replaced"),
+        ("checkpoint", "full/thesis.tex", "not an artifact; it will not be replaced"),
+        ("checkpoint", "full/thesis.tex/a", "thesis.tex is a file, not a folder"),
         ("file", "full", "is a folder, and a file"),
         ("file", "to-artifact", "is a folder, and a file"),
         ("file", "full/thesis.tex/a/b.json", "thesis.tex is a file, not a folder"),
         ("file", "/proc/nope/it.json", r"nothing can be written in /proc \("),  # where root has every right
-        ("artifact", "/proc/nope", r"nothing can be written in /proc \("),
+        ("checkpoint", "/proc/nope", r"nothing can be written in /proc \("),
         ("file", "pipe", "is a device or a pipe"),
         ("file", "to-null", "is a device or a pipe"),
         ("folder", "full/thesis.tex", "thesis.tex is a file, not a folder"),
@@ -184,7 +223,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(kind, place, sai
         check_place(places / place, kind)
 
 
-@pytest.mark.parametrize("kind", ["artifact", "file", "folder"])
+@pytest.mark.parametrize("kind", ["checkpoint", "file", "folder"])
 def test_a_place_without_the_right_to_write_is_told_before_the_work(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path))  # root may write everywhere
     with pytest.raises(BadConfig, match=f"nothing can be written in {tmp_path}"):

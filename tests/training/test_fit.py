@@ -96,7 +96,7 @@ def test_a_rate_that_would_never_fall_is_told(
     """The default falls at epochs 45 and 55: a try of two is at the full rate to its end."""
     recipe = load_recipe(tiny, [*SHORT, "train.epochs=2", f"train.schedule={schedule}"])
     fit(recipe, tmp_path / "checkpoint")
-    said = "train.schedule never lowers the rate: its drops, 45, 55, come after 2 epochs"
+    said = "train.schedule never lowers the rate: its drops, 45, 55, come after the last epoch, 2"
     assert any(said in message for message in caplog.messages) == told
 
 
@@ -241,6 +241,19 @@ def test_a_teacher_is_named_as_what_to_start_from() -> None:
     assert _teacher(student.teacher, student)[1] == file_sha256(student.weights)
 
 
+def test_a_teacher_is_what_its_weights_were_trained_as(tiny: Path, tmp_path: Path) -> None:
+    """README's quick start sets classes on the command line; the recipe's own are others then."""
+    changed = ["classes=[vehicle]", "preprocess.mean=[1, 2, 3]"]
+    fit(load_recipe(tiny, [*SHORT, *changed]), tmp_path / "teacher")
+    teacher = f"teacher={{recipe: edgekit-road, weights: {tmp_path / 'teacher'}}}"
+    student = load_recipe(tiny, [*changed, teacher, "distillation={}"])
+    assert student.teacher is not None
+    network, digest = _teacher(student.teacher, student)
+    assert digest == file_sha256(tmp_path / "teacher" / "weights.safetensors")
+    own = build(student.model.name, 1, student.model.options, student.preprocess.size).state_dict()
+    assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in own.items()}
+
+
 # -- distillation -----------------------------------------------------------------------------------------------------
 def test_distillation_is_the_same_training_with_two_more_terms(tiny: Path, tmp_path: Path) -> None:
     weights = other_weights(tmp_path / "teacher.safetensors")
@@ -300,6 +313,13 @@ def refused(recipe_file: Path, out: Path, overrides: Sequence[str]) -> str:
         (["model.name=mobilenet-ssd", "augment.crop=[64, 64]"], ["augment.crop", "mobilenet-ssd", "preprocess.size"]),
         (["model.name=mobilenet-ssd", "train.multiscale={sizes: [[64, 64]]}"], ["train.multiscale", "mobilenet-ssd"]),
         (["augment.crop=[64, 64]", "train.multiscale={sizes: [[64, 64]]}"], ["augment.crop", "train.multiscale"]),
+        pytest.param(
+            ["train.precision=fp16"],
+            ["train.precision=fp16 needs a GPU", "train.precision=bf16"],
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains in it"),
+        ),
+        (["name=../../x"], ["name: a name for a folder is needed", "'../../x'"]),
+        (["name=.."], ["name: a name for a folder is needed"]),
         (["train.seed=-1"], ["train.seed", "greater than or equal to 0"]),
         (["train.seed=4294967296"], ["train.seed", "less than 4294967296"]),
         (["yolo_loss={ignore: 0.7}"], ["yolo_loss", "mobile-centernet", "in loss"]),

@@ -101,6 +101,8 @@ def test_a_mix_without_training_sources(file: Path) -> None:
     only = f"data={{root: ., sources: {{roads: {{images: {jobs.CALIBRATION / 'images'}, val: roads.json}}}}}}"
     with pytest.raises(BadConfig, match="no source has train"):
         training_sets(load_recipe(file, [only]))
+    with pytest.raises(BadConfig, match="no source has train"):
+        pipeline.data_recipe(file, overrides=[only])  # what is said before a training
 
 
 def test_a_training_may_go_on_where_its_sources_have_moved() -> None:

@@ -204,7 +204,7 @@ def test_ctrl_c_in_the_first_epoch_promises_nothing(tiny: Path, tmp_path: Path) 
     def progress(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt, match=r"no epoch was finished, .* without --resume"):
+    with pytest.raises(KeyboardInterrupt, match=r"no epoch was finished, .* the same command begins anew"):
         fit(load_recipe(tiny, ["train.workers=0"]), tmp_path / "run", progress=progress)
 
 
@@ -420,7 +420,15 @@ def test_other_peoples_files_are_named(tiny: Path, tmp_path: Path) -> None:
 
 def test_nothing_to_resume(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="nothing to resume"):
-        go_on(tmp_path / "work", load_recipe(tiny))
+        fit(load_recipe(tiny), tmp_path / "run", resume=True)
+
+
+def test_a_training_without_a_finished_epoch_says_that_it_begins_anew(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run-training").mkdir()
+    fit(load_recipe(tiny, ["train.epochs=1", "train.workers=0", "data.val=null"]), tmp_path / "run", resume=True)
+    assert "no epoch of this training was finished before; it begins anew" in caplog.messages
 
 
 def test_a_new_training_does_not_continue_an_older_one(tiny: Path, tmp_path: Path) -> None:

@@ -14,7 +14,15 @@ from ...measure.complexity import complexity
 from ...measure.predict import gather_images
 from ...paths import Files, listed, share, unknown_name
 from ...progress import Progress, quiet
-from ...runtime.artifact import Artifact, check_place, file_sha256, new_artifact, read_artifact, value_sha256
+from ...runtime.artifact import (
+    Artifact,
+    check_not_read,
+    check_place,
+    file_sha256,
+    new_artifact,
+    read_artifact,
+    value_sha256,
+)
 from ...runtime.errors import BadConfig, BadInput
 from ...runtime.postprocess import Postprocess
 from ...runtime.preprocess import Preprocess
@@ -87,7 +95,8 @@ def import_onnx(
     kept = _kept_images(images)
     asked = {"layout": layout, "options": asdict(options), "images": kept}
     key = value_sha256({"step": "import", "parents": parents, **asked})
-    out = check_place(Path(out or Path("runs") / path.stem / "onnx"))
+    out = check_place(Path(out or Path("runs") / path.stem / "onnx"), "onnx")
+    check_not_read([out], [path.parent])  # with the artifact there, the file would go
     manifest: dict[str, Any] = {"parents": parents, "key": key}
     with tempfile.TemporaryDirectory(prefix="edgekit-import-") as scratch:
         tell("reading the file", 0, STEPS)

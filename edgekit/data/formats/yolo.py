@@ -219,7 +219,10 @@ def _read_labels(file: Path, image: dict[str, Any], names: list[str], points: in
 
 def _class(text: str, count: int) -> int:
     """The index of one of ``count`` classes; some tools write 1.0."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"class {text!r}: expected its index, 0 to {count - 1}, as data.yaml lists them") from None
     if not number.is_integer():
         raise ValueError(f"class {text}: expected a whole number")
     if not 0 <= number < count:
