@@ -264,10 +264,10 @@ def test_fp16_that_loses_the_objects_alone_is_refused(floats, photos, monkeypatc
 def test_typed_fp16_is_made_of_fp32_only(floats, photos, tmp_path):
     for kind, numbers in (("onnx", "fp16"), ("onnx", "int8"), ("onnx-int8", "int8")):
         values = {k: v for k, v in floats.manifest.items() if k not in ("kind", "payload")}
-        with new_artifact(tmp_path / "low", kind, values | {"precision": numbers, "flavour": "trt"}) as folder:
+        with new_artifact(tmp_path / kind, kind, values | {"precision": numbers, "flavour": "trt"}) as folder:
             shutil.copy(floats.file("model.onnx"), folder)
         with pytest.raises(BadConfig, match=f"found an {kind} artifact in {numbers.upper()}, needed"):
-            half_artifact(read_artifact(tmp_path / "low"), tmp_path / "half", photos[:1])
+            half_artifact(read_artifact(tmp_path / kind), tmp_path / "half", photos[:1])
 
 
 def test_the_scan_wants_images_and_finite_values(hot, photos, preprocess, tmp_path):
