@@ -607,7 +607,9 @@ def _recipe_file(name: str) -> Path:
         return file
     path = expanded(name)
     if name and path.is_dir():
-        raise BadConfig(f"{name}: no recipe.yaml in this folder. Recipes: edgekit zoo")
+        held = ", ".join(sorted(str(file.parent) for file in path.glob("*/manifest.json")))
+        holds = f", which holds {held}" if held else ""
+        raise BadConfig(f"{name}: no recipe.yaml in this folder{holds}. Recipes: edgekit zoo")
     if name and path.is_file():
         raise BadConfig(f"{name}: is a file, and no recipe; a recipe is a .yaml file, or a folder with recipe.yaml")
     raise unknown_name("recipe", name, recipe_names(), "A path to a recipe.yaml works too. List them: edgekit zoo")

@@ -15,6 +15,7 @@ CASES = [
     # no recipe, no artifact
     ("run nope", "no recipe named 'nope'"),
     ("run empty", "no recipe.yaml in this folder"),
+    ("export .", "no recipe.yaml in this folder, which holds"),
     ("run list.yaml", "expected a mapping of keys, found list"),
     ("run mobile-centernet-w16-dhaka foo", "expected key=value"),
     ("run mobile-centernet-w16-dhaka train.epoch=3", "did you mean epochs"),
