@@ -147,6 +147,8 @@ def refinedet(
     if not tcb:
         if align is not None:
             raise ValueError("align: it belongs to the second step, which tcb: false leaves out; leave one out")
+        if tcb_width != TCB_WIDTH:
+            raise ValueError("tcb_width: of the transfer blocks, which tcb: false leaves out; leave one out")
         head = SSDHead(last.channels, boxes, classes, dense, anchors)
         return _begun(SSD(sources, head, candidates=candidates), backbone, "head")
     transfer = TransferConnection(last.channels, last.strides, tcb_width)

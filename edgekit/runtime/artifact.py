@@ -279,7 +279,7 @@ def _kind_and_files(path):
         return None
     except ValueError:
         return None, _USUAL
-    if not isinstance(manifest, dict) or not {"kind", "payload"} <= set(manifest):
+    if not isinstance(manifest, dict) or "kind" not in manifest or not isinstance(manifest.get("payload"), dict):
         return None
     return manifest["kind"], {MANIFEST} | set(manifest["payload"])
 

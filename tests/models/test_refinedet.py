@@ -167,6 +167,11 @@ def test_the_second_step_reads_maps_of_the_width_that_is_asked_for(align):
         assert weights(detector) == 9 * channels * w + 4 * 18 * w * w + 3 * 4 * w * w + 4 * 9 * w * 3 * 8
 
 
+def test_blocks_that_are_left_out_have_no_width():
+    with pytest.raises(BadConfig, match=r"tcb_width: .*leave one out"):
+        zoo.build("refinedet", 3, {"backbone": "mobilenet-v2", "tcb": False, "tcb_width": 64}, (64, 64))
+
+
 @pytest.mark.parametrize("options", [{"steps": 1}, {"tcb": False}], ids=str)
 def test_alignment_needs_the_step_that_moves_the_anchors(options):
     with pytest.raises(BadConfig, match=r"align: .*leave one out"):

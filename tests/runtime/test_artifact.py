@@ -138,6 +138,7 @@ def test_will_not_replace_what_is_no_artifact(tmp_path):
     [
         ("manifest.json", '{"name": "my app", "start_url": "/"}', "exists and is not an artifact"),
         ("manifest.json", "[]", "exists and is not an artifact"),
+        ("manifest.json", '{"kind": "truck", "payload": 3}', "exists and is not an artifact"),
         ("notes.txt", "years of work", r"holds notes\.txt, which is not the artifact's"),
         ("onnx/model.onnx", "another", "holds onnx, which is not the artifact's"),
     ],
