@@ -339,16 +339,17 @@ def test_predict_writes_pictures_and_coco_json(walked: Path, tmp_path: Path) -> 
         assert np.abs(drawn.astype(int) - plain).max() > 60  # something was drawn
 
 
-def test_report_joins_files_of_rows(walked: Path, tmp_path: Path) -> None:
+def test_report_has_each_measurement_once(walked: Path, tmp_path: Path) -> None:
     place = edgekit.report([walked / "report.json", walked / "report.json"], out=tmp_path / "both")
-    assert len(json.loads((place / "report.json").read_text())["rows"]) == 10
+    assert len(json.loads((place / "report.json").read_text())["rows"]) == 5
 
 
 def test_bench_writes_its_rows(walked: Path, tmp_path: Path) -> None:
     rows = edgekit.bench([walked / "onnx"], runtime="onnxruntime", seconds=0.1, out=tmp_path / "rows.json")
     assert len(rows) == 1
-    edgekit.report([tmp_path / "rows.json"], out=tmp_path / "report")
+    edgekit.report([tmp_path / "rows.json", walked / "report.json"], out=tmp_path / "report")
     assert (tmp_path / "report" / "report.html").is_file()
+    assert len(json.loads((tmp_path / "report" / "report.json").read_text())["rows"]) == 6
 
 
 @pytest.mark.parametrize(
