@@ -18,7 +18,7 @@ from .heads.refine import THETA, AlignODM, PlainODM, decode_refine_maps
 from .heads.ssd import SSDHead, dense, pointwise
 from .layouts import AnchorLevel, Layout, Size, anchors_on, map_shapes, ratio_box
 from .necks.light import HEADS, LightFusion, PerLevel, bottleneck_extra
-from .necks.tcb import TCB_WIDTH, Extras, TransferConnection, conv_extra, residual_extra
+from .necks.tcb import EXTRA_WIDTH, TCB_WIDTH, Extras, TransferConnection, conv_extra, residual_extra
 from .ssd import SSD
 
 RATIOS = (1.0, 2.0, 0.5)
@@ -89,13 +89,13 @@ def refine_layout(strides: Sequence[int], ratios: Sequence[float] = RATIOS) -> L
 
 # -- RefineDet and RefineDet++ ----------------------------------------------------------------------------------------
 class Body(NamedTuple):
-    """build: levels -> backbone;  extra: layer of a further map, None where the backbone makes it itself"""
+    """build: levels -> backbone;  extra: layer of a further map, see ``Extras``; None: the backbone makes it itself"""
 
     build: Callable[[int], nn.Module]
-    extra: Callable[[int], nn.Module] | None = None
+    extra: Callable[[int, int], nn.Module] | None = None
 
 
-def _body(name: str, extra: Callable[[int], nn.Module], **options: Any) -> Body:
+def _body(name: str, extra: Callable[[int, int], nn.Module], **options: Any) -> Body:
     return Body(lambda levels: build_backbone(name, {"levels": (8, 16, 32), **options}), extra)
 
 
@@ -123,6 +123,7 @@ def refinedet(
     steps: int = 2,
     tcb: bool = True,
     tcb_width: int = TCB_WIDTH,
+    extra_width: int = EXTRA_WIDTH,
 ) -> RefineDet | SSD:
     """RefineDet (Zhang et al. 2018), and with ``align`` RefineDet++ (Zhang et al. 2021).
 
@@ -132,14 +133,19 @@ def refinedet(
     Table II, from right to left: ``tcb: false``, ``steps: 1, theta: 1``, ``theta: 1``, the default, ``align: 3``.
     tcb: false: no second step; the first finds the classes itself, an SSD whose maps and anchors are RefineDet's
     tcb_width: channels of the maps that the second step reads; most of a compact network's parameters lie there
+    extra_width: channels of every map beyond the backbone's, a multiple of 4; VGG-16's last one is its own
     """
     if backbone not in BODIES:
         raise ValueError(f"backbone: expected one of {', '.join(BODIES)}, got {backbone!r}")
     if levels not in (4, 5):
         raise ValueError(f"levels: expected 4 or 5, got {levels!r}")
-    body = BODIES[backbone].build(levels)
+    if extra_width < 4 or extra_width % 4:
+        raise ValueError(f"extra_width: expected a multiple of 4, got {extra_width}")
+    body: Any = BODIES[backbone].build(levels)
     extra = BODIES[backbone].extra
-    last: Any = body if extra is None else Extras(body.channels, body.strides, extra, levels - 3)  # type: ignore[arg-type]
+    if extra is None and extra_width != EXTRA_WIDTH:
+        raise ValueError(f"extra_width: {backbone} makes all of its maps itself; leave it out")
+    last = body if extra is None else Extras(body.channels, body.strides, extra, levels - 3, extra_width)
     sources = body if extra is None else nn.Sequential(body, last)
     layout = refine_layout(last.strides)
     anchors = anchors_on(layout, map_shapes(sources, size), size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from edgekit.models import zoo
 from edgekit.models.anchors import AnchorMaps, RefineMaps, decode, refine
@@ -165,6 +166,32 @@ def test_the_second_step_reads_maps_of_the_width_that_is_asked_for(align):
     channels = 32 + 96 + 1280 + 512  # of strides 8 to 64
     for detector, w in ((wide, 256), (narrow, 64)):
         assert weights(detector) == 9 * channels * w + 4 * 18 * w * w + 3 * 4 * w * w + 4 * 9 * w * 3 * 8
+
+
+@pytest.mark.parametrize(
+    ("backbone", "inside"), [("mobilenet-v2", 64), ("cspdensenetb-reference", 64), ("resnet-18", 32)]
+)
+def test_maps_beyond_the_backbones_have_the_width_that_is_asked_for(backbone, inside):
+    with torch.device("meta"):
+        detector = zoo.build("refinedet", 3, {"backbone": backbone, "levels": 5, "extra_width": 128}, (128, 128))
+    extras = detector.sources[1]
+    assert extras.channels[3:] == (128, 128)
+    convolutions = [m for m in extras.extras[1].modules() if isinstance(m, nn.Conv2d)]
+    assert (convolutions[0].in_channels, convolutions[0].out_channels) == (128, inside)
+    assert detector.arm.location[4].in_channels == detector.transfer.lateral[4][0].in_channels == 128
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backbone": "vgg-16", "extra_width": 128}, "extra_width: vgg-16 makes all of its maps itself; leave it out"),
+        ({"backbone": "resnet-18", "extra_width": 30}, "extra_width: expected a multiple of 4, got 30"),
+        ({"backbone": "resnet-18", "extra_width": 0}, "extra_width: expected a multiple of 4, got 0"),
+    ],
+)
+def test_a_width_that_no_map_can_have_is_refused(options, words):
+    with pytest.raises(BadConfig, match=words):
+        zoo.build("refinedet", 3, options, (64, 64))
 
 
 def test_blocks_that_are_left_out_have_no_width():

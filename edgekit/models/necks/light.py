@@ -79,6 +79,6 @@ class LightFusion(nn.Module):
         return tuple(reversed(found))
 
 
-def bottleneck_extra(cin: int) -> nn.Module:
+def bottleneck_extra(cin: int, width: int) -> nn.Module:
     """One of the two extra bottlenecks to 512 channels (section 3.2); a quarter of that inside is a reading."""
-    return downsample(cin, 128, 512)
+    return downsample(cin, width // 4, width)

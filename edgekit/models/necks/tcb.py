@@ -10,7 +10,7 @@ from ..backbones.resnet import bottleneck
 from ..backbones.vgg import conv_relu
 from ..blocks import conv_bn
 
-EXTRA_WIDTH = 512  # of every map beyond the backbone's
+EXTRA_WIDTH = 512  # of every map beyond the backbone's: VGG's conv6_2 and the authors' res6
 TCB_WIDTH = 256
 
 
@@ -41,28 +41,36 @@ class TransferConnection(nn.Module):
         return tuple(reversed(found))
 
 
-def residual_extra(cin: int) -> nn.Module:
-    """res6 of the ResNets: a residual block of stride 2 (section IV-B).
+def residual_extra(cin: int, width: int) -> nn.Module:
+    """res6 of the ResNets: a residual block of stride 2 (section IV-B), a quarter of its channels inside.
 
     Only its place is printed; the 128 inner and 512 outer channels are those of the authors' script.
     """
-    return bottleneck(cin, 128, EXTRA_WIDTH, 2)
+    return bottleneck(cin, width // 4, width, 2)
 
 
-def conv_extra(cin: int) -> nn.Module:
-    """VGG's conv6_1 and conv6_2, with normalisation: 1x1 to 256, strided 3x3 to 512."""
-    return nn.Sequential(conv_bn(cin, 256, 1), conv_bn(256, EXTRA_WIDTH, 3, 2))
+def conv_extra(cin: int, width: int) -> nn.Module:
+    """VGG's conv6_1 and conv6_2, with normalisation: 1x1 to half of its channels, strided 3x3 (256 and 512)."""
+    return nn.Sequential(conv_bn(cin, width // 2, 1), conv_bn(width // 2, width, 3, 2))
 
 
 class Extras(nn.Module):
-    """The backbone's maps and ``count`` more, each made by ``layer`` from the one before it, at half its size."""
+    """The backbone's maps and ``count`` more of ``width`` channels.
+
+    layer: (channels of a map, width) -> what makes the next one of it, at half its size
+    """
 
     def __init__(
-        self, channels: Sequence[int], strides: Sequence[int], layer: Callable[[int], nn.Module], count: int = 1
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        layer: Callable[[int, int], nn.Module],
+        count: int = 1,
+        width: int = EXTRA_WIDTH,
     ) -> None:
         super().__init__()
-        widths = [channels[-1]] + [EXTRA_WIDTH] * count
-        self.extras = nn.ModuleList(layer(cin) for cin in widths[:-1])
+        widths = [channels[-1]] + [width] * count
+        self.extras = nn.ModuleList(layer(cin, width) for cin in widths[:-1])
         self.channels = (*channels, *widths[1:])
         self.strides = (*strides, *(strides[-1] * 2 ** (i + 1) for i in range(count)))
 
