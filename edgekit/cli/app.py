@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
@@ -60,7 +59,14 @@ class Verbs(TyperGroup):
 
 
 class Verb(TyperCommand):
-    """A command that takes no empty text for a value, and knows ``~`` in every path."""
+    """A command that takes no empty text for a value, knows ``~`` in every path, and shows how it is called."""
+
+    example = ""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Rich would break a long example into lines, which no shell takes back as one command."""
+        super().format_help(ctx, formatter)
+        typer.echo("\n".join(["Example", *(f"  {line}" for line in self.example.strip().splitlines())]))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
@@ -91,19 +97,15 @@ def load_verb(name: str) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     settings = {"help_option_names": ["-h", "--help"]}
     function = getattr(module, word)
-    about, example = _text(function), _example(module.EXAMPLE)
-    app.command(name, cls=Verb, help=about, epilog=example, context_settings=settings)(function)
-    return typer.main.get_command(app)
+    app.command(name, cls=Verb, help=_text(function), context_settings=settings)(function)
+    command: Any = typer.main.get_command(app)
+    command.example = module.EXAMPLE
+    return command
 
 
 def _text(function: Any) -> str:
     """The docstring with one line per paragraph, so that it is filled to the terminal's width."""
     return "\n\n".join(" ".join(p.split()) for p in cleandoc(function.__doc__).split("\n\n"))
-
-
-def _example(lines: str) -> str:
-    """Typer joins single line ends, so each line of the example becomes a paragraph."""
-    return "[bold]Example[/bold]\n\n" + "\n\n".join(f"  {escape(line)}" for line in lines.strip().splitlines())
 
 
 def _show_version(wanted: bool) -> None:
