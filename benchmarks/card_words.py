@@ -35,14 +35,14 @@ def points(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def head(recipe: Recipe, sha256: str, size: int) -> str:
+def head(recipe: Recipe, sha256: str, size: int, half: bool) -> str:
     options = ", ".join(f"{key} {value}" for key, value in recipe.model.options.items())
     rows = [
         ["network", f"{recipe.model.name}{f' ({options})' if options else ''}"],
         ["paper", recipe.paper or "-"],
         ["classes", ", ".join(recipe.classes)],
         ["input", "{}x{} pixels".format(*recipe.preprocess.size)],
-        ["weights", f"`{WEIGHTS}`, {size / 1e6:.2f} MB"],
+        ["weights", f"`{WEIGHTS}`, {size / 1e6:.2f} MB{', rounded to FP16 from what was trained' if half else ''}"],
         ["SHA-256", f"`{sha256}`"],
     ]
     return f"# Weights of {recipe.name}\n\n{recipe.description}.\n\n{trainings.markdown(['', ''], rows)}" + (

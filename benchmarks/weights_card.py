@@ -13,6 +13,9 @@ the card keeps what it says of the training, and the curves, if it is of the sam
 Weak spots and licence stay as they are, too, unless they are given again. Of weights whose training left no files --how
 alone tells the commands; such a card has no curves, and says so.
 
+Weights of more than 10 MB do not ship; --half stores them rounded to FP16, which every reader takes as it is. All that
+the card says is of the rounded ones.
+
 Latency wants a quiet machine. To measure it later: --no-latency now, then ``edgekit bench`` of the artifacts in --work
 (onnx, onnx-int8), and this command again with --rows.
 """
@@ -35,7 +38,6 @@ import card_training
 import card_words
 import trainings
 import yaml
-from card_training import sha
 from card_words import Measured, points
 
 from edgekit import pipeline
@@ -47,7 +49,7 @@ from edgekit.evaluation.coco import Metrics, evaluate_detections
 from edgekit.evaluation.detect import detect_all
 from edgekit.measure.report import read_report
 from edgekit.measure.row import Row
-from edgekit.models.checkpoint import WEIGHTS, shipped_checkpoint
+from edgekit.models.checkpoint import WEIGHTS, read_weights, save_tensors, shipped_checkpoint
 from edgekit.progress import named
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import Artifact, file_sha256, new_file, read_artifact
@@ -231,16 +233,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--objects", type=int, default=4, help="fewest labelled objects of a picture that is shown")
     parser.add_argument("--rows", type=Path, help="latency rows that edgekit bench wrote")
     parser.add_argument("--no-latency", action="store_true")
+    parser.add_argument("--half", action="store_true", help="store the weights rounded to FP16")
     parser.add_argument("--work", type=Path, help="where the lowered files stay; default runs/weights_card/RECIPE")
     return parser.parse_args(arguments)
 
 
 def checked(options: argparse.Namespace) -> tuple[Recipe, Artifact]:
-    """Recipe and checkpoint. Raises EdgeKitError where they do not belong together or the weights are too large."""
+    """Recipe and checkpoint. Raises EdgeKitError where they do not belong together."""
     recipe, checkpoint = load_recipe(options.recipe), read_artifact(options.checkpoint, kinds=("checkpoint",))
-    size = Path(checkpoint.file(WEIGHTS)).stat().st_size
-    if size > MOST_BYTES:
-        raise BadInput(f"{checkpoint.file(WEIGHTS)}: {size / 1e6:.1f} MB; weights that ship have at most 10 MB")
     wanted, found = recipe.model.model_dump(mode="json"), checkpoint.manifest["recipe"]["model"]
     if checkpoint.classes != list(recipe.classes) or found != wanted:
         raise BadInput(f"{checkpoint.path}: trained as another network or for other classes than recipe {recipe.name}")
@@ -253,11 +253,38 @@ def checked(options: argparse.Namespace) -> tuple[Recipe, Artifact]:
     return recipe, checkpoint
 
 
-def old_card(recipe: Recipe, checkpoint: Artifact) -> str:
-    """The card that is there, if it is of these weights; else nothing."""
+def to_ship(checkpoint: Artifact, half: bool, work: Path) -> Path:
+    """The file of weights that will lie beside the recipe. Raises BadInput where it is too large."""
+    work.mkdir(parents=True, exist_ok=True)
+    file = work / WEIGHTS
+    if half:
+        rounded(Path(checkpoint.file(WEIGHTS)), file)
+    else:
+        shutil.copyfile(checkpoint.file(WEIGHTS), file)
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        mend = "Make the network narrower" if half else "Store them in FP16: --half"
+        raise BadInput(
+            f"{checkpoint.file(WEIGHTS)}: {size / 1e6:.1f} MB; weights that ship have at most 10 MB. {mend}."
+        )
+    return file
+
+
+def rounded(source: Path, file: Path) -> None:
+    """Copy weights with every floating-point number as FP16. Raises BadInput where one is too large for it."""
+    state, classes = read_weights(source)
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    lost = [name for name, value in halves.items() if not value.isfinite().all()]
+    if lost:
+        raise BadInput(f"{source}: {', '.join(lost[:3])}: numbers that FP16 cannot hold. Ship them without --half.")
+    save_tensors(halves, file, classes)
+
+
+def old_card(recipe: Recipe, digest: str) -> str:
+    """The card that is there, if it is of the weights of this SHA-256; else nothing."""
     file = recipe.folder / CARD
     card = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return card if f"`{sha(checkpoint)}`" in card else ""
+    return card if f"`{digest}`" in card else ""
 
 
 def told_training(options: argparse.Namespace, recipe: Recipe, checkpoint: Artifact, old: str) -> tuple[str, str]:
@@ -298,7 +325,9 @@ def pool_of(options: argparse.Namespace, recipe: Recipe, val: CocoSet) -> tuple[
 def ship(options: argparse.Namespace) -> int:
     """Measure everything, then write every file whole, the card last."""
     recipe, checkpoint = checked(options)
-    old = old_card(recipe, checkpoint)
+    weights = to_ship(checkpoint, options.half, options.work / "beside")
+    digest = file_sha256(weights)
+    old = old_card(recipe, digest)
     training, curves = told_training(options, recipe, checkpoint, old)
     train, val = training_sets(load_recipe(options.recipe, [f"data.root={json.dumps(str(options.data.resolve()))}"]))
     assert isinstance(train, CocoSet)
@@ -308,7 +337,7 @@ def ship(options: argparse.Namespace) -> int:
     weak = "".join(f"- {note}\n" for note in options.note) or section(old, "Weak spots") or ""
     refuse_paths("\n".join([training, weak, *licence]))
 
-    files, measured, seen = measure_all(recipe, shipped(recipe, checkpoint, options.work), train, val, options.work)
+    files, measured, seen = measure_all(recipe, shipped(recipe, weights, options.work), train, val, options.work)
     fp32 = measured[0].metrics
     assert fp32 is not None
     rows = [] if options.no_latency else latency_rows(options, recipe, files, val)
@@ -324,28 +353,25 @@ def ship(options: argparse.Namespace) -> int:
         "Weak spots": weak,
         "Use": card_words.use(recipe),
     }
-    card = card_words.head(recipe, sha(checkpoint), Path(checkpoint.file(WEIGHTS)).stat().st_size)
+    card = card_words.head(recipe, digest, weights.stat().st_size, options.half)
     card += "".join(f"\n## {title}\n\n{text}" for title, text in parts.items() if text)
     values = {"set": f"{options.data.resolve().name} {val.annotations.stem}"}
     edited = measured_edit(recipe, {**values, "map50": round(fp32.map50, 4), "map": round(fp32.map, 4)})
     examples = card_pictures.sheet(val, seen, chosen, options.score)
-    write(recipe.folder, checkpoint, examples, {CURVES: curves, RECIPE: edited, CARD: card})
+    write(recipe.folder, weights, examples, {CURVES: curves, RECIPE: edited, CARD: card})
     print(f"{recipe.folder / CARD}: mAP@0.5 {points(fp32.map50)}, mAP {points(fp32.map)}")
     return 0
 
 
-def shipped(recipe: Recipe, checkpoint: Artifact, work: Path) -> Artifact:
+def shipped(recipe: Recipe, weights: Path, work: Path) -> Artifact:
     """The checkpoint that `edgekit run` will make once the weights ship, so that every later file is the same."""
-    beside = work / "beside"
-    beside.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(checkpoint.file(WEIGHTS), beside / WEIGHTS)
-    return shipped_checkpoint(recipe.model_copy(update={"folder": beside}), work / "checkpoint")
+    return shipped_checkpoint(recipe.model_copy(update={"folder": weights.parent}), work / "checkpoint")
 
 
-def write(folder: Path, checkpoint: Artifact, examples: bytes, texts: Mapping[str, str]) -> None:
+def write(folder: Path, weights: Path, examples: bytes, texts: Mapping[str, str]) -> None:
     """Every file whole, in this order; the card names the weights, so that it can be seen to be of others."""
-    if not (folder / WEIGHTS).is_file() or file_sha256(folder / WEIGHTS) != sha(checkpoint):
-        with new_file(folder / WEIGHTS, "wb") as handle, open(checkpoint.file(WEIGHTS), "rb") as source:
+    if not (folder / WEIGHTS).is_file() or file_sha256(folder / WEIGHTS) != file_sha256(weights):
+        with new_file(folder / WEIGHTS, "wb") as handle, open(weights, "rb") as source:
             shutil.copyfileobj(source, handle)
     with new_file(folder / EXAMPLES, "wb") as handle:
         handle.write(examples)

@@ -101,7 +101,10 @@ def _stored_classes(file: Path) -> list[str]:
 
 def save_weights(model: nn.Module, file: Path, classes: Sequence[str]) -> None:
     """All tensors as contiguous safetensors, with the class list in the header."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_tensors({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, file, classes)
+
+
+def save_tensors(state: dict[str, Tensor], file: Path, classes: Sequence[str]) -> None:
     safetensors.torch.save_file(state, file, metadata={"classes": "\n".join(classes)})
     file.chmod(0o644)  # safetensors lets nobody else read it
 

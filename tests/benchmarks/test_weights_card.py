@@ -27,7 +27,15 @@ from edgekit import pipeline
 from edgekit.data.calibration import load_set
 from edgekit.data.coco import Sample
 from edgekit.measure import listing
-from edgekit.models.checkpoint import WEIGHTS, checkpoint_manifest, save_weights, write_checkpoint
+from edgekit.models.checkpoint import (
+    WEIGHTS,
+    checkpoint_manifest,
+    read_weights,
+    save_tensors,
+    save_weights,
+    shipped_checkpoint,
+    write_checkpoint,
+)
 from edgekit.models.zoo import build
 from edgekit.recipe import load_recipe
 from edgekit.runtime.artifact import Artifact, file_sha256, new_artifact
@@ -278,6 +286,33 @@ def test_only_images_of_the_named_set_may_be_shown(tmp_path):
     assert weights_card.showable(val, named) == {0}
 
 
+# -- the weights ------------------------------------------------------------------------------------------------------
+def weights_of(place: Path, value: torch.Tensor) -> SimpleNamespace:
+    """A checkpoint with one tensor, as far as its file matters."""
+    place.mkdir()
+    save_tensors({"w": value}, place / WEIGHTS, ["a"])
+    return SimpleNamespace(path=place, file=lambda name: str(place / name))
+
+
+def test_weights_too_large_to_ship_may_be_stored_in_half_the_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_card, "MOST_BYTES", 3000)
+    checkpoint = weights_of(tmp_path / "a", torch.linspace(0, 1, 1000))
+    with pytest.raises(BadInput, match="Store them in FP16: --half"):
+        weights_card.to_ship(checkpoint, False, tmp_path / "work")
+    state, classes = read_weights(weights_card.to_ship(checkpoint, True, tmp_path / "work"))
+    assert torch.equal(state["w"], torch.linspace(0, 1, 1000).half())
+    assert classes == ["a"]
+    monkeypatch.setattr(weights_card, "MOST_BYTES", 1000)
+    with pytest.raises(BadInput, match="Make the network narrower"):
+        weights_card.to_ship(checkpoint, True, tmp_path / "work")
+
+
+def test_numbers_that_half_precision_has_not_are_not_lost_in_silence(tmp_path):
+    checkpoint = weights_of(tmp_path / "a", torch.tensor([1.0, 70000.0]))
+    with pytest.raises(BadInput, match="w: numbers that FP16 cannot hold"):
+        weights_card.to_ship(checkpoint, True, tmp_path / "work")
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -376,6 +411,28 @@ def test_commands_alone_make_a_card_without_curves_that_is_kept_too(shipped, tmp
 
 
 @pytest.mark.slow
+def test_weights_in_half_precision_are_what_the_card_measured(shipped, tmp_path):
+    place = tmp_path / "shipped"
+    shutil.copytree(shipped, place)
+    training = ["--training", str(place / "checkpoint-training"), "--pictures", "val", "--objects", "2"]
+    assert call(place, "--half", *training) == 0
+    recipe, card = load_recipe(place), (place / "README.md").read_text()
+    trained, stored = read_weights(shipped / "checkpoint" / WEIGHTS)[0], read_weights(recipe.weights)[0]
+    for name, value in trained.items():
+        assert torch.equal(stored[name], value.half() if value.is_floating_point() else value)
+    assert any(value.dtype == torch.int64 for value in stored.values())  # counters are not rounded
+    assert file_sha256(recipe.weights) in card
+    assert "MB, rounded to FP16 from what was trained |" in card
+    checkpoint = shipped_checkpoint(recipe, tmp_path / "again")
+    assert {value.dtype for value in read_weights(Path(checkpoint.file(WEIGHTS)))[0].values()} == {
+        torch.float32,
+        torch.int64,
+    }
+    metrics = pipeline.evaluate(checkpoint.path, data=str(place / "val.json"), runtime="pytorch")
+    assert recipe.measured == {"set": "shipped val", "map50": round(metrics.map50, 4), "map": round(metrics.map, 4)}
+
+
+@pytest.mark.slow
 def test_the_verb_card_names_the_card_and_shows_what_it_measured(shipped):
     text = listing.card(shipped)
     card = (shipped / "README.md").read_text()
@@ -419,5 +476,5 @@ def test_weights_that_are_too_large_or_of_another_network_are_refused(place, tmp
     assert weights_card.main(wishes) == 2
     assert "trained as another network" in capsys.readouterr().err
     monkeypatch.setattr(weights_card, "MOST_BYTES", 1000)
-    assert weights_card.main(wishes) == 2
-    assert "at most" in capsys.readouterr().err
+    assert call(place, "--work", str(tmp_path / "work")) == 2
+    assert "weights that ship have at most 10 MB" in capsys.readouterr().err
