@@ -155,10 +155,15 @@ def fitting_checkpoint(recipe: Recipe, place: Path) -> Artifact | None:
     )
 
 
-def beside(checkpoint: Artifact) -> Path:
-    """Where the ONNX file of a checkpoint goes: beside it, and a checkpoint with a name of its own lends it that."""
+def beside(checkpoint: Artifact, layout: str, batch: int) -> Path:
+    """Where the ONNX file of a checkpoint goes: beside it, and a checkpoint with a name of its own lends it that.
+
+    The file for a CPU, of one image a call, is ``onnx``; those for TensorRT or for several images do not replace it.
+    """
     path = Path(checkpoint.path)
-    return path.with_name("onnx" if path.name == "checkpoint" else f"{path.name}-onnx")
+    name = "onnx" if path.name == "checkpoint" else f"{path.name}-onnx"
+    name += "-nchw" if layout == "nchw_float" else ""
+    return path.with_name(name if batch == 1 else f"{name}-batch{batch}")
 
 
 def export(
@@ -172,7 +177,7 @@ def export(
     section = checkpoint.manifest["recipe"]["export"]
     options = ExportOptions(board.input_layouts[0], section["top_k"], section["opset"], batch)
     parents = {"checkpoint": checkpoint.digest}
-    out = check_place(Path(out or beside(checkpoint)), "onnx")
+    out = check_place(Path(out or beside(checkpoint, options.layout, batch)), "onnx")
     kept = None if force else _up_to_date(out, options.key(parents))
     if kept is not None:
         return kept

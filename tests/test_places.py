@@ -87,8 +87,17 @@ def test_no_verb_replaces_what_it_reads(call, model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "onnx"), [("runs/x/checkpoint", "runs/x/onnx"), ("runs/mine", "runs/mine-onnx")]
+    ("checkpoint", "layout", "batch", "onnx"),
+    [
+        ("runs/x/checkpoint", "nhwc_uint8", 1, "runs/x/onnx"),
+        ("runs/mine", "nhwc_uint8", 1, "runs/mine-onnx"),
+        ("runs/x/checkpoint", "nchw_float", 1, "runs/x/onnx-nchw"),
+        ("runs/mine", "nchw_float", 8, "runs/mine-onnx-nchw-batch8"),
+        ("runs/x/checkpoint", "nhwc_uint8", 8, "runs/x/onnx-batch8"),
+    ],
 )
-def test_checkpoints_beside_each_other_have_onnx_files_of_their_own(checkpoint: str, onnx: str) -> None:
-    """``edgekit export runs/mine``, as a training's end says, and then ``edgekit export runs/other``."""
-    assert spine.beside(Artifact(checkpoint, {})) == Path(onnx)
+def test_onnx_files_beside_each_other_do_not_replace_one_another(
+    checkpoint: str, layout: str, batch: int, onnx: str
+) -> None:
+    """``edgekit export runs/mine``, as a training's end says, then ``runs/other``, then ``--board jetson-tx2``."""
+    assert spine.beside(Artifact(checkpoint, {}), layout, batch) == Path(onnx)

@@ -31,7 +31,8 @@ def export(
     """Lower a checkpoint or a recipe's shipped weights to ONNX.
 
     The graph is checked for the board, simplified in a child process, and compared with PyTorch box by box. Without
-    --out it is written beside the checkpoint, as onnx.
+    --out it is written beside the checkpoint: as onnx for a CPU, as onnx-nchw for boards with TensorRT, which takes
+    floats; -batch and the number follow for several images a call.
     """
     import edgekit
 

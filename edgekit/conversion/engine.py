@@ -11,7 +11,7 @@ from typing import Any
 from ..board import Board, load_board
 from ..paths import listed
 from ..progress import Progress, quiet
-from ..runtime.artifact import Artifact, check_place, read_artifact
+from ..runtime.artifact import Artifact, check_place, export_again, read_artifact
 from ..runtime.engines.build import KINDS, build_engine, builder_for, check_nms, check_request
 from ..runtime.engines.options import BuildOptions
 from ..runtime.engines.verdict import check_engine
@@ -124,7 +124,7 @@ def check_board(artifact: Artifact, profile: Board, precision: str) -> None:
     if layout is not None and layout != "nchw_float":  # whatever the board's other runtimes take
         raise BoardLacks(
             f"{artifact.path}: its input is {layout}; TensorRT on board {profile.name!r} takes nchw_float. "
-            f"Export it for that board: edgekit export RECIPE --board {profile.name}"
+            f"Export it for that board: {export_again(artifact, profile.name)}"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -16,8 +15,8 @@ from ..extras import require
 from ..paths import is_packed, unknown_name
 from ..progress import Progress, quiet
 from ..recipe import load_recipe, recipe_names
-from ..runtime.artifact import read_artifact
-from ..runtime.errors import ArtifactError, BadInput, BoardLacks
+from ..runtime.artifact import MANIFEST, export_again, read_artifact
+from ..runtime.errors import BadInput, BoardLacks
 from ..words import counted
 from .child import run_in_child
 from .findings import EXPORT, SEVERITIES, Finding, Graph, record
@@ -111,21 +110,11 @@ def _resolve(source: str | Path, board: Board, scratch: Path) -> tuple[str, Path
 
 def _filled(advice: str, source: str | Path, board: str) -> str:
     """An advice with the names of this call."""
-    return advice.replace(EXPORT, f"edgekit export {_made_of(source)} --board {board}") if EXPORT in advice else advice
-
-
-def _made_of(source: str | Path) -> str:
-    """What to export anew: the checkpoint that an artifact was made of, which most often lies beside it."""
-    if not (Path(source) / "manifest.json").is_file() or "checkpoint" not in read_artifact(source).manifest.get(
-        "parents", {}
-    ):
-        return "RECIPE"
-    wanted = read_artifact(source).manifest["parents"]["checkpoint"]
-    for beside in sorted(Path(source).parent.glob("*/manifest.json")):
-        with contextlib.suppress(ArtifactError):
-            if read_artifact(beside.parent).digest == wanted:
-                return str(beside.parent)
-    return "CHECKPOINT"
+    if EXPORT not in advice:
+        return advice
+    artifact = (Path(source) / MANIFEST).is_file()
+    again = export_again(read_artifact(source), board) if artifact else f"edgekit export RECIPE --board {board}"
+    return advice.replace(EXPORT, again)
 
 
 def _exported(source: str | Path, board: Board, scratch: Path) -> Path:

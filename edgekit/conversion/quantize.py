@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from ..models.modules import matches
 from ..progress import Progress, counting, quiet
-from ..runtime.artifact import Artifact, inherited, new_artifact, read_artifact, value_sha256
+from ..runtime.artifact import Artifact, export_again, inherited, new_artifact, read_artifact, value_sha256
 from ..runtime.errors import AccuracyDrop, BadConfig
 from ..words import counted, plural
 from .calibrate import FORMATS, METHODS, Calibration, calibrate
@@ -137,7 +137,7 @@ def _check_input(source: Artifact, options: QuantizeOptions) -> None:
     if options.flavour == "trt" and layout != "nchw_float":
         raise BadConfig(
             f"flavour 'trt' needs an artifact with input layout nchw_float, found {layout} in {source.path}: "
-            "TensorRT 8.2 has no uint8 input. Export one for a board that takes it: edgekit export RECIPE --board BOARD"
+            f"TensorRT 8.2 has no uint8 input. Export one for a board that takes it: {export_again(source)}"
         )
     found = opset(load_model(source.file("model.onnx")))
     if found < LOWEST_OPSET:

@@ -17,7 +17,7 @@ from .. import __version__
 from ..board import Board, load_board
 from ..paths import Files, is_packed, listed, text, unknown_name
 from ..progress import Progress, quiet, tell
-from ..runtime.artifact import MANIFEST, Artifact, check_place, new_file, no_artifact, read_artifact
+from ..runtime.artifact import MANIFEST, Artifact, check_place, export_again, new_file, no_artifact, read_artifact
 from ..runtime.detections import Detections
 from ..runtime.engines.build import check_nms, check_origin
 from ..runtime.engines.options import NMS
@@ -189,7 +189,7 @@ def plan_build(artifact: Artifact, profile: Board, options: BundleOptions) -> di
     if layout is not None and layout not in profile.input_layouts:
         raise BoardLacks(
             f"{artifact.path}: its input is {layout}; board {profile.name!r} takes {', '.join(profile.input_layouts)}. "
-            f"Export it for that board: edgekit export RECIPE --board {profile.name}"
+            f"Export it for that board: {export_again(artifact, profile.name)}"
         )
     build: dict[str, Any] = {"runtime": runtime, "precision": precision}
     if runtime.startswith("tensorrt"):
@@ -204,7 +204,7 @@ def _one_image(artifact: Artifact, profile: Board) -> None:
     if artifact.batch != 1:
         raise BadConfig(
             f"{artifact.path}: takes {artifact.batch} images a call, a board is given one after the other. Export it "
-            f"without --batch: edgekit export RECIPE --board {profile.name}"
+            f"without --batch: {export_again(artifact, profile.name)}"
         )
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import tempfile
 
@@ -137,6 +138,30 @@ def no_artifact(path, also_missing="", make="edgekit export RECIPE"):
         return ArtifactError("{}: a folder of artifacts, of which one is wanted: {}".format(path, ", ".join(held)))
     what = "no {} in it{}".format(MANIFEST, also_missing) if os.path.exists(path) else "no such folder"
     return ArtifactError("{}: not an artifact ({}). Make one with: {}".format(path, what, make))
+
+
+def export_again(artifact, board="BOARD"):
+    """The command that exports an artifact's network for ``board``, of the checkpoint that it was made of.
+
+    What is not known is a word in capitals: the checkpoint is looked for beside the artifact, where steps write.
+    """
+    beside = _manifests_beside(artifact.path)
+    found, source = artifact.manifest, "RECIPE"
+    for step in ("onnx", "checkpoint"):
+        digest = found.get("parents", {}).get(step)
+        if digest is not None:
+            source, found = beside.get(digest, ("CHECKPOINT", {}))
+    return "edgekit export {} --board {}".format(shlex.quote(source), board)
+
+
+def _manifests_beside(path):
+    """Digest -> (folder, manifest) of the artifacts in the folder that holds this one."""
+    home, found = os.path.dirname(os.path.normpath(path)), {}
+    for name in sorted(os.listdir(home or ".")):
+        with contextlib.suppress(ArtifactError):
+            manifest = _parse_manifest(os.path.join(home, name, MANIFEST))
+            found[value_sha256(manifest)] = os.path.join(home, name), manifest
+    return found
 
 
 def _parse_manifest(path):

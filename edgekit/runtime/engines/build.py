@@ -9,7 +9,7 @@ import re
 import sys
 import time
 
-from ..artifact import file_sha256, inherited, new_artifact, read_artifact
+from ..artifact import export_again, file_sha256, inherited, new_artifact, read_artifact
 from ..child import run_in_child
 from ..errors import BadConfig, BoardLacks, MissingDependency
 from . import caches, nms
@@ -96,7 +96,7 @@ def check_request(artifact, options):
     if manifest.get("input", {}).get("layout") == "nhwc_uint8":
         raise BadConfig(
             "{}: takes raw uint8 pixels, which TensorRT refuses to transpose; an engine takes nchw_float, and prepares "
-            "the image on the GPU. Export for the board: edgekit export RECIPE --board BOARD".format(artifact.path)
+            "the image on the GPU. Export for the board: {}".format(artifact.path, export_again(artifact))
         )
     check_origin(artifact)
     quantized = artifact.kind == "onnx-int8"
