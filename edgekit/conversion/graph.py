@@ -18,6 +18,7 @@ from ..measure.graph import consumers as consumers  # questions that measuring a
 from ..measure.graph import module_of as module_of
 from ..measure.graph import producers as producers
 from ..runtime.errors import BadInput
+from .foreign import bodies
 
 # Element-wise integer operators. TensorRT 8.2 computes int64 as int32 and refuses several of these on integers.
 ARITHMETIC = frozenset(
@@ -136,6 +137,20 @@ def groups(conv: NodeProto) -> int:
     return next((int(a.i) for a in conv.attribute if a.name == "group"), 1)
 
 
+def reads(node: NodeProto) -> set[str]:
+    """Names of the tensors that a node reads; those that the bodies of an If or a Loop capture are among them."""
+    inner = {name for body in bodies(node) for one in body.node for name in reads(one)}
+    return {*node.input, *inner}
+
+
+def rename_inputs(node: NodeProto, names: Mapping[str, str]) -> None:
+    """Let a node, and the nodes of its bodies, read other tensors. No body has a tensor of an outer one's name."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    for body in bodies(node):
+        for one in body.node:
+            rename_inputs(one, names)
+
+
 def drop_identities(model: ModelProto) -> None:
     """Remove Identity nodes; the exporter makes them where two layers share equal constants."""
     graph = model.graph
@@ -149,7 +164,7 @@ def drop_identities(model: ModelProto) -> None:
 
     nodes = [n for n in graph.node if n.output[0] not in source]
     for node in nodes:
-        node.input[:] = [resolve(name) for name in node.input]
+        rename_inputs(node, {name: resolve(name) for name in reads(node)})
     _set_nodes(model, nodes)
 
 
@@ -195,7 +210,7 @@ def share_constants(model: ModelProto) -> None:
         array = numpy_helper.to_array(tensor)
         alias[tensor.name] = first.setdefault((tensor.data_type, array.shape, array.tobytes()), tensor.name)
     for node in model.graph.node:
-        node.input[:] = [alias.get(name, name) for name in node.input]
+        rename_inputs(node, alias)
     drop_unused(model)
 
 
@@ -207,7 +222,7 @@ def drop_unused(model: ModelProto) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             nodes.append(node)
-            needed.update(node.input)
+            needed.update(reads(node))
     _set_nodes(model, reversed(nodes))
     kept = [t for t in graph.initializer if t.name in needed]
     del graph.initializer[:]

@@ -24,6 +24,8 @@ from .graph import (
     inner_nodes,
     load_model,
     name_nodes,
+    reads,
+    rename_inputs,
     weighted_layers,
 )
 
@@ -135,7 +137,7 @@ class _Conversion:
                 self._keep(node)
         del graph.node[:]
         graph.node.extend(self.nodes)
-        used = {name for node in self.nodes for name in node.input}
+        used = {name for node in self.nodes for name in reads(node)}
         kept = [t for t in graph.initializer if t.name in used]
         del graph.initializer[:]
         graph.initializer.extend(kept)
@@ -160,9 +162,8 @@ class _Conversion:
                 self.is_half.add(name)
 
     def _keep(self, node: NodeProto) -> None:
-        for i, name in enumerate(node.input):
-            if name in self.is_half:
-                node.input[i] = self._typed(name, TensorProto.FLOAT)
+        floats = {name: self._typed(name, TensorProto.FLOAT) for name in sorted(reads(node) & self.is_half)}
+        rename_inputs(node, floats)
         self.nodes.append(node)
 
     def _typed(self, name: str, wanted: int) -> str:
@@ -219,7 +220,7 @@ def rounding_model(half: ModelProto) -> ModelProto:
     for node in graph.node:
         nodes.append(node)
         if node.op_type == "Cast" and _cast_type(node) == TensorProto.FLOAT16:
-            node.attribute[0].i = TensorProto.FLOAT
+            next(a for a in node.attribute if a.name == "to").i = TensorProto.FLOAT
         for i, name in enumerate(node.output):
             if name in halves:
                 node.output[i] = f"{name}.exact"

@@ -116,9 +116,9 @@ def _with_one_quantized(model: ModelProto, name: str, ranges: Mapping[str, Seque
 
 
 def _round_weights(model: ModelProto, node: NodeProto) -> None:
-    """Weights to the nearest of 255 steps per output channel, as the quantizer does."""
+    """Weights to the nearest of 255 steps per output channel, as the quantizer does; other layers keep theirs."""
     known = constants(model)
-    name = next(name for name in node.input if name in known)
+    at, name = next((at, name) for at, name in enumerate(node.input) if name in known)
     if name not in initializers(model):
         return
     weight: NDArray[np.float32] = numpy_helper.to_array(initializers(model)[name])
@@ -127,4 +127,5 @@ def _round_weights(model: ModelProto, node: NodeProto) -> None:
     others = tuple(i for i in range(weight.ndim) if i != axis)
     scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True) / (_LEVELS // 2), 1e-12)
     rounded = (np.rint(weight / scale) * scale).astype(np.float32)
-    initializers(model)[name].CopyFrom(numpy_helper.from_array(rounded, name))
+    node.input[at] = f"{name}.rounded"
+    model.graph.initializer.append(numpy_helper.from_array(rounded, node.input[at]))

@@ -192,3 +192,43 @@ def test_a_truncated_file_is_named(pixels, tmp_path):
         path.write_bytes(handle.read(100_000))
     with pytest.raises(BadInput, match=r"model\.onnx: not a readable ONNX file"):
         edits.load_model(path)
+
+
+# -- bodies -----------------------------------------------------------------------------------------------------------
+def branching():
+    """A convolution whose map an If's branches read, one of them with a constant that nobody else reads."""
+    kind, shape = onnx.TensorProto.FLOAT, [1, 4, 6, 6]
+    then = helper.make_graph(
+        [helper.make_node("Mul", ["same", "two"], ["t"])], "then", [], [helper.make_tensor_value_info("t", kind, shape)]
+    )
+    other = helper.make_graph(
+        [helper.make_node("Neg", ["same"], ["e"])], "else", [], [helper.make_tensor_value_info("e", kind, shape)]
+    )
+    branches = {"then_branch": then, "else_branch": other}
+    return graph(
+        [
+            ("Conv", ["x", "w"], ["c"], {}),
+            ("Identity", ["c"], ["same"], {}),
+            ("If", ["yes"], ["i"], branches),
+            ("Conv", ["i", "v"], ["o"], {}),
+        ],
+        X,
+        {"o": ("float", [1, 2, 6, 6])},
+        {
+            "w": WEIGHT,
+            "v": RNG.normal(size=(2, 4, 1, 1)).astype(np.float32),
+            "two": np.float32([2]),
+            "again": np.float32([2]),
+            "yes": np.array(True),
+        },
+    )
+
+
+def test_what_a_body_reads_is_kept_and_follows_a_new_name():
+    model = branching()
+    before = run(model, {"x": IMAGE})
+    edits.tidy(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [n.op_type for n in model.graph.node] == ["Conv", "If", "Conv"]
+    assert {t.name for t in model.graph.initializer} == {"w", "v", "two", "yes"}
+    assert np.array_equal(run(model, {"x": IMAGE})[0], before[0])

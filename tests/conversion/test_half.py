@@ -93,6 +93,23 @@ def test_a_constant_that_float_layers_read_too_is_kept_twice(tmp_path):
     assert "k" not in {t.name for t in model.graph.initializer}
 
 
+def test_the_branches_of_an_if_read_what_they_capture_in_float(tmp_path):
+    kind, shape = TensorProto.FLOAT, [1, 2, 4, 4]
+    then = helper.make_graph(
+        [helper.make_node("Mul", ["a", "two"], ["t"])], "then", [], [helper.make_tensor_value_info("t", kind, shape)]
+    )
+    other = helper.make_graph(
+        [helper.make_node("Neg", ["r"], ["e"])], "else", [], [helper.make_tensor_value_info("e", kind, shape)]
+    )
+    branch = ("If", ["yes"], ["i"], {"then_branch": then, "else_branch": other})
+    made = chain(extra=[branch], into="i", constants={"two": f32([2]), "yes": np.array(True)})
+    model, report = half(made, tmp_path)
+    assert kinds(model) == ["Cast", "Conv", "Cast", "Relu", "If", "Cast", "Conv", "Cast", "Sigmoid"]
+    assert report.casts == 4
+    image = np.random.default_rng(1).normal(size=(1, 2, 4, 4)).astype(np.float32)
+    assert np.allclose(run(model, {"image": image})[0], run(made, {"image": image})[0], atol=2e-3)
+
+
 def test_a_layer_whose_weights_exceed_half_stays_float(tmp_path):
     model, report = half(chain(scale=1e6), tmp_path)
     assert report.float_pins == ("n_a",)

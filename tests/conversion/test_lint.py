@@ -394,7 +394,7 @@ def test_nodes_inside_a_branch_are_looked_at_too():
 )
 def test_int8_that_tensorrt_refuses_where_the_board_has_int8(made, told):
     hits = [f for f in found(made, "jetson-xavier-nx") if f.rule == "qdq"]
-    assert any(told in f.found and "--flavour trt" in f.advice + "--flavour trt" for f in hits), hits
+    assert any(told in f.found for f in hits), hits
     assert all(f.severity == "error" for f in hits)
 
 

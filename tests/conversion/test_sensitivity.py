@@ -3,7 +3,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgekit.conversion.sensitivity import _round_weights, rank_layers
+from edgekit.conversion.sensitivity import _round_weights, _with_one_quantized, rank_layers
 from edgekit.runtime.preprocess import Preprocess
 
 from .graphs import f32, graph
@@ -52,6 +52,17 @@ def test_the_spoiled_layer_comes_first(model, photos):
     assert seen[-1] == (3, 3)
 
 
+def test_a_layer_that_shares_its_weights_leaves_the_other_its_own():
+    shared = weights(3, 3, 1, 1)
+    nodes = [("Conv", ["image", "w"], ["x"], {}), ("Conv", ["x", "w"], ["y"], {})]
+    made = graph(nodes, {"image": ("float", [1, 3, 4, 4])}, {"y": ("float", [1, 3, 4, 4])}, {"w": shared})
+    found = _with_one_quantized(made, "n_x", {"image": (-1.0, 1.0)})
+    tensors = {t.name: numpy_helper.to_array(t) for t in found.graph.initializer}
+    one, other = (tensors[n.input[1]] for n in found.graph.node if n.op_type == "Conv")
+    assert np.array_equal(other, shared)
+    assert 0 < np.abs(one - shared).max() < 0.02
+
+
 @pytest.mark.parametrize("transposed", [0, 1])
 def test_a_gemm_is_rounded_by_output_channel(transposed):
     """Outputs a thousand times as large as each other: one scale for both would lose the small one."""
@@ -63,7 +74,8 @@ def test_a_gemm_is_rounded_by_output_channel(transposed):
         {"w": stored.T if transposed else stored},
     )
     _round_weights(made, made.graph.node[0])
-    rounded = numpy_helper.to_array(made.graph.initializer[0])
+    read = made.graph.node[0].input[1]
+    rounded = numpy_helper.to_array(next(t for t in made.graph.initializer if t.name == read))
     rounded = rounded.T if transposed else rounded
     assert np.all(np.abs(rounded - stored) <= np.abs(stored).max(0) / 250)
     assert not np.array_equal(rounded, stored)

@@ -98,6 +98,13 @@ def test_voc_names_the_broken_file(voc, text, said):
     assert "000007.xml" in str(error.value)
 
 
+def test_voc_takes_no_document_type_in_any_encoding(voc):
+    declared = '<?xml version="1.0" encoding="UTF-16"?><!DOCTYPE a [<!ENTITY b "c">]><annotation/>'
+    (voc / "Annotations" / "000007.xml").write_bytes(declared.encode("utf-16"))
+    with pytest.raises(BadInput, match="document type"):
+        read_set(voc, voc / "JPEGImages", layout="voc")
+
+
 SIZE = "<size><width>64</width><height>48</height></size>"
 NAMELESS = "<object><name>car</name></object>"
 

@@ -12,7 +12,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ...runtime.errors import BadConfig
-from ..foreign import bodies, shape_text, value_shape
+from ..foreign import shape_text, value_shape
+from ..graph import rename_inputs
 
 IMAGE = "image"
 RESERVED = (IMAGE, "boxes", "scores")
@@ -99,8 +100,8 @@ def _fix_constants(model: ModelProto, constants: Mapping[str, Any]) -> None:
 
 
 def _size(value: ValueInfoProto, found: Sequence[int | None], wanted: tuple[int, int] | None) -> tuple[int, int]:
-    """(width, height): the file's where it is fixed, else the user's."""
-    height, width = found
+    """(width, height): the file's where it is fixed, else the user's. Some exporters write 0 for what is not."""
+    height, width = (size or None for size in found)
     if wanted is None:
         if width is None or height is None:
             raise BadConfig(f"input {value.name!r} is {shape_text(value)}: give the size: --size WIDTHxHEIGHT")
@@ -170,9 +171,7 @@ def rename(model: ModelProto, old: str, new: str) -> None:
 
 def _replace_uses(graph: GraphProto, old: str, new: str) -> None:
     for node in graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
-        for body in bodies(node):
-            _replace_uses(body, old, new)
+        rename_inputs(node, {old: new})
 
 
 # -- what the file says of itself -------------------------------------------------------------------------------------
@@ -189,8 +188,9 @@ def class_names(model: ModelProto) -> list[str] | None:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     if isinstance(found, dict):
-        keys = sorted(found, key=lambda k: int(k) if str(k).isdigit() else MOST_CLASSES)
+        keys = sorted(found, key=lambda k: int(k) if str(k).isdecimal() else MOST_CLASSES)
         found = [found[k] for k in keys]
     if not isinstance(found, list) or not 0 < len(found) <= MOST_CLASSES:
         return None
-    return [str(name) for name in found]
+    names = [str(name) for name in found]
+    return names if len(set(names)) == len(names) else None

@@ -243,7 +243,8 @@ def _centernet(outputs: Outputs) -> LayoutSpec | None:
     """Heat map [N, C, h, w], size [N, 2, h, w] and offset [N, 2, h, w]."""
     maps = outputs.of_rank(4)
     pairs = [n for n in maps if outputs.shapes[n][1] == 2]
-    heat = _named(maps, "hm", "heat", "center", "cls") or [n for n in maps if n not in pairs]
+    heats = [n for n in maps if not _named([n], "off", "reg", "wh", "size", "dim")]  # center_offset is no heat map
+    heat = _named(heats, "hm", "heat", "center", "cls") or [n for n in maps if n not in pairs]
     pairs = [n for n in pairs if n not in heat[:1]]
     sizes = _named(pairs, "wh", "size", "dim") or pairs[:1]
     offsets = [n for n in pairs if n not in sizes[:1]]

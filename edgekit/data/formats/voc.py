@@ -122,10 +122,14 @@ def _number(box: ET.Element, corner: str, number: int) -> float:
 
 
 def _parse(file: Path) -> ET.Element:
-    data = file.read_bytes()
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+    return ET.fromstring(file.read_bytes(), ET.XMLParser(target=_Plain()))
+
+
+class _Plain(ET.TreeBuilder):
+    """Refuses a document type, in whatever encoding the file declares it."""
+
+    def doctype(self, *declared: Any) -> None:
         raise ValueError("declares a document type; annotations have none, and entities can be made to fill the memory")
-    return ET.fromstring(data)
 
 
 def _size(root: ET.Element) -> tuple[int, int] | None:

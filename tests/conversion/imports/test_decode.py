@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 from edgekit.conversion.imports.convert import convert
 from edgekit.runtime.errors import BadConfig
@@ -97,6 +98,20 @@ YAMLS = {
         "scores: {output: out, columns: [5, 8]}\nnms: none\n"
     ),
 }
+
+
+class Turned(torch.nn.Module):
+    """The outputs of a network in another order."""
+
+    def __init__(self, network, order):
+        super().__init__()
+        self.network, self.order = network, order
+
+    def forward(self, image):
+        outputs = self.network(image)
+        return tuple(outputs[i] for i in self.order)
+
+
 SCALE = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])
 CASES = {
     "yolov5": (nets.YoloV5, ["output0"], "yolov5", yolov5, 13),
@@ -115,6 +130,13 @@ CASES = {
     ),
     "centernet": (nets.CenterNet, ["hm", "wh", "reg"], "centernet", centernet, 13),
     "centernet in another order": (nets.CenterNet, ["heat", "size", "off"], "centernet", centernet, 18),
+    "centernet whose offsets are called after the centre": (
+        lambda: Turned(nets.CenterNet(), (2, 1, 0)),
+        ["center_offset", "size", "heatmap"],
+        "centernet",
+        lambda offset, size, heat: centernet(heat, size, offset),
+        13,
+    ),
     "centernet after its sigmoid": (
         lambda: nets.CenterNet(sigmoid=True),
         ["hm", "wh", "reg"],

@@ -118,6 +118,8 @@ def test_the_users_preprocessing_wins_over_the_layouts(files, tmp_path):
         ("{1: 'bus', 0: 'car', 10: 'tram'}", ["car", "bus", "tram"]),
         ('["car", "bus"]', ["car", "bus"]),
         ('{"0": "car", "1": "bus"}', ["car", "bus"]),
+        ('{"\u00b2": "car", "1": "bus"}', ["bus", "car"]),
+        ('["car", "car"]', None),
         ("__import__('os').getcwd()", None),
         ("", None),
         ("[]", None),
@@ -189,6 +191,7 @@ def test_images_of_other_types_and_orders(tmp_path, kind, shape, perm, layout, g
         (TensorProto.INT32, [1, 3, 8, 16], None, "INT32; needed FLOAT"),
         (TensorProto.FLOAT, [1, 3, 8, 16], (32, 32), "the file is exported for 16x8"),
         (TensorProto.FLOAT, [1, 3, 8, "w"], None, "give the size"),
+        (TensorProto.FLOAT, [1, 3, 0, 0], None, "give the size"),
         (TensorProto.FLOAT, [1, 3, 8, "w"], (32, 32), "anyx8"),
     ],
 )
