@@ -108,11 +108,13 @@ def evaluate(
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, list(METRICS), "")
-    from .data.evaluation import evaluation_set
+    from .data.evaluation import evaluation_set, own_set
     from .evaluation.detect import detect_all
 
     artifact = spine.model(source)
     coco = evaluation_set(artifact, text(data))
+    if data is None:
+        log.warning("measured on %s, which its recipe names; on yours: --data annotations.json", own_set(artifact))
     for note in coco.notes:
         log.warning("%s: %s", coco.annotations.name, note)
     found = detect_all(artifact, coco, runtime or measuring.first_runtime(artifact), progress, tta)

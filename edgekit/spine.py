@@ -15,9 +15,11 @@ from .recipe import Recipe, load_recipe, recipe_file, recipe_names
 from .runtime import machine
 from .runtime.artifact import Artifact, check_place, no_artifact, read_artifact
 from .runtime.errors import ArtifactError, BadConfig, BadInput, EdgeKitError
+from .words import counted
 
 RUNS = Path("runs")
 MODEL_KINDS = ("checkpoint", "onnx", "onnx-int8")
+FEW_IMAGES = 16  # of a calibration
 GOLDEN_IMAGES = 8  # real images on which lowering steps are compared box by box
 
 
@@ -228,8 +230,19 @@ def quantize(
         f"{both} of the {len(coco)} images on which the loss was measured were calibrated with, so INT8 may look "
         "better than it is. Calibrate with other images: --calibration SET or FOLDER"
     )
-    notes = [*([note] if both else []), *_overflow(options.flavour, options.reduce_range)]
-    return lower(onnx, images.images, parents, out, options, measure, progress, notes)
+    notes = [*([note] if both else []), *_few(len(images)), *_overflow(options.flavour, options.reduce_range)]
+    sets = {"calibration": name, "evaluation": evaluation or recipe["evaluation"]}
+    return lower(onnx, images.images, parents, out, options, measure, progress, notes, sets)
+
+
+def _few(images: int) -> list[str]:
+    """A note where ranges come from fewer images than were seen to be enough (benchmarks/README-int8.md)."""
+    if images >= FEW_IMAGES:
+        return []
+    return [
+        f"the ranges are those of {counted(images, 'image')}, and what others need may lie outside of them. Take "
+        f"{FEW_IMAGES} or more typical ones: --calibration SET or FOLDER"
+    ]
 
 
 def _overflow(flavour: str, reduce_range: bool) -> list[str]:

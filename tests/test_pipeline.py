@@ -114,6 +114,7 @@ def test_calibrating_with_an_image_that_is_measured_on_is_told(walked: Path, tmp
     made = edgekit.quantize(walked / "onnx", calibration=str(tmp_path / "mine"), out=tmp_path / "int8")
     (note,) = [note for note in made.manifest["notes"] if "calibrated with" in note]
     assert note.startswith(f"1 of the {len(load_set('dhaka-eval'))} images")
+    assert any(note.startswith("the ranges are those of 1 image, and") for note in made.manifest["notes"])
     assert not any("calibrated with" in note for note in read_artifact(walked / "onnx-int8").manifest["notes"])
 
 
@@ -270,7 +271,10 @@ def test_a_coco_file_and_a_folder_serve_a_recipe_as_named_sets_do(own: Path) -> 
     measuring.require_sets(load_recipe("rec/own", sets), load_board("x86-1t"))
     onnx = edgekit.export("rec/own", overrides=sets)
     assert onnx.manifest["parity"]["boxes"] > 0  # compared on real images
-    assert edgekit.quantize(onnx.path).manifest["metrics"]["images"] == len(load_set("dhaka-eval"))
+    made = edgekit.quantize(onnx.path).manifest
+    assert made["metrics"]["images"] == made["quantization"]["images"] == len(load_set("dhaka-eval"))
+    assert made["quantization"]["set"].endswith("mine-eval/annotations.json")
+    assert made["calibration"]["set"].endswith("mine-calib/images")
 
 
 def test_a_recipe_of_ones_own_is_a_model_by_folder_file_and_name(own: Path) -> None:

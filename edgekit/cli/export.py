@@ -44,7 +44,10 @@ def export(
 
 
 def _next(board: str) -> str:
-    """A Jetson is given the file as it is, and checked for it first; a CPU wants INT8."""
+    """A Jetson is given the file as it is, and checked for it first; others want INT8 as their runtime takes it."""
     from edgekit.board import load_board
 
-    return f"edgekit lint {{path}} --board {board}" if load_board(board).kind == "jetson" else "edgekit quantize {path}"
+    profile = load_board(board)
+    if profile.kind == "jetson":
+        return f"edgekit lint {{path}} --board {board}"
+    return "edgekit quantize {path}" + (" --flavour trt" if profile.int8_flavour == "trt" else "")

@@ -86,6 +86,7 @@ def artifact_record(artifact: Any) -> dict[str, Any]:
         "digest": artifact.digest,
         "payload": plain(artifact.manifest["payload"]),
         "metrics": plain(artifact.manifest.get("metrics", {})),
+        **{key: plain(artifact.manifest[key]) for key in ("quantization", "float_layers") if key in artifact.manifest},
         "notes": list(artifact.manifest.get("notes", ())),
     }
 
@@ -98,8 +99,28 @@ def show_artifact(artifact: Any, as_json: bool, then: str) -> None:
     size = sum(record["bytes"] for record in artifact.manifest["payload"].values())
     print(f"{artifact.kind}: {artifact.path} ({size / 1e6:.2f} MB)")
     show_metrics(artifact.manifest.get("metrics", {}), indent="  ")
+    for line in _quantized(artifact.manifest):
+        print(f"  {line}")
     show_notes([artifact])
     print(f"Next: {then.format(path=shlex.quote(artifact.path))}")
+
+
+def _quantized(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """By which images a network was lowered to INT8, what that lost, and what was left in float."""
+    if manifest["kind"] != "onnx-int8":
+        return
+    calibration, measured = manifest["calibration"], manifest.get("quantization")
+    images = counted(len(calibration["images"]), "image")
+    yield f"calibrated: {calibration.get('set')} ({images}, {calibration['method']})"
+    if measured:
+        before, after = (100 * measured[key] for key in ("map50_before", "map50_after"))
+        yield (
+            f"mAP@0.5 in percent: {before:.2f} -> {after:.2f} on {measured.get('set')} "
+            f"({counted(measured.get('images') or 0, 'image')}), a drop of {measured['drop']:.2f}; "
+            f"allowed: {measured['max_drop']:g}"
+        )
+    if manifest.get("float_layers"):
+        yield f"in float: {', '.join(manifest['float_layers'])}"
 
 
 def show_metrics(metrics: Any, indent: str = "") -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from ..models.modules import matches
@@ -82,6 +83,7 @@ class _Work:
     manifest: dict[str, Any]
     layers: dict[str, str]  # node name -> layer name
     tell: Progress
+    evaluation: str | None  # how the user calls the images that were measured on
     tries: list[Try] = field(default_factory=list)
 
 
@@ -94,6 +96,7 @@ def quantize(
     measure: Measure | None = None,
     progress: Progress | None = None,
     notes: Sequence[str] = (),
+    sets: Mapping[str, str] = MappingProxyType({}),
 ) -> Artifact:
     """Quantize an ``onnx`` artifact and write an ``onnx-int8`` artifact.
 
@@ -102,6 +105,7 @@ def quantize(
     measure: accuracy of an artifact; without it there is no gate
     progress: (phase, done, total)
     notes: what the user should know of the images
+    sets: how the user calls the images: "calibration", and "evaluation" for those that ``measure`` looks at
     Raises BadInput for an empty or unreadable calibration set, BadConfig for a file that is not FP32 or
     a flavour that cannot take its input, and AccuracyDrop when no try keeps the loss within ``max_drop``.
     """
@@ -115,11 +119,11 @@ def quantize(
     chosen += unfit
     layout = source.manifest["input"]["layout"]
     found = calibrate(model, images, source.preprocess, layout, options.method, counting(tell, "calibrate"))
-    manifest = _manifest(source, parents, options, found)
+    manifest = _manifest(source, parents, options, found, sets.get("calibration"))
     manifest["notes"] += [*notes, *(f"{layers[name]} stays in float: {GROUPED}" for name in unfit)]
     before = dict(measure(source)) if measure is not None else None
     manifest["notes"] += _idle_gate(before, options.max_drop)
-    work = _Work(source, model, options, found, images, manifest, layers, tell)
+    work = _Work(source, model, options, found, images, manifest, layers, tell, sets.get("evaluation"))
     with tempfile.TemporaryDirectory() as scratch:
         _search(work, chosen, Path(scratch), before, measure)
         _finish(work, before, out)
@@ -141,8 +145,9 @@ def _check_input(source: Artifact, options: QuantizeOptions) -> None:
         )
     found = opset(load_model(source.file("model.onnx")))
     if found < LOWEST_OPSET:
-        again = f"Export it again: edgekit export RECIPE export.opset={LOWEST_OPSET}"
-        if "imported" in source.manifest["recipe"]:
+        recipe = source.manifest["recipe"]
+        again = f"Export it again: edgekit export {recipe.get('name', 'RECIPE')} export.opset={LOWEST_OPSET}"
+        if "imported" in recipe:
             again = f"Export it anew from its framework with opset {LOWEST_OPSET}, then: edgekit import-onnx FILE"
         raise BadConfig(f"{source.path}: found opset {found}, needed {LOWEST_OPSET} for one scale per channel. {again}")
 
@@ -249,13 +254,17 @@ def _complaint(work: _Work, before: Mapping[str, Any] | None) -> str:
                 f"{100 * found.metrics['map50']:.2f}, a drop of {_drop(before, found.metrics):.2f}"
             )
     other = ", ".join(method for method in METHODS if method != work.options.method)
-    lines.append(f"Try another --method ({other}), more calibration images, or allow it with --max-drop.")
+    lines.append(f"Try another --method ({other}), other calibration images, or allow it with --max-drop.")
     return "\n".join(lines)
 
 
 # -- the result -------------------------------------------------------------------------------------------------------
 def _manifest(
-    source: Artifact, parents: Mapping[str, str], options: QuantizeOptions, calibration: Calibration
+    source: Artifact,
+    parents: Mapping[str, str],
+    options: QuantizeOptions,
+    calibration: Calibration,
+    calibration_set: str | None,
 ) -> dict[str, Any]:
     return {
         **inherited(source.manifest),
@@ -264,6 +273,7 @@ def _manifest(
         "precision": "int8",
         "flavour": options.flavour,
         "calibration": {
+            "set": calibration_set,
             "method": options.method,
             "digest": calibration.digest,
             "images": list(calibration.images),
@@ -280,6 +290,8 @@ def _finish(work: _Work, before: Mapping[str, Any] | None, out: str | Path) -> N
     if before is not None and best.metrics is not None:
         manifest["metrics"] = best.metrics
         manifest["quantization"] = {
+            "set": work.evaluation,
+            "images": best.metrics.get("images"),
             "map50_before": before["map50"],
             "map50_after": best.metrics["map50"],
             "drop": round(_drop(before, best.metrics), 4),

@@ -88,6 +88,13 @@ class CocoSet:
             counts += np.bincount(sample.labels[~sample.ignore], minlength=len(self.classes))
         return counts
 
+    def require_boxes(self) -> None:
+        """Raises BadInput for a set in which there is nothing to find."""
+        if not self.class_counts().any():
+            raise BadInput(
+                f"{self.annotations}: no box to find in this set, so mAP has no meaning; give a labelled set"
+            )
+
     def digest(self) -> str:
         """Identity of content: hash of the annotation file, the image list and the classes by id; no path."""
         return self._digest

@@ -28,7 +28,7 @@ def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data",
     """
     recipe = artifact.manifest["recipe"]
     sources = _validated(recipe)
-    name = data or recipe.get("evaluation")
+    name = data or own_set(artifact)
     if name is None:
         raise BadConfig(
             f"{artifact.path}: its recipe names no evaluation set. Give one: {option} SET or {option} annotations.json"
@@ -39,6 +39,21 @@ def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data",
         shipped = share("recipes") / recipe["name"]
         folder = shipped if shipped.is_dir() else Path()  # one's own recipe has whole paths of what lay beside it
         return _of_source(Recipe.model_validate({**recipe, "folder": folder}), name, artifact)
+    try:
+        return _named_set(artifact, name, sources, unlabelled)
+    except BadInput as error:
+        if data is not None:
+            raise
+        raise BadInput(f"{error}\nThat set is its recipe's. To measure on yours: {option} annotations.json") from error
+
+
+def own_set(artifact: Artifact) -> str | None:
+    """What an artifact is measured on where nobody names another set: a source, a named set or a file of its recipe."""
+    name: str | None = artifact.manifest["recipe"].get("evaluation")
+    return name
+
+
+def _named_set(artifact: Artifact, name: str, sources: Sequence[str], unlabelled: bool) -> CocoSet:
     if not is_annotations(name):
         if name not in set_names() and not expanded(name).exists():
             own = f"Sources of its recipe: {', '.join(sources)}. " if sources else ""
@@ -52,6 +67,8 @@ def evaluation_set(artifact: Artifact, data: str | None, option: str = "--data",
         file = expanded(name)
         wanted = evaluated_classes(file, artifact.classes)
         coco = read_coco(file, images_of(file), wanted)
+    if not unlabelled:
+        coco.require_boxes()
     return coco if wanted == list(artifact.classes) else widened(coco, artifact.classes)
 
 
@@ -110,7 +127,7 @@ def images_of(annotations: Path) -> Path:
     """Where the images of a COCO file lie: the first of three usual folders that has the first image."""
     folders = [annotations.parent, annotations.parent / "images", annotations.parent.parent / "images"]
     try:
-        first = json.loads(annotations.read_text(encoding="utf-8"))["images"][0]["file_name"]
+        first = json.loads(annotations.read_bytes())["images"][0]["file_name"]
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return folders[0]  # the reader says what is wrong with the file
     if not isinstance(first, str):
@@ -120,5 +137,5 @@ def images_of(annotations: Path) -> Path:
             return folder
     raise BadInput(
         f"{annotations}: its first image {first!r} is in none of {', '.join(map(str, folders))}. "
-        f"Put the images into one of them."
+        f"Put the images into one of them, or name their folder where the command takes one: --images FOLDER"
     )

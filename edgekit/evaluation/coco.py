@@ -110,10 +110,7 @@ def _check(coco_set: CocoSet, detections: Mapping[int, Detections]) -> None:
             raise BadInput(
                 f"{sample.path}: NaN or infinity among the boxes or scores found in it: no mAP can be of them"
             )
-    if not coco_set.class_counts().any():
-        raise BadInput(
-            f"{coco_set.annotations}: no box to find in this set, so mAP has no meaning; give a labelled set"
-        )
+    coco_set.require_boxes()
 
 
 def _precision_and_recall(coco_set: CocoSet, detections: Mapping[int, Detections]) -> tuple[np.ndarray, np.ndarray]:

@@ -92,6 +92,20 @@ def test_metrics_are_told_alike_by_every_verb(pipeline, artifact, capsys):
     assert json.loads(capsys.readouterr().out)["metrics"] == metrics
 
 
+def test_int8_tells_its_sets_and_what_it_lost(pipeline, artifact, capsys):
+    lost = {"set": "roads", "images": 60, "map50_before": 0.3592, "map50_after": 0.3563, "drop": 0.29, "max_drop": 0.3}
+    lowered = {"calibration": {"set": "mine", "images": ["a", "b"], "method": "entropy"}, "quantization": lost}
+    artifact.manifest.update(lowered, kind="onnx-int8", float_layers=["head.size.2", "stem"])
+    main(["quantize", "a"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "  calibrated: mine (2 images, entropy)" in lines
+    assert "  mAP@0.5 in percent: 35.92 -> 35.63 on roads (60 images), a drop of 0.29; allowed: 0.3" in lines
+    assert "  in float: head.size.2, stem" in lines
+    main(["quantize", "a", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (told["quantization"], told["float_layers"]) == (lost, ["head.size.2", "stem"])
+
+
 def test_notes_of_a_step_are_told(pipeline, artifact, capsys):
     artifact.manifest["notes"] = ["int64 arithmetic is left"]
     main(["export", "r"])
@@ -248,11 +262,15 @@ def test_a_long_convention_does_not_touch_its_number(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("board", "then"),
-    [("jetson-tx2", "edgekit lint {} --board jetson-tx2"), ("x86-1t", "edgekit quantize {}")],
+    [
+        ("jetson-tx2", "edgekit lint {} --board jetson-tx2"),
+        ("x86-1t", "edgekit quantize {}\n"),
+        ("desktop-gpu", "edgekit quantize {} --flavour trt\n"),
+    ],
 )
 def test_what_comes_after_an_export_depends_on_the_board(board, then, pipeline, artifact, capsys):
     assert main(["export", "r", "--board", board]) == 0
-    assert f"Next: {then.format(artifact.path)}\n" in capsys.readouterr().out
+    assert f"Next: {then.format(artifact.path)}" in capsys.readouterr().out
 
 
 def test_figures_that_are_not_met_say_why(pipeline, capsys):

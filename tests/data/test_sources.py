@@ -447,3 +447,44 @@ def test_a_folder_without_labels_is_a_set_only_where_labels_are_not_needed(tmp_p
     for number in range(2, DEFAULT_TIMED + 3):
         shutil.copy(tmp_path / "1.png", tmp_path / f"{number}.png")
     assert len(evaluation_set(artifact, str(tmp_path), unlabelled=True)) == DEFAULT_TIMED  # those that are timed
+
+
+def coco_file(file: Path, boxes: int, category: str = "car") -> Path:
+    """One image, which is no image, in ``images`` beside the file."""
+    (file.parent / "images").mkdir(exist_ok=True)
+    cv2.imwrite(str(file.parent / "images" / "a.png"), np.zeros((20, 20, 3), np.uint8))
+    box = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 8, 8], "area": 64, "iscrowd": 0}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 20}],
+        "categories": [{"id": 1, "name": category}],
+        "annotations": [{"id": k, **box} for k in range(boxes)],
+    }
+    file.write_text(json.dumps(content))
+    return file
+
+
+def network(evaluation: str | None = None) -> Artifact:
+    return Artifact("network", {"classes": ["car"], "recipe": {"evaluation": evaluation}})
+
+
+def test_a_byte_order_mark_hides_no_images(tmp_path: Path) -> None:
+    """PowerShell and spreadsheets write one; the reader takes it, and the images lie where they lie without."""
+    file = coco_file(tmp_path / "val.json", 1)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(evaluation_set(network(), str(file))) == 1
+
+
+def test_a_set_without_boxes_is_refused_before_anything_is_detected(tmp_path: Path) -> None:
+    file = coco_file(tmp_path / "val.json", 0)
+    with pytest.raises(BadInput, match="no box to find in this set"):
+        evaluation_set(network(), str(file))
+    assert len(evaluation_set(network(), str(file), unlabelled=True)) == 1  # for the time alone
+
+
+def test_a_recipes_set_that_does_not_fit_says_how_to_name_another(tmp_path: Path) -> None:
+    file = coco_file(tmp_path / "val.json", 1, "bus")
+    with pytest.raises(BadInput, match=r"To measure on yours: --evaluation annotations\.json$"):
+        evaluation_set(network(str(file)), None, "--evaluation")
+    with pytest.raises(BadInput) as caught:
+        evaluation_set(network(), str(file))
+    assert "To measure on yours" not in str(caught.value)

@@ -247,8 +247,13 @@ def test_the_image_that_a_broken_network_fails_on_is_named(monkeypatch, tmp_path
 
 def test_evaluate_says_what_was_mended_in_the_set(monkeypatch, caplog):
     truth = replace(coco_set(sample(1, (A, 0))), notes=("1 box clipped",))
-    monkeypatch.setattr(spine, "model", lambda source: SimpleNamespace(path=source))
+    manifest = {"recipe": {"evaluation": "roads"}}
+    monkeypatch.setattr(spine, "model", lambda source: SimpleNamespace(path=source, manifest=manifest))
     monkeypatch.setattr(evaluation, "evaluation_set", lambda artifact, data: truth)
     monkeypatch.setattr(detect, "detect_all", lambda *_: {1: found((A, 0.9, 0))})
     assert pipeline.evaluate("net", runtime="onnxruntime").map50 == pytest.approx(1)
+    named = "measured on roads, which its recipe names; on yours: --data annotations.json"
+    assert caplog.messages == [named, "set.json: 1 box clipped"]
+    caplog.clear()
+    pipeline.evaluate("net", data="mine.json", runtime="onnxruntime")
     assert caplog.messages == ["set.json: 1 box clipped"]
