@@ -34,7 +34,7 @@ def camera(
     demo: the shipped clip, again and again, with the shipped weights, on the web page
     say: called with each line for people; options: those of ``runtime.camera.options.Options``
     """
-    from .runtime.camera.app import run
+    from .runtime.camera.app import checked, run
     from .runtime.camera.options import Options, parse_size
 
     if isinstance(options.get("size"), str):
@@ -50,6 +50,7 @@ def camera(
         options.setdefault("open_page", True)
         options["count_lines"] = options["count_lines"] or [DEMO_LINE]
     asked = Options(artifact=artifact, source=None if source is None else str(source), board=profile, **options)
+    checked(asked)  # an export takes longer than to see that there is no such video
     asked.artifact = _model(str(artifact), progress).path
     return dict(run(asked, say or (lambda line: None)))
 

@@ -11,7 +11,7 @@ from edgekit import live
 from edgekit.cli import main
 from edgekit.runtime.artifact import new_artifact, read_artifact
 from edgekit.runtime.camera.sources import open_source
-from edgekit.runtime.errors import ArtifactError, BadConfig
+from edgekit.runtime.errors import ArtifactError, BadConfig, EdgeKitError
 
 from .runtime.camera.conftest import artifact, clip  # noqa: F401 - fixtures
 
@@ -147,6 +147,21 @@ def test_a_checkpoint_and_a_strange_folder_are_told(artifact, tmp_path):  # noqa
 def test_mistakes_on_the_command_line(arguments, capsys):
     assert main(["camera", *arguments]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "told"),
+    [
+        ("nowhere.mp4", {}, "no such video file"),
+        ("79", {}, "/dev/video79 is not there"),
+        ("rtsp://127.0.0.1/x", {"offline": True}, "cannot wait for the network"),
+        ("udp://127.0.0.1:9", {"zones": "nowhere.json"}, "nowhere.json"),
+    ],
+)
+def test_a_wrong_source_is_told_before_a_recipe_is_exported(monkeypatch, source, more, told):
+    monkeypatch.setattr(live, "_model", lambda *_: pytest.fail("was exported"))
+    with pytest.raises(EdgeKitError, match=told):
+        edgekit.camera("edgekit-road", source, **more)
 
 
 def test_one_run_looks_at_one_source(capsys):

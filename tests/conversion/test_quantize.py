@@ -234,7 +234,7 @@ def test_a_batch_is_calibrated_too_and_an_old_opset_refused(detector, facts, pho
     batch = onnx_artifact(detector, facts, {}, tmp_path / "b", photos[:1], ExportOptions(batch=2, top_k=20))[0]
     assert quantize(batch, photos[:1], PARENTS, tmp_path / "int8").manifest["input"]["shape"] == [2, 96, 128, 3]
     old = onnx_artifact(detector, facts, {}, tmp_path / "o", photos[:1], ExportOptions(opset=12, top_k=20))[0]
-    with pytest.raises(BadConfig, match=r"found opset 12, needed 13.*edgekit export \S+ export\.opset=13"):
+    with pytest.raises(BadConfig, match=r"found opset 12, needed 13.*edgekit export toy export\.opset=13"):
         quantize(old, photos[:1], PARENTS, tmp_path / "never")
     foreign = Artifact(old.path, {**old.manifest, "recipe": {"name": "yolo", "imported": {"file": "yolo.onnx"}}})
     with pytest.raises(BadConfig, match=r"anew from its framework with opset 13, then: edgekit import-onnx FILE"):

@@ -43,15 +43,7 @@ def run(options, say):
     and ``length`` (frames that a run of a file has before it; None where that is not known).
     """
     artifact = read_artifact(options.artifact)
-    board = options.board if options.board is not None else strings.read_board(options.artifact)
-    make_source = source_maker(options, board)
-    quieten()
-    source = make_source()  # a wrong word is told before anything is loaded
-    if options.offline and source.live:
-        raise BadConfig("--offline: {} cannot wait for the network; it is for files and folders".format(source.shown))
-    places = counters_of(options)
-    if options.window:
-        require_window()
+    board, make_source, places = checked(options)
     cv2.setNumThreads(1)  # a pool of its own would fight with the inference for the cores
     runtime = options.runtime or preferred_runtime(artifact, board.get("runtimes") or ["onnxruntime"])
     stop = threading.Event()
@@ -63,6 +55,23 @@ def run(options, say):
         session = _Session(options, board, runner, make_source, places, stop, say)
         session.run()
         return session.summary("user" if signals.count else None)
+
+
+def checked(options):
+    """(board, what makes the source, lines and zones) of a run: what is wrong with them is told before anything is
+    loaded, or exported.
+    """
+    board = options.board if options.board is not None else strings.read_board(options.artifact)
+    make_source = source_maker(options, board)
+    quieten()
+    source = make_source()
+    source.check()
+    if options.offline and source.live:
+        raise BadConfig("--offline: {} cannot wait for the network; it is for files and folders".format(source.shown))
+    places = counters_of(options)
+    if options.window:
+        require_window()
+    return board, make_source, places
 
 
 def _open(artifact, runtime, options):

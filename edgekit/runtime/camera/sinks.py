@@ -69,9 +69,9 @@ class Mp4(Sink):
         if self._video is None:
             self._size, self._start = (width, height), result.frame.seconds
             self._video = open_video(self.path, self._size, self._rate and self._rate(), self._encoder)
-            self._seen = self._size
-        if (width, height) != self._seen:
-            self._seen = (width, height)
+            self._seen = {self._size}
+        if (width, height) not in self._seen:  # each size is told once: a folder's may change with every picture
+            self._seen.add((width, height))
             self._stats.event("pictures are {}x{} now; the video stays {}x{}".format(width, height, *self._size))
         live = None if self._rate else self._stats.readable()
         self._video.write(self._painter(result, live), result.frame.seconds - self._start)

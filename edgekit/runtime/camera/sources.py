@@ -82,6 +82,9 @@ class Source(object):
         self.open()
         return self
 
+    def check(self):
+        """Raise BadInput for what can be seen to be missing without opening anything."""
+
     def __exit__(self, *exc_info):
         self.close()
 
@@ -135,9 +138,12 @@ class V4l2(_Cv2Source):
         super(V4l2, self).__init__(name, options)
         self._device = device
 
-    def _make(self):
+    def check(self):
         if not os.path.exists(self._device):
             raise BadInput(self._refused())
+
+    def _make(self):
+        self.check()
         capture = cv2.VideoCapture(self._device, cv2.CAP_V4L2)
         capture.set(cv2.CAP_PROP_FOURCC, _MJPG)
         if self.options.size:
