@@ -125,10 +125,11 @@ def bench(
 
 
 def _by_images(targets: Sequence[Target], sets: Mapping[str, CocoSet], board: Board) -> list[tuple[CocoSet, list[int]]]:
-    """Each set of images, and the numbers of the targets that are measured on it."""
-    groups: dict[str, tuple[CocoSet, list[int]]] = {coco.digest(): (coco, []) for coco in sets.values()}
+    """Each set of images with its classes, and the numbers of the targets that are measured on it."""
+    groups = {(coco.digest(), coco.classes): (coco, list[int]()) for coco in sets.values()}
     for number, target in enumerate(targets):
-        groups[sets[target.artifact.digest].digest()][1].append(number)
+        coco = sets[target.artifact.digest]
+        groups[coco.digest(), coco.classes][1].append(number)
     for coco in (coco for coco, numbers in groups.values() if not numbers):
         raise BoardLacks(
             f"no runtime of board {board.name!r} ({', '.join(board.runtimes)}) that is installed runs the files that "
@@ -226,7 +227,7 @@ def kept_rows(
     found = [(r.artifact, r.runtime, r.accuracy.set_digest if r.accuracy else None) for r in rows]
     here = all(r.board in (board.name, TWIN) for r in rows)
     least = board.measure.min_seconds if seconds is None else seconds
-    long_enough = all(r.process is None or (r.process.seconds or 0.0) >= least for r in rows)
+    long_enough = all((r.process.seconds or 0.0) >= least for r in rows)
     whole = here and long_enough and found == wanted
     return rows if whole and _of_this_machine([r for r in rows if r.board != TWIN], board) else None
 

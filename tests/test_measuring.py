@@ -95,6 +95,14 @@ def test_networks_of_other_classes_are_measured_on_their_own_images(networks: Ne
     assert {row.peaks.how for row in rows if row.peaks} == {"a product; the best of 3 measurements"}
 
 
+def test_networks_whose_classes_stand_in_another_order_keep_their_accuracy(networks: Networks) -> None:
+    """A group has one order of classes, and boxes of a network with another have no accuracy on it."""
+    turned = networks.artifact("onnx", "cars", ("bus", "car"))
+    networks.artifacts = {"cars": networks.artifacts["cars"], "turned": turned}
+    edgekit.bench(list(networks.artifacts), runtime="onnxruntime")
+    assert [found for _, found in networks.asked] == [[found] for found in networks.artifacts.values()]
+
+
 @pytest.mark.parametrize(("failing", "measured"), [("cells", [0, 2]), ("cars", [1])])
 def test_images_on_which_nothing_can_be_measured_lose_no_other_row(
     networks: Networks, tmp_path: Path, failing: str, measured: list[int]

@@ -68,7 +68,10 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class CocoSet:
-    """A checked set. ``classes[i]`` has the COCO category id ``category_ids[i]``; ``notes`` say what was mended."""
+    """A checked set. ``classes[i]`` has the COCO category id ``category_ids[i]``; ``notes`` say what was mended.
+
+    labelled: the classes that its labels know, where a detector's others were added (``sources.widened``); else empty
+    """
 
     annotations: Path
     images: Path
@@ -77,6 +80,7 @@ class CocoSet:
     category_ids: tuple[int, ...]
     notes: tuple[str, ...]
     annotations_sha256: str = ""
+    labelled: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -96,13 +100,17 @@ class CocoSet:
             )
 
     def digest(self) -> str:
-        """Identity of content: hash of the annotation file, the image list and the classes by id; no path."""
+        """Identity of content: hash of the annotation file, the image list and the classes by id; no path.
+
+        Of a widened set the classes by name, in any order: they alone are in the mean of its evaluation.
+        """
         return self._digest
 
     @cached_property
     def _digest(self) -> str:
         names = [s.path.relative_to(self.images).as_posix() for s in self.samples]
-        return value_sha256([self.annotations_sha256, names, list(self.category_ids)])
+        counted = sorted(self.labelled) or list(self.category_ids)
+        return value_sha256([self.annotations_sha256, names, counted])
 
 
 def read_coco(

@@ -356,4 +356,6 @@ def widened(coco: CocoSet, classes: Sequence[str]) -> CocoSet:
         labels = place[sample.labels]
         labels.setflags(write=False)
         samples.append(replace(sample, labels=labels))
-    return replace(coco, samples=tuple(samples), classes=tuple(classes), category_ids=tuple(range(1, len(classes) + 1)))
+    ids = tuple(range(1, len(classes) + 1))
+    labelled = coco.labelled or coco.classes
+    return replace(coco, samples=tuple(samples), classes=tuple(classes), category_ids=ids, labelled=labelled)

@@ -160,6 +160,14 @@ def test_a_set_of_some_classes_measures_these(file: Path) -> None:
     assert set(wide.samples[0].labels.tolist()) == {2}
 
 
+def test_the_digest_of_a_widened_set_tells_which_classes_count(file: Path) -> None:
+    """mAP of other classes is another figure; the others, and the order in which a network has them, change nothing."""
+    sets = [read_coco(file.with_name("roads.json"), SAMPLE / "images", [name]) for name in ("scooter", "vehicle")]
+    scooter, vehicle = (widened(coco, CLASSES) for coco in sets)
+    assert scooter.digest() != vehicle.digest()
+    assert widened(sets[0], CLASSES[::-1]).digest() == widened(scooter, (*CLASSES, "cart")).digest() == scooter.digest()
+
+
 # -- what an epoch sees -----------------------------------------------------------------------------------------------
 def test_an_epoch_sees_each_source_as_often_as_it_says(file: Path) -> None:
     mix = mixture(file)
