@@ -109,7 +109,7 @@ class CocoSet:
     @cached_property
     def _digest(self) -> str:
         names = [s.path.relative_to(self.images).as_posix() for s in self.samples]
-        counted = sorted(self.labelled) or list(self.category_ids)
+        counted: list[Any] = sorted(self.labelled) or list(self.category_ids)
         return value_sha256([self.annotations_sha256, names, counted])
 
 

@@ -10,7 +10,9 @@ manifest, which the tables print). Grids, masks and quantization scales are not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,7 +22,7 @@ from onnx import ModelProto, NodeProto
 from ..recipe import recipe_names
 from ..runtime.errors import BadConfig, BadInput
 from .conventions import CONVENTIONS, graph_operations
-from .graph import MACS, Shape, batch_of, load_graph, node_name, tensor_shapes, uncounted, value_bytes
+from .graph import MACS, Shape, batch_of, load_graph, node_macs, node_name, tensor_shapes, uncounted, value_bytes
 
 __all__ = ["MODEL_FILE", "Complexity", "Layer", "complexity", "model_file"]
 
@@ -29,6 +31,7 @@ MODEL_FILE = "model.onnx"  # in an artifact's folder
 LEARNT: Mapping[str, tuple[int, ...]] = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
+    "DeformConv": (1, 3),
     "Gemm": (1, 2),
     "MatMul": (0, 1),
     "QLinearConv": (3, 8),
@@ -118,8 +121,7 @@ def complexity(path: str | Path, convention: str = "flops") -> Complexity:
     model = load_graph(path)
     shapes, weights = tensor_shapes(model), _learnt(model)
     traffic = _Traffic(model, shapes)
-    rule = CONVENTIONS[convention]
-    costs = {operation.name: rule(operation) for operation in graph_operations(model)}
+    costs = _costs(path, model, convention)
     counted: set[str] = set()
     layers, written, moved = [], 0, 0
     for node in model.graph.node:
@@ -164,9 +166,21 @@ def model_file(path: str | Path) -> Path:
     raise BadInput(f"{path}: no such ONNX file, and no folder with a {MODEL_FILE}. Make one: edgekit export RECIPE")
 
 
+def _costs(path: Path, model: ModelProto, convention: str) -> dict[str, int]:
+    """Node -> what it counts under a convention."""
+    with _shapes_of(path):
+        return {operation.name: CONVENTIONS[convention](operation) for operation in graph_operations(model)}
+
+
 def _macs(path: Path, node: NodeProto, shapes: Mapping[str, Shape]) -> tuple[int, Shape]:
+    with _shapes_of(path):
+        return node_macs(node, shapes), shapes[node.output[0]]
+
+
+@contextmanager
+def _shapes_of(path: Path) -> Iterator[None]:
     try:
-        return (MACS[node.op_type](node, shapes) if node.op_type in MACS else 0), shapes[node.output[0]]
+        yield
     except KeyError as error:
         raise BadInput(f"{path}: the shape of {error} cannot be inferred; export it with static shapes") from error
 
@@ -190,11 +204,11 @@ class _Traffic:
 
     def cio(self, node: NodeProto) -> int:
         """Values of the activations that go in and come out."""
-        flowing = [name for name in (node.input[0], *node.output) if name not in self._constants]
+        flowing = [name for name in (*node.input[:1], *node.output) if name not in self._constants]
         return sum(prod(self._shapes.get(name, ())) if name in self._shapes else 0 for name in flowing)
 
     def _size(self, name: str) -> int:
-        return prod(self._shapes[name]) * self._bytes.get(name, 4) if name in self._shapes else 0
+        return math.ceil(prod(self._shapes[name]) * self._bytes.get(name, 4)) if name in self._shapes else 0
 
 
 def _learnt(model: ModelProto) -> dict[str, dict[str, int]]:
@@ -206,10 +220,12 @@ def _learnt(model: ModelProto) -> dict[str, dict[str, int]]:
     makers = {output: node for node in model.graph.node for output in node.output}
 
     def constant(name: str) -> str | None:
+        passed = set[str]()  # a damaged file may make a tensor of itself
         while name not in sizes:
             maker = makers.get(name)
-            if maker is None or maker.op_type not in TRANSPARENT:
+            if maker is None or maker.op_type not in TRANSPARENT or not maker.input or name in passed:
                 return None
+            passed.add(name)
             name = maker.input[0]
         return name
 

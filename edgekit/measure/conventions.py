@@ -28,7 +28,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .graph import MACS, Shape, load_graph, node_name, tensor_shapes
+from .graph import Shape, load_graph, node_macs, node_name, tensor_shapes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -251,8 +251,8 @@ def onnx_operations(path: str | Path) -> list[Operation]:
 def graph_operations(model: ModelProto) -> list[Operation]:
     """The same of a file that ``graph.load_graph`` has read."""
     shapes = tensor_shapes(model)
-    nodes = [n for n in model.graph.node if n.op_type in NODES and n.input[0] in shapes and n.output[0] in shapes]
-    return [_node_operation(node, shapes) for node in nodes]
+    nodes = [node for node in model.graph.node if node.op_type in NODES and node.input and node.output]
+    return [_node_operation(n, shapes) for n in nodes if n.input[0] in shapes and n.output[0] in shapes]
 
 
 def _node_operation(node: NodeProto, shapes: Mapping[str, Shape]) -> Operation:
@@ -261,7 +261,7 @@ def _node_operation(node: NodeProto, shapes: Mapping[str, Shape]) -> Operation:
         node_name(node),
         kind,
         prod(after),
-        MACS[node.op_type](node, shapes) if node.op_type in MACS else 0,
+        node_macs(node, shapes),
         node.op_type in _BIAS and len(node.input) > _BIAS[node.op_type],
         prod(next((a.ints for a in node.attribute if a.name == "kernel_shape"), ())) if kind.endswith("pool") else 0,
         prod(after[2:]) / prod(before[2:]) if kind == "transposed" else 1,

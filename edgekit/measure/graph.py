@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
@@ -9,14 +10,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, TensorShapeProto, defs, shape_inference
+from google.protobuf.message import DecodeError, Message
+from onnx import ModelProto, NodeProto, TensorProto, TensorShapeProto, checker, defs, shape_inference
 
 from ..runtime.errors import BadInput
 
 Shape: TypeAlias = tuple[int, ...]
-# Bytes of one value; what is not here (strings, unknown) counts as a float
-_BYTES = {
+# Bytes of one value; what is not here (strings, unknown) counts as a float, the smaller ones by the bits in their name
+_BYTES: Mapping[int, int] = {
     TensorProto.BOOL: 1,
     TensorProto.INT8: 1,
     TensorProto.UINT8: 1,
@@ -27,7 +28,10 @@ _BYTES = {
     TensorProto.INT64: 8,
     TensorProto.UINT64: 8,
     TensorProto.DOUBLE: 8,
+    TensorProto.COMPLEX64: 8,
+    TensorProto.COMPLEX128: 16,
 }
+_BITS = re.compile("(?:U?INT|FLOAT)([2468])(?:E.*)?")  # FLOAT8E4M3FN, UINT4; newer ONNX has more of them
 _FLOAT_BYTES = 4
 
 
@@ -35,8 +39,8 @@ def load_graph(path: str | Path) -> ModelProto:
     """The file with inferred shapes and a name of its own for every node; an open batch, the first dimension of an
     input, becomes 1. A dimension that the file calls 0 or less is open too.
 
-    Raises BadInput naming a file that is missing, not ONNX, without operators, whose shapes contradict each other, or
-    whose inputs have other open dimensions: what an image of one pixel costs is no answer.
+    Raises BadInput naming a file that is missing, not ONNX, without operators, whose shapes contradict each other or
+    an operator, or whose inputs have other open dimensions: what an image of one pixel costs is no answer.
     """
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
@@ -46,16 +50,46 @@ def load_graph(path: str | Path) -> ModelProto:
             raise ValueError("its graph has no operator")
         if wrong := [t.name for t in model.graph.initializer if any(size < 0 for size in t.dims)]:
             raise ValueError(f"{wrong[0]} has a size below 0")
+        _require_text(model.graph, *model.functions)
+        if lost := [node for node in model.graph.node if not node.output]:
+            raise ValueError(f"its operator {node_name(lost[0])} has no output")
         _close_batch(path, model)
         _name_nodes(model)
-        return shape_inference.infer_shapes(model, data_prop=True)
+        model = shape_inference.infer_shapes(model, data_prop=True)
+        _require_inputs(model)
+        return model
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such file") from error
-    except (DecodeError, ValueError, shape_inference.InferenceError) as error:
+    except (DecodeError, ValueError, checker.ValidationError, shape_inference.InferenceError) as error:
         raise BadInput(
             f"{path}: not a readable ONNX file ({type(error).__name__}: {error}). "
             "Copy or export it again: edgekit export RECIPE"
         ) from error
+
+
+def _require_text(*messages: Message) -> None:
+    """Raise ValueError for a name that is no UTF-8, which protobuf gives as bytes: the file was damaged."""
+    for message in messages:
+        for field, value in message.ListFields():
+            parts = value if isinstance(value, Iterable) and not isinstance(value, str | bytes) else [value]
+            if field.message_type is not None:
+                _require_text(*parts)
+            elif field.type == field.TYPE_STRING and any(isinstance(part, bytes) for part in parts):
+                raise ValueError(f"a {field.name} in it is no text: {parts!r}")
+
+
+def _require_inputs(model: ModelProto) -> None:
+    """Raise ValueError naming an operator whose work its inputs cannot tell, for there are others than it takes."""
+    shapes = tensor_shapes(model)
+    for node in model.graph.node:
+        try:
+            node_macs(node, shapes)
+        except KeyError:
+            continue  # a shape that cannot be inferred; whoever needs it says so
+        except (IndexError, ValueError) as error:
+            raise ValueError(
+                f"operator {node_name(node)} is a {node.op_type} with inputs that do not fit it"
+            ) from error
 
 
 def _close_batch(path: str | Path, model: ModelProto) -> None:
@@ -120,7 +154,7 @@ def tensor_shapes(model: ModelProto) -> dict[str, Shape]:
     return shapes
 
 
-def value_bytes(model: ModelProto) -> dict[str, int]:
+def value_bytes(model: ModelProto) -> dict[str, float]:
     """Tensor name -> bytes of one value, for every tensor whose type is known."""
     graph = model.graph
     types = {t.name: t.data_type for t in graph.initializer}
@@ -128,7 +162,13 @@ def value_bytes(model: ModelProto) -> dict[str, int]:
     for node in graph.node:
         if node.op_type == "Constant":
             types.update((node.output[0], a.t.data_type) for a in node.attribute if a.name == "value")
-    return {name: _BYTES.get(kind, _FLOAT_BYTES) for name, kind in types.items() if kind}
+    return {name: _bytes_of(kind) for name, kind in types.items() if kind}
+
+
+def _bytes_of(kind: int) -> float:
+    known = kind not in _BYTES and kind in TensorProto.DataType.values()
+    told = _BITS.fullmatch(TensorProto.DataType.Name(kind)) if known else None
+    return int(told[1]) / 8 if told else _BYTES.get(kind, _FLOAT_BYTES)
 
 
 def node_name(node: NodeProto) -> str:
@@ -190,7 +230,7 @@ def _qlinear_conv(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
 
 
 def _einsum(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
-    if len(node.input) == 1 or _has_no_rule(node):  # of one it is a transposition or a sum
+    if len(node.input) == 1:  # of one it is a transposition or a sum
         return 0
     sizes: dict[str, int] = {}
     for letters, name in zip(_terms(node), node.input, strict=True):
@@ -200,7 +240,7 @@ def _einsum(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
 
 
 def _terms(node: NodeProto) -> list[str]:
-    equation = next((a.s.decode() for a in node.attribute if a.name == "equation"), "")
+    equation = next((a.s.decode(errors="replace") for a in node.attribute if a.name == "equation"), "")
     return equation.replace(" ", "").split("->")[0].split(",")
 
 
@@ -230,18 +270,23 @@ _CHEAP = frozenset(
 )
 
 
+def node_macs(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
+    """Multiply-accumulates of a node; 0 without a rule, see ``uncounted``. Raises KeyError naming an unknown shape."""
+    return 0 if node.op_type not in MACS or _has_no_rule(node) else MACS[node.op_type](node, shapes)
+
+
 def uncounted(model: ModelProto) -> list[str]:
     """Operators whose work no rule tells, as ``2 LSTM``: with one of them the sum of the others is no count.
 
     What neither ONNX nor the list of cheap ones knows is among them. So are products in the bodies of If, Loop, Scan
     and of the file's own functions, which run as the data wants it.
     """
-    functions = {function.name: function.node for function in model.functions}
+    functions = {(function.domain, function.name): function.node for function in model.functions}
     found: Counter[str] = Counter()
     for node in model.graph.node:
-        if node.op_type not in functions and _has_no_rule(node):
+        if _known_as(node) not in functions and _has_no_rule(node):
             found[node.op_type] += 1
-        bodies = [n for n in _inside(node, functions) if n.op_type not in functions]
+        bodies = [n for n in _inside(node, functions) if _known_as(n) not in functions]
         inside = {n.op_type for n in bodies if n.op_type in MACS or _has_no_rule(n)}
         if inside:
             found[f"{node.op_type} with {', '.join(sorted(inside))} in it"] += 1
@@ -255,8 +300,13 @@ def _has_no_rule(node: NodeProto) -> bool:
     return node.op_type in _NO_RULE or einsum
 
 
-def _inside(node: NodeProto, functions: Mapping[str, Iterable[NodeProto]]) -> Iterator[NodeProto]:
+def _known_as(node: NodeProto) -> tuple[str, str]:
+    """By which a file's own function is called; one of its own domain may have the name of an ONNX operator."""
+    return node.domain, node.op_type
+
+
+def _inside(node: NodeProto, functions: Mapping[tuple[str, str], Iterable[NodeProto]]) -> Iterator[NodeProto]:
     bodies = [graph.node for a in node.attribute for graph in ([a.g] if a.HasField("g") else a.graphs)]
-    for inner in (n for body in [*bodies, functions.get(node.op_type, ())] for n in body):
+    for inner in (n for body in [*bodies, functions.get(_known_as(node), ())] for n in body):
         yield inner
         yield from _inside(inner, functions)

@@ -23,7 +23,7 @@ from ..board import Board
 from ..progress import Progress
 from ..runtime.errors import BadInput
 from .complexity import MODEL_FILE
-from .graph import MACS, consumers, load_graph, module_of, node_name, producers, tensor_shapes
+from .graph import MACS, consumers, load_graph, module_of, node_macs, node_name, producers, tensor_shapes
 from .process import run_worker
 from .row import LayerRun, LayerTime, Peaks, Row
 
@@ -140,7 +140,7 @@ def macs_of_nodes(model: ModelProto) -> dict[str, int]:
     for node in model.graph.node:
         if node.op_type in MACS:
             try:
-                found[node_name(node)] = MACS[node.op_type](node, shapes)
+                found[node_name(node)] = node_macs(node, shapes)
             except KeyError:
                 continue  # a shape that cannot be inferred: its work is unknown
     return found

@@ -79,6 +79,13 @@ def test_products_of_activations_have_no_parameters_and_linear_biases_have(save)
     ]
 
 
+def test_a_deformable_convolution_has_weights_and_its_offsets_are_none(save):
+    constants = {"w": ones(6, 4, 1, 1), "o": ones(1, 2, 10, 8), "b": ones(6)}
+    nodes = [("DeformConv", ["x", "w", "o", "b"], ["y"], {})]
+    found = complexity(save(nodes, X, {"y": ("float", [1, 6, 10, 8])}, constants, opset=19))
+    assert (found.macs, found.parameters) == (80 * 24, 30)
+
+
 def test_shared_weights_count_once_and_work_twice(save):
     nodes: list[Any] = [("Conv", ["x", "w"], ["a"], {}), ("Conv", ["a", "w"], ["y"], {})]
     found = complexity(save(nodes, X, {"y": ("float", [1, 4, 10, 8])}, {"w": ones(4, 4, 1, 1)}))
@@ -287,6 +294,45 @@ def test_a_function_of_the_file_is_known_by_its_body(save):
     assert complexity(path).uncounted == ("1 Mine with Foo in it",)
 
 
+def own_function(path, called):
+    """A file whose one operator is the function own.Relu, in whose body there is another Relu."""
+    model = rename(path, "Relu", "own")
+    body = [onnx.helper.make_node("Relu", ["a"], ["b"], domain=called)]
+    opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid("own", 13)]
+    model.functions.append(onnx.helper.make_function("own", "Relu", ["a"], ["b"], body, opsets))
+    onnx.save(model, path)
+    return path
+
+
+def test_a_function_may_have_the_name_of_an_operator_and_does_not_call_itself(save):
+    path = own_function(save([("Relu", ["x"], ["y"], {})], X, {"y": X["x"]}, {}), called="")
+    assert complexity(path).uncounted == ()
+    path = own_function(save([("Relu", ["x"], ["y"], {})], X, {"y": X["x"]}, {}), called="own")
+    with pytest.raises(BadInput, match=r"model\.onnx: .*must not be recursive"):
+        complexity(path)
+
+
+def test_a_weight_that_is_made_of_itself_is_none(save):
+    nodes: list[Any] = [("Identity", ["x"], ["u"], {}), ("MatMul", ["x", "u"], ["y"], {})]
+    path = save(nodes, {"x": ("float", [1, 1, 8, 8])}, {"y": ("float", [1, 1, 8, 8])}, {})
+    model = onnx.load(path)
+    model.graph.node[0].input[0] = "u"
+    onnx.save(model, path)
+    assert complexity(path).parameters == 0
+
+
+@pytest.mark.parametrize(("kind", "access"), [("FLOAT8E4M3FN", 80), ("INT4", 40), ("INT16", 160), ("UINT32", 320)])
+def test_small_numbers_are_few_bytes(save, kind, access):
+    path = save(
+        [("Cast", ["x"], ["y"], {"to": 1})], {"x": ("float", [1, 1, 10, 8])}, {"y": ("float", [1, 1, 10, 8])}, {}
+    )
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.elem_type = getattr(onnx.TensorProto, kind)
+    onnx.save(model, path)
+    found = complexity(path)
+    assert found.access_bytes - found.activation_bytes == access
+
+
 def test_products_in_a_body_are_not_counted_as_nothing(save):
     def branch(operator):
         out = onnx.helper.make_tensor_value_info("o", onnx.TensorProto.FLOAT, [1, 6, 10, 8])
@@ -314,6 +360,43 @@ def test_bad_files_are_named(content, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BadInput, match=r"model\.onnx"):
+        complexity(path)
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "attributes"),
+    [
+        ("Conv", ["x"], {}),
+        ("Conv", [], {}),
+        ("Gemm", ["v", "w"], {}),
+        ("MatMul", ["s", "w"], {}),
+        ("Einsum", ["x", "w"], {"equation": "abcd->abcd"}),
+        ("Einsum", ["x", "w"], {"equation": "ab,cd->ad"}),
+    ],
+)
+def test_an_operator_with_inputs_that_do_not_fit_it_is_named(tmp_path, operator, inputs, attributes):
+    constants = [onnx.numpy_helper.from_array(a, k) for k, a in {"s": ones(), "v": ones(4), "w": ones(4, 4)}.items()]
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4, 4, 4]) for name in ("x", "y")]
+    node = onnx.helper.make_node(operator, inputs, ["y"], "odd", **attributes)
+    made = onnx.helper.make_graph([node], "g", values[:1], values[1:], constants)
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 13)]), path)
+    with pytest.raises(BadInput, match=rf"model\.onnx: .*(odd is a {operator} with inputs|node name: odd)"):
+        complexity(path)
+    made.node[0].domain = "trt.plugins"  # of which nothing is known, so nothing of it is wrong
+    onnx.save(onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("trt.plugins", 1)]), path)
+    assert complexity(path).uncounted == (f"1 {operator}",)
+
+
+def test_a_damaged_name_and_an_operator_without_a_result_are_told(save):
+    path = save([("Relu", ["x"], ["y"], {})], X, {"y": X["x"]}, {})
+    path.write_bytes(path.read_bytes().replace(b"Relu", b"Rel\xff"))
+    with pytest.raises(BadInput, match=r"model\.onnx: .*a op_type in it is no text"):
+        complexity(path)
+    model = graph([("Constant", [], ["c"], {"value_float": 1.0}), ("Relu", ["x"], ["y"], {})], X, {"y": X["x"]}, {})
+    del model.graph.node[0].output[:]
+    onnx.save(model, path)
+    with pytest.raises(BadInput, match=r"model\.onnx: .*has no output"):
         complexity(path)
 
 
