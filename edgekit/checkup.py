@@ -35,7 +35,6 @@ PACKAGES = {
         "onnxruntime",
         "onnxsim",
         "opencv-python-headless",
-        "psutil",
         "pycocotools",
         "pydantic",
         "pyyaml",

@@ -92,12 +92,6 @@ def _mean(values: np.ndarray) -> float | None:
     return float(known.mean()) if known.size else None
 
 
-def detections_to_coco_json(coco_set: CocoSet, detections: Mapping[int, Detections]) -> list[dict[str, Any]]:
-    """COCO result records ({image_id, category_id, bbox [x, y, w, h], score}), by image id and then by score."""
-    ids = coco_set.category_ids
-    return [record for image in sorted(detections) for record in detections[image].to_coco(image, ids)]
-
-
 def _check(coco_set: CocoSet, detections: Mapping[int, Detections]) -> None:
     wanted = {sample.image_id for sample in coco_set.samples}
     lost, strange = sorted(wanted - detections.keys()), sorted(detections.keys() - wanted)

@@ -45,7 +45,7 @@ class Ratio(Record):
 
 
 class Comparison(Record):
-    """Two rows that were measured in turns. ratio and inference: B's time over A's, end to end and of the network alone
+    """Two rows that were measured in turns. ratio: B's time over A's, end to end
 
     pairs: the median milliseconds of A's and of B's turn, in the order of measuring; frames: in each turn
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +14,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 from ..progress import Progress
 from ..runtime import errors
 from ..runtime.errors import ChildDied, EdgeKitError
@@ -22,6 +21,7 @@ from ..runtime.processes import environment, kill_group, last_words
 from ..runtime.reference import REFERENCE, TIMED
 
 WORKER = (sys.executable, "-m", "edgekit.runtime.worker")
+_STAT = Path("/proc/stat")
 
 
 def run_worker(
@@ -29,7 +29,8 @@ def run_worker(
 ) -> tuple[dict[str, Any], float | None]:
     """Run ``command JOB RESULT`` and return (result, cores that others kept busy meanwhile).
 
-    The phases of its progress are load, warm-up, timed, offline and accuracy.
+    The phases of its progress are load, warm-up, timed, offline, layers, accuracy and, of a worker that takes turns,
+    ready.
     Raises the EdgeKitError that the worker reported, or ChildDied naming the artifact, the runtime and the signal.
     An exception here (Ctrl-C included) kills the worker and everything it started.
     """
@@ -189,8 +190,16 @@ class OtherLoad:
     @staticmethod
     def _read() -> tuple[float, float, float]:
         allowed = os.sched_getaffinity(0)
-        cores = [times for core, times in enumerate(psutil.cpu_times(percpu=True)) if core in allowed]
-        # guest time is in user time already
-        busy = sum(t.user + t.nice + t.system + t.irq + t.softirq + t.steal for t in cores)
+        busy = sum(seconds for core, seconds in _busy(_STAT.read_text()).items() if core in allowed)
         own = os.times()
         return busy, own.user + own.system + own.children_user + own.children_system, own.elapsed
+
+
+def _busy(stat: str) -> dict[int, float]:
+    """Seconds of work of each core by its number, which is not its place: a core that is offline is not listed."""
+    found = {}
+    for core, times in re.findall(r"^cpu(\d+) (.*)", stat, re.MULTILINE):
+        # guest time is in user time already
+        user, nice, system, _idle, _wait, irq, softirq, steal = map(int, times.split()[:8])
+        found[int(core)] = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return found

@@ -15,7 +15,7 @@ from edgekit import pipeline, spine
 from edgekit.data import evaluation
 from edgekit.data.coco import CocoSet, Sample
 from edgekit.evaluation import detect
-from edgekit.evaluation.coco import detections_to_coco_json, evaluate_detections
+from edgekit.evaluation.coco import evaluate_detections
 from edgekit.runtime.detections import Detections
 from edgekit.runtime.errors import BadInput
 
@@ -173,10 +173,10 @@ def test_a_set_without_boxes_to_find_is_refused(truth):
 
 
 def test_coco_json_has_category_ids_and_widths():
-    records = detections_to_coco_json(coco_set(), {2: found((A, 0.25, 1)), 1: found((B, 0.5, 0))})
-    assert records == [
-        {"image_id": 1, "category_id": 3, "bbox": [100, 100, 80, 60], "score": 0.5},
-        {"image_id": 2, "category_id": 7, "bbox": [10, 10, 40, 40], "score": 0.25},
+    ids = coco_set().category_ids
+    assert [record for n in (1, 2) for record in found((A, 0.25 * n, 2 - n)).to_coco(n, ids)] == [
+        {"image_id": 1, "category_id": 7, "bbox": [10, 10, 40, 40], "score": 0.25},
+        {"image_id": 2, "category_id": 3, "bbox": [10, 10, 40, 40], "score": 0.5},
     ]
 
 
@@ -217,7 +217,8 @@ def test_the_json_evaluates_to_the_same_map_with_pycocotools_own_reader(capsys):
                 }
             )
     reference.createIndex()
-    evaluation = COCOeval(reference, reference.loadRes(detections_to_coco_json(truth, detections)), "bbox")
+    results = [record for image, seen in detections.items() for record in seen.to_coco(image, truth.category_ids)]
+    evaluation = COCOeval(reference, reference.loadRes(results), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()

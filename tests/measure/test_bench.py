@@ -5,9 +5,9 @@ import os
 import time
 from collections import namedtuple
 from datetime import datetime, timezone
+from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 
 from edgekit.board import Board
@@ -301,20 +301,19 @@ def test_verdicts(samples, process, known, status, reasons):
 
 
 def test_load_of_others_is_what_this_process_and_its_children_did_not_use(monkeypatch, worker, artifact, eval_set):
-    """Cores 0 and 1 are ours to use, core 2 is not. In 4 s they were busy for 3 + 2 s, of them 1 + 0.5 + 1.5 by us."""
-    Cpu = namedtuple("Cpu", "user nice system idle iowait irq softirq steal guest")
+    """Cores 0 and 3 are ours to use, 1 and 2 are offline, 4 is not ours. In 4 s ours were busy for 3 + 2 s, of them
+    1 + 0.5 + 1.5 by us.
+    """
     Own = namedtuple("Own", "user system children_user children_system elapsed")
-    idle = Cpu(5, 0, 0, 90, 5, 0, 0, 0, 0)
-    before = [idle, idle, idle]
-    after = [
-        idle._replace(user=6, nice=1, system=1, iowait=6),
-        idle._replace(user=6.5, steal=0.5),
-        idle._replace(user=9),
-    ]
-    cpus = iter([before, after])
+    idle = "500 0 0 9000 500 0 0 0 0 0"
+    before = {0: idle, 3: idle, 4: idle}
+    after = {0: "600 100 100 9000 600 0 0 0 0 0", 3: "650 0 0 9000 500 0 0 50 0 0", 4: "900 0 0 9000 500 0 0 0 0 0"}
+    texts = ["cpu 1 2 3\n" + "".join(f"cpu{n} {times}\n" for n, times in cores.items()) for cores in (before, after)]
+    stat = iter(texts)
     owns = iter([Own(0, 0, 0, 0, 100.0), Own(1, 0, 0.5, 1.5, 104.0)])
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(cpus))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3})
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
+    monkeypatch.setattr("edgekit.measure.process._STAT", SimpleNamespace(read_text=lambda: next(stat)))
     monkeypatch.setattr(os, "times", lambda: next(owns))
     worker.play(result=scripted_result([10.0] * 100))
     row = bench(worker, artifact, eval_set).row
