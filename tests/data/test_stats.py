@@ -23,7 +23,7 @@ def sample(image_id, boxes, labels, ignore=None):
 
 def test_counts_sizes_and_weights():
     samples = (
-        sample(1, [[0, 0, 31, 33], [0, 0, 32, 32], [0, 0, 96, 96], [0, 0, 5, 5]], [0, 0, 0, 1]),
+        sample(1, [[0, 0, 31, 33], [200, 100, 232, 132], [0, 0, 96, 96], [0, 0, 5, 5]], [0, 0, 0, 1]),
         sample(2, [[0, 0, 9, 9]], [1], [True]),
         sample(3, [], []),
     )

@@ -389,6 +389,7 @@ def test_what_forbids_a_comparison_of_time_is_named(changes, told):
     "facts",
     [
         {"memory_mb": 8100},
+        {"frequency_mhz": 2104.0},  # 4.9 % of the larger one
         {"governor": "unknown"},
         {"cpu": "unknown"},
         {"load_average": [5.0, 5.0, 5.0]},

@@ -155,10 +155,18 @@ def test_text_has_no_hollow_dot_so_it_says_that_the_last_value_was_disturbed():
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [([1.0], "▄"), ([2.0, 2.0, 2.0], "▄▄▄"), ([0.0, 7.0], "▁█"), ([0, 1, 2, 3, 4, 5, 6, 7], "▁▂▃▄▅▆▇█")],
+    [([1.0], "▄"), ([2.0, 2.0, 2.0], "▄▄▄"), ([10.0, 17.0], "▁█"), ([0, 1, 2, 3, 4, 5, 6, 7], "▁▂▃▄▅▆▇█")],
 )
 def test_a_line_of_bars(values, text):
     assert spark_text(values) == text
+
+
+def test_a_figure_in_percent_changes_by_points():
+    usual = make_row().accuracy
+    steps = [Step(n, (make_row(accuracy=usual.model_copy(update={"map50": v})),)) for n, v in (("a", 0.8), ("b", 0.775))]
+    (track,) = tracks(steps)
+    (line,) = [line for line in history_lines(track) if line[0] == "mAP@0.5"]
+    assert line[1:] == ["█▁", "77.50 %", "-2.50 pt"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 40])
