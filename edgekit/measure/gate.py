@@ -405,6 +405,8 @@ def _second_opinion(limit: Limit, base: Sequence[Row], new: Sequence[Row], found
         for rows, side in zip((base, new), times, strict=True)
     ]
     second = _judge_noisy(limit, sides[0], sides[1], days)
+    if "change" not in second:
+        return found  # of a reference that is no witness: it makes a time of nothing
     told = {name: second[name] for name in ("outcome", "new", "change", "noise")}
     against = AgainstReference.model_validate({"before_ms": before, "after_ms": after, **told})
     outcome = _TOGETHER.get((found["outcome"], against.outcome), found["outcome"])

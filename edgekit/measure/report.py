@@ -6,6 +6,7 @@ All of them are pure functions of rows.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple
@@ -257,7 +258,7 @@ def load_report(path: str | Path) -> Report:
     """The whole report.json, or that of a folder. Raises BadInput as ``read_report`` does."""
     path = report_file(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = _readable(json.loads(path.read_text(encoding="utf-8")), path)
         if told := _another_file(values):
             raise BadInput(f"{path}: {told}")
         return Report.model_validate(values)
@@ -273,6 +274,25 @@ def load_report(path: str | Path) -> Report:
         raise BadInput(
             f"{path}: not a report of EdgeKit {__version__} ({told}). Measure again: edgekit bench"
         ) from error
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but the tabulator and the end of a line
+
+
+def _readable(value: Any, path: Path) -> Any:
+    """What a report holds, without control characters: names in a foreign one would tell the terminal what to do.
+
+    Raises BadInput for text that no file and no terminal can hold.
+    """
+    if isinstance(value, str) and not value.isprintable():
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            raise BadInput(f"{path}: holds text that is no Unicode: {value[:60]!r}. Correct it, or measure again")
+        return _CONTROL.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_readable(item, path) if isinstance(item, str | list | dict) else item for item in value]
+    if isinstance(value, dict):
+        return {_readable(key, path): _readable(item, path) for key, item in value.items()}
+    return value
 
 
 _OTHERS = {

@@ -20,8 +20,9 @@ SYMBOLS = {"valid": "●", "noisy": "▲", "throttled": "▲", "perf-only": "◆
 Status = Literal["valid", "noisy", "throttled", "perf-only", "simulated", "not measured"]
 NonNegative = Annotated[float, Field(ge=0)]
 LEAST = 1e-9  # of what is not 0: below it a ratio of two is no number
+MOST = 1e12  # ms, which are decades; above it a product of two may be no number
 _ROUNDED = 1e-3  # of a value, by files with fewer digits
-Positive = Annotated[float, Field(ge=LEAST)]
+Positive = Annotated[float, Field(ge=LEAST, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -236,6 +237,12 @@ class Track(Record):
     max: float
     seconds: tuple[float, ...] = ()
     values: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _a_time_for_each_value(self) -> Track:
+        if len(self.seconds) != len(self.values):
+            raise ValueError(f"{self.name} has {len(self.seconds)} seconds and {len(self.values)} values; one for each")
+        return self
 
 
 class Energy(Record):

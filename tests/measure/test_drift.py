@@ -320,6 +320,15 @@ def test_the_schema_has_the_reference():
     assert set(defined["properties"]) == {"kind", "ms", "thirds_ms", "slices_ms"}
 
 
+@pytest.mark.parametrize("reference", [1e12, 1e-9])
+def test_a_reference_that_is_no_witness_leaves_what_was_measured(reference):
+    """Times over it are next to nothing, or next to endless."""
+    assert check([run(10.0)] * 2, [run(10.0, reference)] * 2).outcome in ("pass", "not comparable")
+    assert check([run(10.0, reference)] * 2, [run(20.0)] * 2).outcome in ("fail", "not comparable")
+    with pytest.raises(ValueError, match="less than or equal to"):
+        run(10.0, 1e300)
+
+
 def test_every_time_with_a_second_opinion_can_be_shown():
     for name in (name for name, metric in METRICS.items() if metric.machine):
         limit = f"{name}={'-' if METRICS[name].better == 'high' else '+'}5%"

@@ -629,12 +629,25 @@ def test_power_that_is_no_record_is_unknown(power):
     assert "power mode" not in board_facts(row().model_copy(update={"machine": {"power": power}}))
 
 
-def test_a_baseline_that_no_file_can_hold_is_told(tmp_path):
+def test_text_that_no_file_can_hold_is_told_of_the_report_that_has_it(tmp_path):
     run = tmp_path / "a.json"
     run.write_text(json.dumps(json.loads(report_json([row(recipe="\ud800")]))))
-    with pytest.raises(BadInput, match=r"b\.json: was not written.*no Unicode"):
+    with pytest.raises(BadInput, match=r"a\.json: holds text that is no Unicode: '.ud800'"):
         baseline("save", [run], out=tmp_path / "b.json")
     assert not (tmp_path / "b.json").exists()
+    with pytest.raises(BadInput, match=r"a\.json: holds text that is no Unicode"):
+        gate(run, [run])
+
+
+def test_a_terminal_does_not_obey_the_names_of_a_foreign_report(tmp_path):
+    for name, ms in (("a", 10.0), ("b", 20.0)):
+        shown = {"status": "valid", "reasons": ["one\nline\x9b2J"]}
+        told = report_json([row(ms, model="\x1b[2Jnet\x07", tools={"\x1b]0;x": "1"}, verdict=shown)])
+        (tmp_path / f"{name}.json").write_text(told, encoding="utf-8")
+    result = gate(tmp_path / "a.json", [tmp_path / "b.json"])
+    assert {check.row.split(" · ")[0] for check in result.checks} == {"\ufffd[2Jnet\ufffd"}
+    (read,) = read_report(tmp_path / "a.json")
+    assert (read.tools, read.verdict.reasons) == ({"\ufffd]0;x": "1"}, ("one\nline\ufffd2J",))
 
 
 def test_a_baseline_is_small(write, tmp_path):

@@ -163,7 +163,9 @@ def test_a_line_of_bars(values, text):
 
 def test_a_figure_in_percent_changes_by_points():
     usual = make_row().accuracy
-    steps = [Step(n, (make_row(accuracy=usual.model_copy(update={"map50": v})),)) for n, v in (("a", 0.8), ("b", 0.775))]
+    steps = [
+        Step(n, (make_row(accuracy=usual.model_copy(update={"map50": v})),)) for n, v in (("a", 0.8), ("b", 0.775))
+    ]
     (track,) = tracks(steps)
     (line,) = [line for line in history_lines(track) if line[0] == "mAP@0.5"]
     assert line[1:] == ["█▁", "77.50 %", "-2.50 pt"]

@@ -205,6 +205,8 @@ def test_a_row_that_is_no_object_is_refused():
 
 LATENCY = Latency.from_samples([5.0]).model_dump()
 ACCURACY = make_row().accuracy.model_dump()
+ENDS = {"first": 1.0, "last": 1.0, "min": 1.0, "max": 1.0}
+TRACK = {"name": "cpu clock", "unit": "MHz", "source": "s", **ENDS, "seconds": [0.0], "values": [1.0]}
 
 
 def test_rounding_in_a_file_contradicts_nothing():
@@ -228,6 +230,8 @@ def test_rounding_in_a_file_contradicts_nothing():
         ({"accuracy": {**ACCURACY, "map50": 0.0}}, "map is 0.2345, and map50 0.0; map cannot be above map50"),
         ({"accuracy": {**ACCURACY, "map75": 0.5}}, "map75 is 0.5, and map50 0.446"),
         ({"accuracy": {**ACCURACY, "map": 1e-320}}, "an accuracy is 0, or at least 1e-09"),
+        ({"tracks": [{**TRACK, "seconds": [0, 1]}]}, "cpu clock has 2 seconds and 1 values"),
+        ({"tracks": [{**TRACK, "values": []}]}, "cpu clock has 1 seconds and 0 values"),
         ({"machine": {"board": {"simulated": True}}}, "measured on a simulator, but called board 'x86-1t'"),
         ({"machine": {"board": {"simulated": ["EDGEKIT_SYSROOT"]}}}, "measured on a simulator"),
     ],
