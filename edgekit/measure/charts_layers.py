@@ -13,7 +13,7 @@ from .row import LayerTime, Row
 
 MOST_LAYERS = 10
 PLOT_HEIGHT = 380
-DOT_AREA = 500.0  # square pixels of a layer that takes all of the time
+DOT, LEAST_DOT = 14.0, 1.2  # radius of the slowest layer's point in pixels, and that of one which takes no time
 
 
 class Decades(NamedTuple):
@@ -72,7 +72,7 @@ def worst_layers(row: Row, count: int = MOST_LAYERS) -> list[LayerTime]:
 
 
 def roofline(row: Row) -> Markup | None:
-    """GOPS reached over operations per byte, both logarithmic, under the board's limits; the area is the time taken.
+    """GOPS reached over operations per byte, both logarithmic, under the board's limits; a point's area is its time.
 
     Numbered are ``worst_layers``. None when there is no layer with both figures, or no limit is known.
     """
@@ -87,7 +87,8 @@ def roofline(row: Row) -> Markup | None:
     for roof in limits:
         parts += _roof(roof, x_axis, y_axis)
     spots = {id(layer): (x_axis.share(x), _y(y_axis, y)) for layer, x, y in points}
-    parts += [_dot(layer, *spots[id(layer)]) for layer, _, _ in sorted(points, key=lambda p: -p[0].share)]
+    longest = max(layer.ms for layer, _, _ in points)
+    parts += [_dot(layer, *spots[id(layer)], longest) for layer, _, _ in sorted(points, key=lambda p: -p[0].ms)]
     parts += _numbers(worst_layers(row), spots)
     parts += [_roof_name(roof, y_axis) for roof in limits]  # last, so that no point covers a name
     label = f"roofline of {len(points)} layers under " + ", ".join(f"{r.gops:.0f} GOPS {r.name}" for r in limits)
@@ -95,15 +96,22 @@ def roofline(row: Row) -> Markup | None:
 
 
 def _numbers(worst: Sequence[LayerTime], spots: dict[int, tuple[float, float]]) -> list[Markup]:
-    """A numbered chip for each of the worst layers, beside its point where another chip is there already."""
-    taken: list[Spot] = []
-    parts = []
-    for number, layer in enumerate(worst, 1):
-        if id(layer) in spots:
-            x, y = spots[id(layer)]
-            point = Point(0.0, 0.0, number, _bound(layer), layer_title(layer))
-            parts.append(_chip(point, x, y, _free_offset(x, y, taken, PLOT_HEIGHT - CHIP), on_front=True))
-    return parts
+    """A numbered chip for each of the worst layers: beside its point, whose size it must not hide."""
+    shown = [(number, layer, *spots[id(layer)]) for number, layer in enumerate(worst, 1) if id(layer) in spots]
+    taken = [Spot(x, 0.0, y) for _, _, x, y in shown]
+    lines, chips = [], []
+    for number, layer, x, y in shown:
+        offset = _free_offset(x, y, taken, PLOT_HEIGHT - CHIP)
+        lines.append(_leader(x, y, offset))
+        chips.append(_chip(Point(0.0, 0.0, number, "number", layer_title(layer)), x, y, offset, on_front=True))
+    return lines + chips
+
+
+def _leader(x: float, y: float, offset: tuple[float, float]) -> Markup:
+    return Markup(
+        '<svg x="{:.3f}%" y="{:.1f}" overflow="visible"><line class="leader" x1="0" y1="0" x2="{:.1f}" y2="{:.1f}"/>'
+        "</svg>"
+    ).format(x, y, *offset)
 
 
 def _bound(layer: LayerTime) -> str:
@@ -142,8 +150,8 @@ def _roof_name(roof: Roof, y_axis: Decades) -> Markup:
     return _text(100, _y(y_axis, roof.gops) - 6, name, "end", style="tick roof-name")
 
 
-def _dot(layer: LayerTime, x: float, y: float) -> Markup:
-    radius = max(3.0, math.sqrt(DOT_AREA * layer.share / math.pi))
+def _dot(layer: LayerTime, x: float, y: float, longest: float) -> Markup:
+    radius = max(LEAST_DOT, DOT * math.sqrt(layer.ms / longest)) if longest else LEAST_DOT
     return Markup(
         '<svg x="{:.3f}%" y="{:.1f}" overflow="visible"><g class="layer"><title>{}</title>'
         '<circle class="{}" r="{:.1f}"/></g></svg>'

@@ -1,6 +1,7 @@
 """Roofline and layers."""
 
 import math
+import re
 
 import pytest
 
@@ -97,6 +98,18 @@ def test_the_roofline_has_a_point_for_each_layer_that_multiplies():
     assert "int8 200 GOPS, 20 GB/s" in svg
     assert roofline(row(peaks=None)) is None
     assert roofline(row([LAYERS[3]])) is None
+
+
+def test_the_area_of_a_point_is_its_time_and_no_number_covers_it():
+    """That of the slowest is the largest, whatever its share of all."""
+    times = (2.0, 0.5, 0.02, 0.0)
+    layers = [layer(str(n), ms=ms, share=ms / 50, gops=50.0 + n) for n, ms in enumerate(times)]
+    svg = roofline(row(layers))
+    dots = re.findall(r'class="bound-compute" r="([0-9.]+)"', svg)
+    assert dots == ["14.0", "7.0", "1.4", "1.2"]
+    chips = re.findall(r'class="number" cx="([-0-9.]+)" cy="([-0-9.]+)"', svg)
+    assert len(chips) == 4
+    assert all(math.hypot(float(x), float(y)) > 23.9 for x, y in chips)
 
 
 def test_a_bar_is_as_long_as_its_time_and_solid_to_its_bound():
