@@ -225,7 +225,7 @@ def report(
 
     Pictures beside those files come along. history: a folder of earlier reports of the same rows, one for each commit
     """
-    from .measure.history import read_history
+    from .measure.history import newer_text, read_history
     from .measure.matching import unrepeated
     from .measure.report import check_report_place, read_pictures, read_report, write_report
 
@@ -235,7 +235,10 @@ def report(
     every = [row for part in parts for row in (read_report(part) if isinstance(part, str | Path) else [part])]
     pictures = [picture for file in files for picture in read_pictures(file)]
     steps = read_history(history) if history is not None else []
-    write_report(unrepeated(every), out, pictures, title or "EdgeKit report", steps)
+    kept = unrepeated(every)
+    if left_out := newer_text(steps, kept):
+        log.warning("%s", left_out)
+    write_report(kept, out, pictures, title or "EdgeKit report", steps)
     return Path(out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,7 +68,8 @@ def report(
 
 def _print_rows(files: list[Path], history: Path | None, title: str | None, json: bool) -> None:
     """The table alone, and the history as lines of bars; nothing is written."""
-    from ..measure.history import read_history
+    from ..measure.history import newer_text, read_history
+    from ..measure.matching import unrepeated
     from ..measure.report import read_report
     from ..runtime.errors import BadConfig, BadInput
 
@@ -75,7 +77,7 @@ def _print_rows(files: list[Path], history: Path | None, title: str | None, json
         raise BadConfig("--history is for the page and the table; --json alone has no place for it: add --out report")
     if title is not None:
         raise BadConfig("--title is for the page; say where it goes: --out report")
-    found = [row for file in files for row in read_report(file)]
+    found = unrepeated([row for file in files for row in read_report(file)])
     if not found:
         raise BadInput(f"{', '.join(map(str, files))}: holds no row. Measure some: edgekit bench")
     steps = read_history(history) if history is not None else []
@@ -83,6 +85,8 @@ def _print_rows(files: list[Path], history: Path | None, title: str | None, json
         print_json(found)
         return
     show_rows(found)
+    if left_out := newer_text(steps, found):
+        print(f"note: {left_out}", file=sys.stderr)
     if steps:
         _show_history(found, steps)
 

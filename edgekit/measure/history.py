@@ -23,6 +23,7 @@ SHOWN = ("mAP50", "size", "gops", "latency")
 _BARS = "▁▂▃▄▅▆▇█"
 MOST_BARS = 24  # of the last steps, in text
 THIS_REPORT = "this report"  # the step of the rows whose history is asked for
+_MOST_NAMES = 5  # of steps, in a sentence
 _UNKNOWN = datetime.min.replace(tzinfo=timezone.utc)
 
 
@@ -72,7 +73,8 @@ def read_history(folder: str | Path) -> list[Step]:
 
     place = Path(folder)
     if not place.is_dir():
-        raise BadInput(f"{place}: no such folder. A history is a folder of report.json files, one for each commit")
+        found = "is no folder" if place.exists() else "no such folder"
+        raise BadInput(f"{place}: {found}. A history is a folder of report.json files, one for each commit")
     files = sorted(place.glob("*.json"))
     if not files:
         raise BadInput(
@@ -90,15 +92,30 @@ def _when(rows: Sequence[Row]) -> datetime | None:
 
 def earlier(steps: Sequence[Step], rows: Sequence[Row]) -> list[Step]:
     """The steps that are older than ``rows``, without what these hold themselves: the report may be in the folder."""
+    own = _measurements(rows)
+    left = [Step(s.name, tuple(row for row in s.rows if measurement(row) not in own)) for s in _split(steps, rows)[0]]
+    return [step for step in left if step.rows]
+
+
+def newer_text(steps: Sequence[Step], rows: Sequence[Row]) -> str:
+    """Which steps are newer than ``rows`` and no past of them, for a reader who put them there; "" without one."""
+    names = [step.name for step in _split(steps, rows)[1]]
+    if not names:
+        return ""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    told = f"{', '.join(names[:_MOST_NAMES])}{more}"
+    return f"{counted(len(names), 'step')} of the history newer than this report, so left out: {told}"
+
+
+def _split(steps: Sequence[Step], rows: Sequence[Row]) -> tuple[list[Step], list[Step]]:
+    """The steps before ``rows`` and those after them; one that holds all of these is the report itself."""
     own, when = _measurements(rows), _when(rows)
-    others = []
+    sides: tuple[list[Step], list[Step]] = [], []
     for step in steps:
         time = _when(step.rows)
-        if (own and own <= _measurements(step.rows)) or (when and time and time > when):
-            continue
-        left = tuple(row for row in step.rows if measurement(row) not in own)
-        others += [Step(step.name, left)] if left else []
-    return others
+        if not own or not own <= _measurements(step.rows):
+            sides[bool(when and time and time > when)].append(step)
+    return sides
 
 
 def _measurements(rows: Sequence[Row]) -> set[str]:

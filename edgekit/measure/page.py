@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from .. import __version__
 from . import charts, charts_layers
 from .draw import encode_jpeg, fit
-from .history import Series, Step, change_text, tracks, with_past
+from .history import Series, Step, change_text, earlier, newer_text, tracks, with_past
 from .labels import by_machine, evaluated_on, labels, places, set_names, table_cells
 from .matching import DISTURBED
 from .row import COLUMNS, NOT_MEASURED, NUMERIC, SYMBOLS, Column, LayerTime, Row, Track
@@ -58,7 +58,7 @@ def render_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    views = _views(rows)
+    views, past = _views(rows), earlier(history, rows)
     return environment.get_template("report.html.j2").render(
         title=title,
         subtitle=subtitle(rows),
@@ -71,8 +71,9 @@ def render_html(
         boards=_boards(views),
         precisions=list(dict.fromkeys(row.precision for row in rows)),
         span_names=span_names(rows),
-        history=_histories(history, rows) if history else [],
-        steps=[step.name for step in history],
+        history=_histories(past, rows) if past else [],
+        steps=[step.name for step in past],
+        left_out=newer_text(history, rows),
         unmeasured=_unmeasured(rows),
         machines=machines(rows),
         pictures=[(p.title, _data_uri(p.image)) for p in pictures],
@@ -265,14 +266,18 @@ def _style(row: Row) -> str:
 
 
 def _scatters(views: Sequence[View]) -> list[Scatter]:
-    """A drawing for each evaluation set: mAP of other images or classes is no better and no worse."""
+    """A drawing for each evaluation set: mAP of other images or classes is no better and no worse.
+
+    Rows without mAP are in none, and are told once, beside the last.
+    """
     points = {view.number: point for view in views if (point := _point(view))}
     drawn = [view for view in views if view.number in points]
     names = set_names([view.row for view in drawn])
     digests = {evaluated_on(view.row): name for view, name in zip(drawn, names, strict=True)}
     found = []
     for digest, name in digests.items():
-        shown = [view for view in views if evaluated_on(view.row) in (digest, None)]
+        others = [None] if digest == list(digests)[-1] else []
+        shown = [view for view in views if evaluated_on(view.row) in (digest, *others)]
         own = [points[view.number] for view in shown if view.number in points]
         marks = {point.disturbed for point in own}
         title = f"evaluated on {name}" if len(digests) > 1 else ""

@@ -24,7 +24,7 @@ from ..runtime.errors import BadConfig, BadInput
 from .charts_layers import worst_layers
 from .draw import save_image
 from .exports import render_csv, render_latex
-from .history import Step, earlier, history_cells, tracks, with_past
+from .history import Step, earlier, history_cells, newer_text, tracks, with_past
 from .labels import by_machine, labels, table_cells
 from .matching import measurement
 from .page import Picture, render_html
@@ -145,7 +145,7 @@ def write_report(
         raise BadConfig(f"title: {title!r} holds a byte that is no text. Write it in UTF-8")
     if not rows:
         raise BadInput(f"{place}: no measured row to report. Measure something first: edgekit bench")
-    pictures, history = _named_once(pictures), earlier(history, rows)
+    pictures = _named_once(pictures)
     files = tuple(place / picture_file(picture.name) for picture in pictures)
     check_report_place(place, files)
     texts = {
@@ -359,9 +359,12 @@ def render_markdown(
 
 
 def _tables_markdown(rows: Sequence[Row]) -> str:
-    """A table for each machine: figures of different ones are not compared."""
-    groups = by_machine(rows)
-    tables = [(f"### {place}\n\n" if len(groups) > 1 else "") + markdown_table(part) for place, part in groups.items()]
+    """A table for each machine: figures of different ones are not compared. Its rows have the numbers of all rows."""
+    groups, number = by_machine(rows), {id(row): n for n, row in enumerate(rows, 1)}
+    tables = [
+        (f"### {place}\n\n" if len(groups) > 1 else "") + markdown_table(part, [number[id(row)] for row in part])
+        for place, part in groups.items()
+    ]
     return "\n\n".join(tables)
 
 
@@ -400,9 +403,10 @@ def _layer_cells(layer: LayerTime) -> list[str]:
 
 
 def _history_markdown(rows: Sequence[Row], history: Sequence[Step]) -> list[str]:
-    """A line of bars per row and metric, with the last value and its change."""
-    headers, body = history_cells(with_past(tracks(history, rows)) if history else [])
-    return ["## History", markdown_grid(headers, body)] if body else []
+    """A line of bars per row and metric, with the last value and its change; and which steps are in none."""
+    headers, body = history_cells(with_past(tracks(history, rows)) if earlier(history, rows) else [])
+    left_out = newer_text(history, rows)
+    return ["## History", markdown_grid(headers, body), *[f"{left_out}."] * bool(left_out)] if body else []
 
 
 def _details_markdown(rows: Sequence[Row], titles: Sequence[str]) -> str:
@@ -415,9 +419,12 @@ def _show_span(row: Row, span: str) -> str:
     return f"{row.spans[span]:.3f}" if span in row.spans else NOT_MEASURED
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
-    """The competition table alone."""
-    return markdown_grid([column.header for column in COLUMNS], table_cells(rows), numeric=NUMERIC)
+def markdown_table(rows: Sequence[Row], numbers: Sequence[int] = ()) -> str:
+    """The competition table alone. numbers: by which sentences beside it name its rows; without them, no such column"""
+    headers, body = [column.header for column in COLUMNS], table_cells(rows)
+    if numbers:
+        headers, body = ["#", *headers], [[str(n), *cells] for n, cells in zip(numbers, body, strict=True)]
+    return markdown_grid(headers, body, numeric=NUMERIC | {"#"})
 
 
 def _machine_markdown(machine: Machine) -> str:

@@ -1,5 +1,7 @@
 """Tables in narrow terminals."""
 
+import json
+
 import pytest
 from rich.console import Console
 
@@ -62,6 +64,23 @@ def test_report_without_out_prints_the_table_and_the_history(tmp_path, row, caps
     assert "▄▄" in out
     assert "no change" in out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["history", "now.json"]
+
+
+def test_a_measurement_that_is_given_twice_is_one_row_on_the_terminal_too(tmp_path, row, capsys):
+    then = row.model_copy(update={"started": "2026-01-01T00:00:00+00:00"})
+    (tmp_path / "now.json").write_text(report_json([then]))
+    assert main(["report", *[str(tmp_path / "now.json")] * 2, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+
+
+def test_steps_that_are_newer_than_the_table_are_told(tmp_path, row, capsys):
+    for name, day in (("old", 1), ("new", 3), ("now", 2)):
+        folder = tmp_path / ("history" if name != "now" else "")
+        folder.mkdir(exist_ok=True)
+        then = row.model_copy(update={"started": f"2026-01-0{day}T00:00:00+00:00"})
+        (folder / f"{name}.json").write_text(report_json([then]))
+    assert main(["report", str(tmp_path / "now.json"), "--history", str(tmp_path / "history")]) == 0
+    assert "note: 1 step of the history newer than this report, so left out: new" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("args", "said"), [(["--title", "t"], "--out"), (["--history", "none"], "no such folder")])

@@ -2,6 +2,7 @@
 
 import pytest
 
+import edgekit
 from edgekit.measure.charts import sparkline
 from edgekit.measure.history import (
     THIS_REPORT,
@@ -9,6 +10,7 @@ from edgekit.measure.history import (
     change_text,
     earlier,
     history_lines,
+    newer_text,
     read_history,
     spark_text,
     tracks,
@@ -91,6 +93,22 @@ def test_the_page_counts_the_other_reports(folder, tmp_path):
     assert "2 earlier reports: ccc to aaa." in page([at(3, 15.0)])
     assert "1 earlier report: ccc." in page([timed(9.0, started="2026-11-01T20:00:00+00:00")])
     assert 'id="history"' not in page([at(1, 20.0)])
+
+
+def test_steps_that_are_newer_than_the_report_are_named(folder, tmp_path, caplog):
+    now = [timed(9.0, started="2026-11-01T20:00:00+00:00")]
+    told = "1 step of the history newer than this report, so left out: bbb"
+    assert newer_text(read_history(folder), [at(2, 9.0)]) == told
+    assert newer_text(read_history(folder), [at(4, 9.0)]) == newer_text([], [at(4, 9.0)]) == ""
+    many = [Step(name, (at(9, 1.0),)) for name in "abcdefg"]
+    assert newer_text(many, now).endswith(": a, b, c, d, e and 2 more")
+    (tmp_path / "now.json").write_text(report_json(now))
+    edgekit.report(tmp_path / "now.json", out=tmp_path / "out", history=folder)
+    assert "newer than this report, so left out: aaa, bbb" in caplog.text
+    for name in ("report.html", "report.md"):
+        assert "2 steps of the history newer than this report, so left out: aaa, bbb." in (
+            tmp_path / "out" / name
+        ).read_text(encoding="utf-8")
 
 
 def test_map_is_followed_over_the_same_images_only():
@@ -204,6 +222,9 @@ def test_rows_without_a_past_do_not_fill_the_history(folder):
 def test_folders_that_hold_none_are_told(tmp_path):
     with pytest.raises(BadInput, match="no such folder"):
         read_history(tmp_path / "none")
+    (tmp_path / "report").write_text("{}")
+    with pytest.raises(BadInput, match="report: is no folder"):
+        read_history(tmp_path / "report")
     with pytest.raises(BadInput, match=r"holds no report.*cp "):
         read_history(tmp_path)
     (tmp_path / "broken.json").write_text("{")

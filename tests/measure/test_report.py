@@ -295,6 +295,30 @@ def test_markdown_table_exactly():
     )
 
 
+def test_a_row_without_map_is_told_once_beside_the_drawings_of_several_sets():
+    usual = make_row().accuracy.model_dump()
+    night = timed(6.0, runtime="openvino", accuracy={**usual, "set": "night", "set_digest": "d" * 64})
+    html = render_html([timed(5.0), night, timed(25.04, accuracy=None), unmeasured()])
+    keys = [part.split("</ul>")[0] for part in html.split('<ul class="key">')[1:]]
+    assert [key.count("<li>") for key in keys] == [1, 3]
+    assert "no mAP, 25.04 ms" in keys[1]
+    assert keys[1].count("not measured") == 1
+    assert '<a href="#verdicts">' in html
+    assert '<section id="verdicts">' in html
+
+
+def test_rows_have_the_numbers_by_which_findings_name_them():
+    """Those of all rows, also where each machine has a table of its own."""
+    rows = [timed(5.0), timed(6.0, board="other"), timed(7.0, runtime="openvino", verdict={"status": "noisy"})]
+    text = render_markdown(rows)
+    assert "row 3 is noisy" in text
+    table = [line for line in text.splitlines() if line.startswith(("| # ", "| 1 ", "| 2 ", "| 3 "))]
+    assert [line.split(" | ")[0] + " " + line.split(" | ")[3] for line in table] == [
+        *("| # runtime", "| 1 onnxruntime", "| 3 openvino", "| # runtime", "| 2 onnxruntime"),
+    ]
+    assert "| #" not in markdown_table(rows)  # for a README
+
+
 def test_markdown_says_everything_that_the_page_says():
     text = render_markdown(ROWS, [PICTURE])
     for part in (
