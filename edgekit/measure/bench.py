@@ -10,10 +10,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from ..board import Board
 from ..paths import WEIGHTS
@@ -53,6 +55,7 @@ MODEL_FILES = {
     "onnx-int8": "model.onnx",
     "engine": "model.plan",
 }
+_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 FULL_SECONDS, FULL_COUNT = 600.0, 662  # MLPerf's SingleStream lasts ten minutes; p99 needs 662 frames
 
 
@@ -419,6 +422,7 @@ def _surprises(target: Target, result: Mapping[str, Any]) -> tuple[str, ...]:
 def _identity(target: Target, board: Board) -> dict[str, Any]:
     """What is known of a row before anything runs."""
     manifest = target.artifact.manifest
+    complexity = _complexity(target.artifact) or (_complexity(target.graph) if target.graph else None)
     return {
         "model": _network(manifest),
         "recipe": manifest.get("recipe", {}).get("name", "unknown"),
@@ -426,7 +430,8 @@ def _identity(target: Target, board: Board) -> dict[str, Any]:
         "runtime": target.runtime,
         "artifact": target.artifact.digest,
         "model_file": _model_file(target.artifact),
-        "complexity": _complexity(target.artifact) or (_complexity(target.graph) if target.graph else None),
+        "complexity": complexity,
+        "learnable": None if complexity else _learnable(target.artifact),
         "tools": {name: str(value) for name, value in manifest.get("tools", {}).items()},
     }
 
@@ -452,6 +457,18 @@ def _complexity(artifact: Artifact) -> Complexity | None:
         return None
     learnable = artifact.manifest.get("learnable_parameters")
     return Complexity(**{k: counted[k] for k in ("macs", "gops", "parameters")}, learnable=learnable)
+
+
+def _learnable(artifact: Artifact) -> int | None:
+    """Parameters of a checkpoint: all that its file holds but what batch normalisation counts. Torch is not needed."""
+    if artifact.kind != "checkpoint":
+        return None
+    try:
+        with safe_open(Path(artifact.path) / WEIGHTS, framework="np") as file:
+            names = file.keys()
+            return sum(prod(file.get_slice(name).get_shape()) for name in names if not name.endswith(_STATISTICS))
+    except (OSError, SafetensorError):
+        return None
 
 
 def _process(job: Mapping[str, Any], result: Mapping[str, Any], other_load: float | None) -> Process:

@@ -357,6 +357,7 @@ class Row(Record):
     order of ``runtime.timing.SPANS``; ``decode`` is no part of the headline and stands in ``process.decode_ms``
     machine_reference: beside the timed frames of a run of one image at a time
     throughput: one per way of spreading the work; layers: the slowest against the roofline first
+    learnable: parameters of a checkpoint's network, of which no graph is counted in ``complexity``
     artifact: digest of the artifact folder; machine: facts as the worker found them, {"before": ..., "after": ...}
     session: what the runtime says that it really computes; started: UTC, ISO 8601
     """
@@ -371,6 +372,7 @@ class Row(Record):
     artifact: str
     model_file: ModelFile
     complexity: Complexity | None = None
+    learnable: Annotated[int, Field(ge=0)] | None = None
     accuracy: Accuracy | None = None
     latency: Latency | None = None
     spans: dict[str, NonNegative] = Field(default_factory=dict)
@@ -436,7 +438,7 @@ class Row(Record):
     def params(self) -> int | None:
         """Learnable parameters where the trained network is known, else those in the graph."""
         if self.complexity is None:
-            return None
+            return self.learnable
         return self.complexity.parameters if self.complexity.learnable is None else self.complexity.learnable
 
     @property

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
 from edgekit.board import Board
 from edgekit.measure.bench import BenchOptions, Target, bench_targets, measure_target, with_drops
@@ -58,6 +60,19 @@ def test_a_row_holds_what_the_worker_measured(worker, artifact, eval_set):
     assert (row.complexity.gops, row.params) == (3.0, 1000)
     assert row.machine["before"]["cpu"] == "toy"
     assert datetime.fromisoformat(row.started).tzinfo == timezone.utc
+    assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+
+def test_parameters_of_a_checkpoint_are_counted_in_its_weights(worker, eval_set, tmp_path):
+    """No graph was counted, and what batch normalisation measured is not learnt."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    content = safetensors.torch.save(network.state_dict())
+    checkpoint = make_artifact(
+        tmp_path / "c", "checkpoint", "weights.safetensors", content, complexity=None, learnable_parameters=None
+    )
+    worker.play(result=scripted_result(LATENCIES))
+    row = bench(worker, checkpoint, eval_set, "pytorch").row
+    assert (row.complexity, row.params) == (None, 3 * 4 * 9 + 4 + 2 * 4)
     assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
 
 
