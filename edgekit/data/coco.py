@@ -108,9 +108,12 @@ class CocoSet:
 
     @cached_property
     def _digest(self) -> str:
+        return self.hash_with(sorted(self.labelled) or list(self.category_ids))
+
+    def hash_with(self, classes: Sequence[str] | Sequence[int]) -> str:
+        """Hash of the annotation file, the image list and ``classes``."""
         names = [s.path.relative_to(self.images).as_posix() for s in self.samples]
-        counted: list[Any] = sorted(self.labelled) or list(self.category_ids)
-        return value_sha256([self.annotations_sha256, names, counted])
+        return value_sha256([self.annotations_sha256, names, list(classes)])
 
 
 def read_coco(

@@ -74,8 +74,9 @@ class Mixture:
 
     def digest(self) -> str:
         """Identity of content: of every set, what is labelled in it and how often it is seen."""
+        contents = [coco.hash_with(coco.category_ids) for coco in self.sets]
         return value_sha256(
-            [[s.name, coco.digest(), s.labelled, s.repeat] for coco, s in zip(self.sets, self.sources, strict=True)]
+            [[s.name, content, s.labelled, s.repeat] for content, s in zip(contents, self.sources, strict=True)]
         )
 
     def labelled(self, source: Source) -> np.ndarray | None:
