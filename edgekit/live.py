@@ -50,7 +50,8 @@ def camera(
         options.setdefault("open_page", True)
         options["count_lines"] = options["count_lines"] or [DEMO_LINE]
     asked = Options(artifact=artifact, source=None if source is None else str(source), board=profile, **options)
-    checked(asked)  # an export takes longer than to see that there is no such video
+    if not (Path(artifact or "") / "manifest.json").is_file():
+        checked(asked)  # an export takes longer than to see that there is no such video
     asked.artifact = _model(str(artifact), progress).path
     return dict(run(asked, say or (lambda line: None)))
 

@@ -99,22 +99,22 @@ def test_a_size_is_a_text_or_two_numbers_and_one_line_is_a_list_of_it(asked, art
         assert (asked[-1].size, asked[-1].count_lines) == ((640, 480), ["0,0,1,1"])
 
 
-def test_a_recipe_is_exported_and_its_int8_version_preferred(asked, artifact, tmp_path, monkeypatch):  # noqa: F811
+def test_a_recipe_is_exported_and_its_int8_version_preferred(asked, artifact, clip, tmp_path, monkeypatch):  # noqa: F811
     exported = read_artifact(artifact)
     monkeypatch.setattr("edgekit.pipeline.export", lambda name, progress: exported)
     monkeypatch.setattr("edgekit.spine.RUNS", tmp_path)
-    edgekit.camera(live.DEMO_RECIPE, "0")
+    edgekit.camera(live.DEMO_RECIPE, clip)
     assert asked[-1].artifact == exported.path
     manifest = {k: v for k, v in exported.manifest.items() if k not in ("kind", "payload")}
     for parents in ({"onnx": "another"}, {"onnx": exported.digest}):
         with new_artifact(tmp_path / "demo" / "onnx-int8", "onnx-int8", {**manifest, "parents": parents}) as place:
             (tmp_path / "model").write_bytes(b"")
             (tmp_path / "model").rename(f"{place}/model.onnx")
-        edgekit.camera(live.DEMO_RECIPE, "0")
+        edgekit.camera(live.DEMO_RECIPE, clip)
     assert [a.artifact for a in asked[1:]] == [exported.path, str(tmp_path / "demo" / "onnx-int8")]
 
 
-def test_a_recipes_folder_file_and_name_in_runs_are_exported(asked, artifact, tmp_path, monkeypatch):  # noqa: F811
+def test_a_recipes_folder_file_and_name_in_runs_are_exported(asked, artifact, clip, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr("edgekit.pipeline.export", lambda name, progress: read_artifact(artifact))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rec").mkdir()
@@ -123,22 +123,22 @@ def test_a_recipes_folder_file_and_name_in_runs_are_exported(asked, artifact, tm
     with new_artifact(tmp_path / "runs" / "own" / "checkpoint", "checkpoint", {"classes": ["a"]}):
         pass
     for name in ("rec", "rec/recipe.yaml", "own"):
-        edgekit.camera(name, "0")
+        edgekit.camera(name, clip)
     assert len(asked) == 3
 
 
-def test_a_checkpoint_and_a_strange_folder_are_told(artifact, tmp_path):  # noqa: F811
+def test_a_checkpoint_and_a_strange_folder_are_told(artifact, clip, tmp_path):  # noqa: F811
     with new_artifact(tmp_path / "checkpoint", "checkpoint", {"classes": ["a"]}):
         pass
     with pytest.raises(ArtifactError, match="edgekit export"):
         edgekit.camera(str(tmp_path / "checkpoint"), "0")
     with pytest.raises(ArtifactError, match=r"one is wanted: .*/checkpoint$"):
-        edgekit.camera(str(tmp_path), "0")
+        edgekit.camera(str(tmp_path), clip)
     (tmp_path / "strange").mkdir()
     with pytest.raises(ArtifactError, match="not an artifact"):
-        edgekit.camera(str(tmp_path / "strange"), "0")
+        edgekit.camera(str(tmp_path / "strange"), clip)
     with pytest.raises(BadConfig, match="no recipe named"):
-        edgekit.camera("no-such-recipe", "0")
+        edgekit.camera("no-such-recipe", clip)
 
 
 @pytest.mark.parametrize(

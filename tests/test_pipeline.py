@@ -319,7 +319,10 @@ def test_labels_of_a_teacher_are_a_set_to_train_on(walked: Path, tmp_path: Path)
     assert all((a["score"] < score) == bool(a.get("ignore")) == bool(a["iscrowd"]) for a in records)
     with pytest.raises(BadConfig, match="doubt"):
         edgekit.label(walked / "onnx", folder, out=tmp_path / "x.json", score=0.1, doubt=0.5)
-    with pytest.raises(BadInput, match="no image"):
+    with pytest.raises(BadInput, match="no such folder of images"):
+        edgekit.label(walked / "onnx", tmp_path / "empty", out=tmp_path / "x.json")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="no image in this folder or below it"):
         edgekit.label(walked / "onnx", tmp_path / "empty", out=tmp_path / "x.json")
 
 

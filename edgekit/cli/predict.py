@@ -34,5 +34,5 @@ def predict(
     if json:
         print_json(summary)
     else:
-        show_values({key: value for key, value in summary.items() if not isinstance(value, list | dict)})
+        show_values({key: value for key, value in summary.items() if not isinstance(value, list)})
         print(out)

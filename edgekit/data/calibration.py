@@ -158,7 +158,10 @@ def _find(name_or_path: str | Path) -> Path:
     if name and path.is_dir():
         return path.resolve()
     if path.exists() and name:
-        raise BadInput(f"{path}: expected a folder of images or a folder with {SET_FILE}, found a file")
+        raise BadInput(
+            f"{path}: expected a folder of images, or one with {SET_FILE} (to measure on also a COCO file, .json); "
+            "found another file"
+        )
     raise unknown_name("image set", name, set_names(), "A path to a folder of images works too.")
 
 

@@ -23,7 +23,7 @@ from ..progress import Count
 from ..runtime.artifact import new_file, value_sha256
 from ..runtime.errors import BadInput
 from ..words import counted, plural
-from .imagefile import ImageHeader, read_header, read_image
+from .imagefile import ImageHeader, read_header, read_image, turned_text
 from .problems import Problems
 
 # How far a box may reach over the border and still be clipped: rounding by an annotation tool or by a resize.
@@ -553,9 +553,7 @@ def _check_files(
             progress(done, len(records))
     if missing == len(records):
         problems.advice = f"Not one image file is in {images}: is that the right folder?"
-    if not turned:
-        return []
-    return [f"{counted(turned, 'image')} with an EXIF rotation, which turns nothing: boxes are of the stored pixels"]
+    return list(filter(None, [turned_text(turned)]))
 
 
 def _size_differs(header: ImageHeader, record: _ImageRecord) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from ..progress import Progress, tell
 from ..runtime.errors import BadInput
 from ..runtime.images import check_whole, jpeg_segments, read_bytes, read_image
+from ..words import counted
 from .problems import MAX_PROBLEMS
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -137,6 +139,30 @@ def _exif_orientation(tiff: bytes) -> int:
             (value,) = struct.unpack(order + "H", entry[8:10])
             return value if 1 <= value <= 8 else 1
     return 1
+
+
+def turned_note(paths: Sequence[Path]) -> str:
+    """``turned_text`` of image files."""
+    return turned_text(sum(read_header(path).orientation != 1 for path in paths))
+
+
+def turned_text(turned: int) -> str:
+    """What to say of so many photos with an EXIF rotation, which are read as they are stored; "" of none."""
+    if not turned:
+        return ""
+    return f"{counted(turned, 'image')} with an EXIF rotation, which turns nothing: boxes are of the stored pixels"
+
+
+def other_files(folders: Sequence[Path], images: Sequence[Path]) -> dict[str, int]:
+    """What else lies in folders and below them, by suffix: nobody should think that it was read."""
+    read = set(images)
+    names = (
+        "links to folders" if path.is_dir() else path.suffix.lower() or "no suffix"
+        for folder in folders
+        for path in folder.rglob("*")
+        if path not in read and (path.is_symlink() or not path.is_dir())
+    )
+    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -7,8 +7,6 @@ objects as well as background.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from ..runtime.detections import Detections
 from ..runtime.errors import BadConfig, BadInput
 from ..runtime.images import read_image
 from ..runtime.runner import open_runner
-from .imagefile import SUFFIXES, check_images
+from .imagefile import SUFFIXES, check_images, other_files, turned_note
 
 _DESCRIPTION = "pseudo-labels by"
 
@@ -34,7 +32,8 @@ def pseudo_label(
 ) -> dict[str, Any]:
     """Write a COCO file of what the detector sees in a folder of images and its sub-folders; returns a summary.
 
-    The summary counts what was left out, if anything was: boxes without area, and files that are no images.
+    The summary counts what was left out, if anything was: boxes without area, and files that are no images. A note in
+    it tells of photos with an EXIF rotation.
 
     score: detections from it on (0..1) become labels, and keep their ``score``
     doubt: those between it and ``score`` are marked ``ignore``, and ``iscrowd``, the one key that other tools go by:
@@ -46,7 +45,8 @@ def pseudo_label(
     _check_own(Path(out))
     paths = sorted(p for p in images.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not paths:
-        raise BadInput(f"{images}: no such folder, or no image in it or below it")
+        found = "no image in this folder or below it" if images.is_dir() else "no such folder of images"
+        raise BadInput(f"{images}: {found} (looked for {', '.join(sorted(SUFFIXES))})")
     check_images(paths, progress)
     records, annotations, unsized = [], [], 0
     with open_runner(artifact.path, runtime, score_threshold=doubt) as runner:
@@ -70,19 +70,9 @@ def pseudo_label(
         json.dump(content, handle)
     sure = sum("ignore" not in a for a in annotations)
     summary: dict[str, Any] = {"images": len(paths), "labels": sure, "ignored": len(annotations) - sure}
-    left_out = {"boxes_without_area": unsized, "other_files": _others(images, paths)}
-    return {**summary, **{key: value for key, value in left_out.items() if value}, "annotations": str(out)}
-
-
-def _others(folder: Path, images: Sequence[Path]) -> dict[str, int]:
-    """What else lies in the folder and below it, by suffix: nobody should think that it was labelled."""
-    read = set(images)
-    names = (
-        "links to folders" if path.is_dir() else path.suffix.lower() or "no suffix"
-        for path in folder.rglob("*")
-        if path not in read and (path.is_symlink() or not path.is_dir())
-    )
-    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
+    others = other_files([images], paths)
+    told = {"boxes_without_area": unsized, "other_files": others, "note": turned_note(paths)}
+    return {**summary, **{key: value for key, value in told.items() if value}, "annotations": str(out)}
 
 
 def _check_own(out: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.imagefile import SUFFIXES, check_images, list_images
+from ..data.imagefile import SUFFIXES, check_images, list_images, other_files, turned_note
 from ..progress import Progress, tell
 from ..runtime.artifact import Artifact, check_not_read, check_place, new_files
 from ..runtime.errors import BadConfig, BadInput
 from ..runtime.images import read_image
 from ..runtime.runner import open_runner
 from .draw import draw_detections, save_image
+
+VIDEOS = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"})
 
 
 def predict_images(
@@ -28,7 +31,7 @@ def predict_images(
 
     score: boxes below it (0..1) are left out of both. detections.json has COCO's ``images``, ``categories`` and
     ``annotations`` (with ``score``); image ids are 1, 2, ... in the order of the list. Boxes without area are in
-    neither, and are counted in the summary if there were any.
+    neither, and are counted in the summary if there were any, as is what else the folders hold.
     """
     out = Path(check_place(out, "folder"))
     _check_apart(out, images)
@@ -60,19 +63,24 @@ def predict_images(
             "annotations": [_annotation(i, a) for i, a in enumerate(annotations, 1)],
         }
         (beside / "detections.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    passed_over = other_files([Path(source) for source in images if Path(source).is_dir()], paths)
+    told = {"boxes_without_area": unsized, "other_files": passed_over, "note": turned_note(paths)}
     return {
         "images": len(paths),
         "boxes": len(annotations),
-        **({"boxes_without_area": unsized} if unsized else {}),
+        **{key: value for key, value in told.items() if value},
         "detections": str(out / "detections.json"),
         "pictures": [str(picture) for picture in pictures],
     }
 
 
 def _check_apart(out: Path, sources: Sequence[str | Path]) -> None:
-    """Raise BadConfig for results in a folder that is read: its next reader would take the pictures for images."""
-    for folder in (Path(source).resolve() for source in sources if Path(source).is_dir()):
-        if out.resolve().is_relative_to(folder):
+    """Raise BadConfig for results in a folder that is read, or in that of an image that is read: the folder's next
+    reader would take the pictures for images.
+    """
+    for source in map(Path, sources):
+        folder, place = (source if source.is_dir() else source.parent).resolve(), out.resolve()
+        if place == folder or (source.is_dir() and place.is_relative_to(folder)):
             raise BadConfig(f"{out}: lies in {folder}, which is read by this command. Choose a place outside of it.")
 
 
@@ -85,6 +93,11 @@ def gather_images(sources: Sequence[str | Path]) -> list[Path]:
             if not inside:
                 raise BadInput(f"{source}: no images in this folder (looked for {', '.join(sorted(SUFFIXES))})")
             paths += inside
+        elif source.suffix.lower() in VIDEOS and source.is_file():
+            raise BadInput(
+                f"{source}: is a video, and images are read here. Its boxes: edgekit camera ARTIFACT --source "
+                f"{shlex.quote(str(source))} --offline --mp4 boxes.mp4 --coco boxes.json"
+            )
         elif source.is_file():
             paths.append(source)
         else:

@@ -97,6 +97,47 @@ def test_boxes_without_area_are_counted_and_in_no_file(
     assert predicted == labelled > 0
 
 
+def test_predict_leaves_no_pictures_beside_an_image_that_it_is_given(
+    onnx: Path, album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", str(onnx), str(album / PHOTOS[0].name), "--out", str(album)]
+    refused(album, command, "which is read by this command", capsys)
+
+
+def test_predict_knows_a_video_and_what_reads_it(
+    onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = share("calibration") / "clips" / "car-park.mp4"
+    assert main(["predict", str(onnx), str(clip), "--out", str(tmp_path / "out")]) == 2
+    assert f"is a video, and images are read here. Its boxes: edgekit camera ARTIFACT --source {clip}" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("verb", ["predict", "label"])
+def test_a_photo_with_a_rotation_is_told(
+    verb: str, onnx: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = album / PHOTOS[0].name
+    turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    segment = b"\xff\xe1" + (len(turned) + 2).to_bytes(2, "big") + turned
+    photo.write_bytes(photo.read_bytes()[:2] + segment + photo.read_bytes()[2:])
+    assert main([verb, str(onnx), str(album), "--out", str(tmp_path / "out.json")]) == 0
+    assert "note: 1 image with an EXIF rotation, which turns nothing" in capsys.readouterr().out
+
+
+def test_predict_counts_what_it_passes_over(
+    onnx: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (album / "a.gif").touch()
+    (album / "older").mkdir()
+    shutil.copy(album / PHOTOS[0].name, album / "older" / "b.jpg")
+    assert main(["predict", str(onnx), str(album), "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "images: 2\n" in told
+    assert "other files: .gif 1, .jpg 1\n" in told
+
+
 def test_label_counts_what_is_no_image(
     onnx: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -388,6 +388,18 @@ def coco_of(folder, names, classes=("car", "bus"), **flags):
     return read_set(folder / "set.json", folder / "pictures")
 
 
+def test_yolo_leaves_no_folder_of_a_set_that_it_cannot_write(tmp_path):
+    coco = coco_of(tmp_path, ["a.jpg", "a.jpeg"])
+    with pytest.raises(BadInput, match=r"both would need a\.txt\. Rename one"):
+        yolo.write(coco, tmp_path / "y")
+    assert not (tmp_path / "y").exists()
+    yolo.write(coco_of(tmp_path, ["b.jpg"]), tmp_path / "y", "val")
+    before = files_of(tmp_path / "y")
+    with pytest.raises(BadInput, match="both would need"):
+        yolo.write(coco, tmp_path / "y")
+    assert files_of(tmp_path / "y") == before
+
+
 def test_yolo_splits_stand_side_by_side(tmp_path):
     yolo.write(coco_of(tmp_path, ["a.jpg"]), tmp_path / "y")
     yolo.write(coco_of(tmp_path, ["b.jpg"], ignore=1), tmp_path / "y", "val")

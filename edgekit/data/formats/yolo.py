@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +93,22 @@ def write(coco: CocoSet, folder: Path, split: str = "train") -> Path:
     """
     check_split(folder, split)
     config = _joined(folder / CONFIG, coco.classes, split)
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{split}.", dir=folder))
     try:
         for kind in ("images", "labels"):
             (beside / kind / split).mkdir(parents=True)
-            (folder / kind).mkdir(exist_ok=True)
         for sample in coco.samples:
             _write_sample(sample, beside / "images" / split / sample.path.relative_to(coco.images))
         for kind in ("labels", "images"):
+            (folder / kind).mkdir(exist_ok=True)
             (beside / kind / split).rename(folder / kind / split)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # one that holds the split stays
+                folder.rmdir()
     with new_file(folder / CONFIG) as handle:  # last: what it does not name is not there for a reader
         yaml.safe_dump(config, handle, sort_keys=False)
     return folder / CONFIG
@@ -113,7 +118,9 @@ def _write_sample(sample: Sample, place: Path) -> None:
     """A link to the image at ``place``, and its boxes where ``label_file`` looks for them."""
     file = label_file(place)
     if file.exists():
-        raise BadInput(f"{sample.path}: another image differs only in its suffix, and both would need {file.name}")
+        raise BadInput(
+            f"{sample.path}: another image differs only in its suffix, and both would need {file.name}. Rename one"
+        )
     for needed in (place, file):
         needed.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(sample.path.resolve())
