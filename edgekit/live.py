@@ -50,9 +50,7 @@ def camera(
         options.setdefault("open_page", True)
         options["count_lines"] = options["count_lines"] or [DEMO_LINE]
     asked = Options(artifact=artifact, source=None if source is None else str(source), board=profile, **options)
-    if not (Path(artifact or "") / "manifest.json").is_file():
-        checked(asked)  # an export takes longer than to see that there is no such video
-    asked.artifact = _model(str(artifact), progress).path
+    asked.artifact = _model(str(artifact), lambda: checked(asked), progress).path
     return dict(run(asked, say or (lambda line: None)))
 
 
@@ -69,8 +67,11 @@ def _profile(board: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _model(name: str, progress: Progress | None) -> Artifact:
-    """The artifact folder, or the network exported from a recipe: in INT8 where ``edgekit run`` left that."""
+def _model(name: str, check: Callable[[], object], progress: Progress | None) -> Artifact:
+    """The artifact folder, or the network exported from a recipe: in INT8 where ``edgekit run`` left that.
+
+    check: called before an export, which takes longer than to see that there is no such video
+    """
     if (Path(name) / "manifest.json").is_file():
         found = read_artifact(name)
         if found.kind not in RUNNABLE:
@@ -83,6 +84,7 @@ def _model(name: str, progress: Progress | None) -> Artifact:
 
     if Path(name).is_dir() and not spine.names_recipe(name):
         raise no_artifact(name)
+    check()
     exported = pipeline.export(name, progress=progress)
     return _lowered(exported) or exported
 

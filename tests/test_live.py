@@ -27,7 +27,7 @@ def asked(monkeypatch):
 
 
 def test_the_demo_is_the_shipped_clip_and_weights_on_the_page(asked, artifact, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(live, "_model", lambda name, progress: [name, read_artifact(artifact)][1])
+    monkeypatch.setattr(live, "_model", lambda *_: read_artifact(artifact))
     edgekit.camera(demo=True)
     (options,) = asked
     assert options.source == str(live.demo_clip())
@@ -159,7 +159,7 @@ def test_mistakes_on_the_command_line(arguments, capsys):
     ],
 )
 def test_a_wrong_source_is_told_before_a_recipe_is_exported(monkeypatch, source, more, told):
-    monkeypatch.setattr(live, "_model", lambda *_: pytest.fail("was exported"))
+    monkeypatch.setattr("edgekit.pipeline.export", lambda *_, **__: pytest.fail("was exported"))
     with pytest.raises(EdgeKitError, match=told):
         edgekit.camera("edgekit-road", source, **more)
 

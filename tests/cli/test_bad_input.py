@@ -40,7 +40,7 @@ CASES = [
     ("build onnx --precision fp8", "no precision 'fp8'"),
     ("predict onnx nope.jpg --out new", "nope.jpg: no such image or folder"),
     ("predict onnx empty --out new", "no images in this folder"),
-    ("label onnx empty --out new", "no such folder, or no image in it"),
+    ("label onnx empty --out new", "no image in this folder or below it"),
     ("camera empty --source 0", "no manifest.json in it"),
     ("camera onnx", "source is missing (--source)"),
     ("camera onnx --source empty --port 99999", "the port of the page: expected 0..65535"),
