@@ -9,8 +9,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+from collections.abc import Sequence
+
+from zoo_latency import shipped
 
 from edgekit.measure.listing import FIGURES, figures_key, read_figures
 from edgekit.models.figures import count_figures
@@ -19,13 +22,19 @@ from edgekit.recipe import load_recipe, recipe_names
 from edgekit.runtime.artifact import new_file
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", type=shipped, metavar="RECIPE", help="default: those whose network changed")
+    parser.add_argument("--all", action="store_true", help="count every recipe anew")
+    asked = parser.parse_args(arguments)
+    if asked.all and asked.names:
+        parser.error("--all counts every recipe: leave the names out")
     known = read_figures()
     recipes = {name: load_recipe(name) for name in recipe_names()}
     keys = {name: figures_key(recipe) for name, recipe in recipes.items()}
     found = {name: known[name] for name in recipes if name in known}
-    stale = [name for name in recipes if arguments == ["--all"] or known.get(name, {}).get("key") != keys[name]]
-    for name in stale if arguments in ([], ["--all"]) else arguments:
+    stale = [name for name in recipes if asked.all or known.get(name, {}).get("key") != keys[name]]
+    for name in asked.names or stale:
         found[name] = {"key": keys[name], **count_figures(recipes[name])}
         print(f"{name}: {found[name]}", flush=True)
     with new_file(share("recipes") / FIGURES) as handle:
@@ -33,4 +42,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -21,6 +21,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 from edgekit.data.coco import CocoSet  # noqa: E402
 from edgekit.measure.listing import figures_key, read_figures  # noqa: E402
 from edgekit.measure.matching import DISTURBED  # noqa: E402
+from edgekit.paths import unknown_name  # noqa: E402
 from edgekit.recipe import load_recipe, recipe_names  # noqa: E402
 from edgekit.runtime import machine  # noqa: E402
 from edgekit.runtime.artifact import Artifact, new_file, value_sha256  # noqa: E402
@@ -202,9 +204,16 @@ def to_do(names: list[str], results: dict[str, Any], asked: argparse.Namespace) 
     return sorted(filter(is_left, names), key=lambda name: figures.get(name, {}).get("macs", 0))
 
 
-def main() -> None:
+def shipped(name: str) -> str:
+    """argparse's type of a shipped recipe's name: a mistyped one is said, with the nearest, before anything is done."""
+    if name not in (known := recipe_names()):
+        raise argparse.ArgumentTypeError(str(unknown_name("shipped recipe", name, known, "List them: edgekit zoo")))
+    return name
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="RECIPE", help="default: all")
+    parser.add_argument("names", nargs="*", type=shipped, metavar="RECIPE", help="default: all")
     parser.add_argument("--seconds", type=float, default=10.0, help="least time of each measurement")
     parser.add_argument("--count", type=int, default=20, help="least frames of each measurement")
     parser.add_argument("--again", action="store_true", help="measure what stands there too")
@@ -214,7 +223,7 @@ def main() -> None:
     )
     parser.add_argument("--list", action="store_true", help="say what is done and what is not")
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     if asked.answer:
         asked.answer.write_text(json.dumps(one(asked.names[0], asked.seconds, asked.count)), encoding="utf-8")
         return

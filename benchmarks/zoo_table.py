@@ -8,6 +8,7 @@ one machine, as ratios beside ours; then the pairs that were measured in turns.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -190,7 +191,9 @@ def _machines(results: Mapping[str, Any]) -> str:
     return f"One core of {' and '.join(names)}, a virtual machine, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(arguments)
     file = zoo_ratios.RESULTS
     pairs = json.loads(file.read_text(encoding="utf-8"))["pairs"] if file.is_file() else []
     trainings.write_text(page(read_results(), pairs), OUT)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zoo_figures
 import zoo_latency
 import zoo_ratios
 import zoo_table
@@ -106,3 +107,36 @@ def test_a_pair_is_the_first_over_the_second(monkeypatch: pytest.MonkeyPatch) ->
     assert (found["onnxruntime"]["ratio"], found["onnxruntime"]["low"]) == (2.0, 1.25)
     assert found["onnxruntime"]["high"] == pytest.approx(2.5)
     assert "it has no INT8" in zoo_ratios.in_turns(artifact, "it has no INT8", 1.0)["onnxruntime"]["error"]
+
+
+# -- the commands -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("script", [zoo_figures, zoo_latency, zoo_table])
+def test_help_does_nothing_else(script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("something was read or written")
+
+    for module, name in (
+        (zoo_figures, "new_file"),
+        (zoo_latency, "write_results"),
+        (zoo_table.trainings, "write_text"),
+    ):
+        monkeypatch.setattr(module, name, touched)
+    with pytest.raises(SystemExit) as end:
+        script.main(["--help"])
+    assert end.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", [zoo_figures, zoo_latency])
+def test_a_mistyped_recipe_is_said_with_the_nearest(script: Any, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as end:
+        script.main(["refinedetlit"])
+    assert end.value.code == 2
+    assert "no shipped recipe named 'refinedetlit'. Did you mean refinedetlite" in capsys.readouterr().err
+
+
+def test_figures_of_all_recipes_or_of_some(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as end:
+        zoo_figures.main(["--all", "refinedetlite"])
+    assert end.value.code == 2
+    assert "leave the names out" in capsys.readouterr().err
