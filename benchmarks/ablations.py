@@ -37,6 +37,7 @@ from typing import Any, Literal
 import side_by_side
 import trainings
 from ablation_picture import differences
+from arguments import data_root
 from lightning.pytorch import Trainer
 from pydantic import Field, ValidationError, model_validator
 
@@ -453,7 +454,7 @@ def check(table: Table, rows: Sequence[Row], overrides: Sequence[str]) -> None:
 
 def every(options: argparse.Namespace, table: Table, rows: Sequence[Row], out: Path) -> list[Result]:
     """Seed by seed, so that the whole table can be read off early."""
-    overrides = (f"data.root={options.data.resolve()}", *options.set)
+    overrides = (data_root(options.data), *options.set)
     check(table, rows, overrides)
     training_sets(load_recipe(table.recipe, [*table.set, *overrides]))  # a wrong --data is said once, not row by row
     work = Work(table, overrides, out, options.unlabelled)
@@ -519,7 +520,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--table and --data are needed; --list shows the tables")
     if len(set(options.seeds)) < len(options.seeds):
         parser.error("--seeds: one is given twice")
-    side_by_side.share_cores(options, parser)
+    side_by_side.share_cores(options)
     return options
 
 

@@ -128,12 +128,14 @@ def shared_sets(artifact: Artifact) -> tuple[Sequence[Any], CocoSet]:
 
 def training_sets(artifact: Artifact, root: Path) -> tuple[Sequence[Any], CocoSet]:
     """The training set to calibrate from, and the validation set."""
+    from arguments import data_folder
+
     from edgekit.training.fit import training_sets as read
 
     recipe = Recipe.model_validate(artifact.manifest["recipe"])
     if recipe.data is None:
         raise BadConfig(f"{artifact.path}: its recipe names no training data; leave --data out for its shipped sets")
-    train, val = read(recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": str(root.resolve())})}))
+    train, val = read(recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": data_folder(root)})}))
     if not isinstance(train, CocoSet):
         raise BadConfig(f"{artifact.path}: its recipe has several sources; the study takes a recipe of one set")
     if not isinstance(val, CocoSet):
@@ -324,6 +326,8 @@ def markdown(study: Study, state: State) -> str:
     )
     text += " in the next larger one; sets 1 and 2 are others of the smallest size. Below zero INT8 is better.\n\n"
     text += grid(HEADS, rows)
+    if left := [cell.name for cell in cells_of(study) if cell.name not in state.cells]:
+        text += f"\nUnfinished: {len(left)} measurements are still to come.\n"
     if not state.layers:
         return text
     top = state.layers[:12]
@@ -421,11 +425,13 @@ def write(study: Study, state: State, out: Path) -> None:
 
 # -- the command ------------------------------------------------------------------------------------------------------
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    from arguments import count  # not above: the children, which import this file too, are not run from this folder
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifact", type=Path, help="folder of an onnx artifact in FP32")
     parser.add_argument("--data", type=Path, help="the recipe's data.root; default: its shipped sets")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64, 256], help="calibration images")
-    parser.add_argument("--images", type=int, help="measure on so many validation images only")
+    parser.add_argument("--sizes", type=count, nargs="+", default=[16, 64, 256], help="calibration images")
+    parser.add_argument("--images", type=count, help="measure on so many validation images only")
     parser.add_argument("--out", type=Path, required=True, help="the results' path without ending")
     parser.add_argument("--work", type=Path, help="where an interrupted study goes on from")
     return parser.parse_args(arguments)
@@ -441,7 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for state in run(study, file):
             with new_file(file) as handle:
                 json.dump(asdict(state), handle)
-            if len(state.cells) > 1:  # an unfinished table is worth reading
+            if any(cell["flavour"] for cell in state.cells.values()):  # an unfinished table is worth reading
                 write(study, state, options.out)
     except EdgeKitError as error:
         print(f"int8_study: {error}", file=sys.stderr)

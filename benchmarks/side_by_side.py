@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import torch
+from arguments import count
 
 from edgekit.runtime.errors import ChildDied
 
@@ -21,15 +22,12 @@ Result = TypeVar("Result")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at once, each in a process of its own")
-    parser.add_argument("--threads", type=int, help="of each training; default: the cores, shared out among --jobs")
+    parser.add_argument("--jobs", type=count, default=1, help="trainings at once, each in a process of its own")
+    parser.add_argument("--threads", type=count, help="of each training; default: the cores, shared out among --jobs")
 
 
-def share_cores(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Set how many threads a training has. Ends the program for numbers that make no sense."""
-    for name in ("jobs", "threads"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            parser.error(f"--{name}: expected 1 or more, found {value}")
+def share_cores(options: argparse.Namespace) -> None:
+    """Set how many threads a training has."""
     torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.jobs))
 
 

@@ -36,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import count, data_root
 
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime import machine
@@ -313,10 +314,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="the recipe's data.root")
     parser.add_argument("--recipe", default="mobile-centernet-w16-dhaka")
     parser.add_argument("--parts", nargs="+", choices=["loop", "options", "processes"])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=12, help="of a block")
-    parser.add_argument("--images", type=int, default=160, help="training images of processes, two epochs each")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=count, default=10)
+    parser.add_argument("--steps", type=count, default=12, help="of a block")
+    parser.add_argument("--images", type=count, default=160, help="training images of processes, two epochs each")
+    parser.add_argument("--threads", type=count, default=torch.get_num_threads())
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for the recipe")
     parser.add_argument("--out", type=Path, help="write all figures and the machine's facts here as JSON")
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)  # one process of --parts processes
@@ -356,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(wish.threads)
 
     def load(more: Sequence[str]) -> Recipe:
-        fixed = [f"data.root={wish.data.resolve()}", "data.val=null"]
+        fixed = [data_root(wish.data), "data.val=null"]
         return load_recipe(wish.recipe, [*fixed, *wish.set, *more])
 
     try:

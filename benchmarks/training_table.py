@@ -29,6 +29,7 @@ from typing import Any
 
 import side_by_side
 import trainings
+from arguments import data_root
 from trainings import spread
 
 from edgekit import pipeline
@@ -207,7 +208,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.jobs > 1 and not options.no_speed:
         parser.error("--jobs: latency is measured on a quiet machine; train side by side with --no-speed, then measure")
-    side_by_side.share_cores(options, parser)
+    side_by_side.share_cores(options)
     return options
 
 
@@ -228,7 +229,7 @@ def every(options: argparse.Namespace) -> list[Result]:
 
 
 def recipe_of(options: argparse.Namespace, pair: tuple[str, int]) -> Recipe:
-    return load_recipe(pair[0], [f"data.root={options.data.resolve()}", *options.set, f"train.seed={pair[1]}"])
+    return load_recipe(pair[0], [data_root(options.data), *options.set, f"train.seed={pair[1]}"])
 
 
 def attempt(options: argparse.Namespace, pair: tuple[str, int]) -> Result:

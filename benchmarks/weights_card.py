@@ -23,7 +23,6 @@ Latency wants a quiet machine. To measure it later: --no-latency now, then ``edg
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 import shutil
@@ -38,6 +37,7 @@ import card_training
 import card_words
 import trainings
 import yaml
+from arguments import data_root
 from card_words import Measured, points
 
 from edgekit import pipeline
@@ -329,7 +329,7 @@ def ship(options: argparse.Namespace) -> int:
     digest = file_sha256(weights)
     old = old_card(recipe, digest)
     training, curves = told_training(options, recipe, checkpoint, old)
-    train, val = training_sets(load_recipe(options.recipe, [f"data.root={json.dumps(str(options.data.resolve()))}"]))
+    train, val = training_sets(load_recipe(options.recipe, [data_root(options.data)]))
     assert isinstance(train, CocoSet)
     assert isinstance(val, CocoSet)
     named, allowed = pool_of(options, recipe, val)

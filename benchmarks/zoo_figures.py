@@ -13,7 +13,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from zoo_latency import shipped
+from arguments import shipped
 
 from edgekit.measure.listing import FIGURES, figures_key, read_figures
 from edgekit.models.figures import count_figures

@@ -30,10 +30,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from arguments import shipped  # noqa: E402
+
 from edgekit.data.coco import CocoSet  # noqa: E402
 from edgekit.measure.listing import figures_key, read_figures  # noqa: E402
 from edgekit.measure.matching import DISTURBED  # noqa: E402
-from edgekit.paths import unknown_name  # noqa: E402
 from edgekit.recipe import load_recipe, recipe_names  # noqa: E402
 from edgekit.runtime import machine  # noqa: E402
 from edgekit.runtime.artifact import Artifact, new_file, value_sha256  # noqa: E402
@@ -202,13 +203,6 @@ def to_do(names: list[str], results: dict[str, Any], asked: argparse.Namespace) 
         return (asked.retry and failed(entry)) or (asked.noisy and any(map(disturbed, entry["precisions"].values())))
 
     return sorted(filter(is_left, names), key=lambda name: figures.get(name, {}).get("macs", 0))
-
-
-def shipped(name: str) -> str:
-    """argparse's type of a shipped recipe's name: a mistyped one is said, with the nearest, before anything is done."""
-    if name not in (known := recipe_names()):
-        raise argparse.ArgumentTypeError(str(unknown_name("shipped recipe", name, known, "List them: edgekit zoo")))
-    return name
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

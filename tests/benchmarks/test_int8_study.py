@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from int8_study import Cell, State, Study, cells_of, kept_state, picture, rows_of, table_csv
 
+from edgekit.data.coco import CocoSet
+from edgekit.recipe import load_recipe
 from edgekit.runtime.errors import BadConfig, BadInput
 
 
@@ -120,3 +122,43 @@ def test_too_few_images_for_any_size(monkeypatch, tmp_path):
 def test_names_of_cells():
     assert Cell("trt", "entropy", 64, 1, "openvino").name == "trt-entropy-64-1-openvino"
     assert Cell("", "", 0, 0, "openvino").name == "fp32-openvino"
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("name", "value"), [("--sizes", "0"), ("--sizes", "-3"), ("--images", "0")])
+def test_numbers_that_make_no_sense_are_refused_at_the_start(name, value, capsys):
+    with pytest.raises(SystemExit) as end:
+        int8_study.main(["onnx", "--out", "o", name, value])
+    assert end.value.code == 2
+    assert f"{name}: expected 1 or more, found {value}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("made", [0, 2])
+def test_a_study_that_fails_leaves_no_table_that_looks_finished(made, tmp_path, monkeypatch):
+    """None with FP32 alone; one with INT8 says how much of it is missing."""
+    val = CocoSet(Path("val.json"), Path("images"), (), ("a",), (1,), ())
+    artifact = SimpleNamespace(digest="a", path=Path("onnx"), manifest={"recipe": {"name": "tiny"}})
+    found = Study(artifact, study().calibration, val, (16, 64), tmp_path)
+    every = cells_of(found)
+    int8 = [cell for cell in every if cell.flavour]
+
+    def measure(study, cell, *_):
+        if cell in int8[made:]:
+            raise BadInput("no INT8 today")
+        return {**asdict(cell), "map50": 0.5, "map": 0.2}
+
+    monkeypatch.setattr(int8_study, "study_of", lambda options: found)
+    monkeypatch.setattr(int8_study, "ranges_of", lambda *_: {cell.ranges: {} for cell in every})
+    monkeypatch.setattr(int8_study, "measure", measure)
+    assert int8_study.main(["onnx", "--out", str(tmp_path / "table")]) == 2
+    pages = [page.read_text() for page in tmp_path.glob("table.md")]
+    assert [f"Unfinished: {len(int8) - made} measurements are still to come." in page for page in pages] == [True] * (
+        made > 0
+    )
+
+
+def test_data_that_is_not_there_is_said_in_the_words_of_the_command(tmp_path):
+    recipe = load_recipe("edgekit-road").model_dump(mode="json")
+    artifact = SimpleNamespace(path="onnx", manifest={"recipe": recipe})
+    with pytest.raises(BadInput, match=r"nowhere: no such folder. --data names the one"):
+        int8_study.training_sets(artifact, tmp_path / "nowhere")

@@ -93,5 +93,5 @@ def test_numbers_that_make_no_sense_are_refused(given, capsys):
     parser = argparse.ArgumentParser()
     side_by_side.add_arguments(parser)
     with pytest.raises(SystemExit):
-        side_by_side.share_cores(parser.parse_args(given), parser)
+        side_by_side.share_cores(parser.parse_args(given))
     assert f"{given[0]}: expected 1 or more, found {given[1]}" in capsys.readouterr().err

@@ -133,3 +133,12 @@ def test_a_bare_step_is_a_step_of_fit(tmp_path, name):
     trained = load_file(fit(recipe, tmp_path / "run").file("weights.safetensors"))
     for name, value in network.state_dict().items():
         assert torch.equal(value, trained[name]), name
+
+
+@pytest.mark.parametrize("name", ["--rounds", "--steps", "--images", "--threads"])
+@pytest.mark.parametrize("value", ["0", "-2"])
+def test_numbers_that_make_no_sense_are_refused(name, value, capsys):
+    with pytest.raises(SystemExit) as end:
+        training_speed.parse(["--data", "x", name, value])
+    assert end.value.code == 2
+    assert f"{name}: expected 1 or more, found {value}" in capsys.readouterr().err

@@ -451,7 +451,7 @@ def test_the_verb_card_names_the_card_and_shows_what_it_measured(shipped):
         (["--training", "TRAINING", "--pictures", "dhaka-eval"], "has none of the images"),
         (["--pictures", "val"], "Give the training: --training"),
         (["--training", "TRAINING", "--pictures", "val", "--rows", "nowhere.json"], "nowhere.json: cannot read"),
-        (["--training", "TRAINING", "--pictures", "val", "--data", "nowhere"], "nowhere: no such folder"),
+        (["--training", "TRAINING", "--pictures", "val", "--data", "nowhere"], "nowhere: no such folder. --data names"),
     ],
 )
 def test_a_mistake_is_said_in_a_line_and_nothing_is_written(place, tmp_path, capsys, more, said):
