@@ -19,12 +19,12 @@ import yaml
 
 from edgekit.cli.progress import lines
 from edgekit.data.sources import validation_names
-from edgekit.models.checkpoint import weights_file
 from edgekit.progress import named
 from edgekit.recipe import AnnotatedSection, Recipe, SourceSection
 from edgekit.runtime.artifact import Artifact, file_sha256, new_file, read_artifact
 from edgekit.runtime.errors import EdgeKitError
 from edgekit.training.fit import fit
+from edgekit.training.origin import named_weights
 from edgekit.training.place import RESUME, training_folder
 
 RESULT = "result.json"
@@ -37,7 +37,7 @@ def settings(recipe: Recipe, *without: str) -> dict[str, Any]:
     values = {k: v for k, v in recipe.model_dump(mode="json").items() if k not in ("data", *without)}
     for start in ("init", "init_backbone"):
         if values["train"][start]:
-            values["train"][start] = file_sha256(weights_file(recipe.trained(values["train"][start])))
+            values["train"][start] = file_sha256(named_weights(recipe, values["train"][start]))
     if recipe.data is not None:
         root = recipe.resolve(recipe.data.root)
         sources: Mapping[str, AnnotatedSection] = recipe.data.sources or {"": recipe.data}

@@ -368,9 +368,12 @@ class QuantizationAwareSection(Section):
 
 
 class TeacherSection(Section):
-    """The larger network to learn from: its recipe and its trained weights, named as in ``train.init``."""
+    """The larger network to learn from: its trained weights, named as in ``train.init``.
 
-    recipe: str
+    recipe: of bare weights, a .safetensors file alone; a shipped recipe and a checkpoint say what theirs is
+    """
+
+    recipe: str | None = None
     weights: str
 
 

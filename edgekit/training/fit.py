@@ -17,22 +17,22 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from pydantic import ValidationError
 
 from ..data.coco import CocoSet
 from ..data.sources import Mixture, Source, recipe_sources, source_notes, trained_sources
-from ..models.checkpoint import checkpoint_manifest, load_weights, weights_file, write_checkpoint
+from ..models.checkpoint import checkpoint_manifest, load_weights, write_checkpoint
 from ..models.detector import Detector
 from ..models.zoo import bound_to_size, build
 from ..progress import Progress
 from ..recipe import Recipe, TeacherSection, load_recipe, shipped_weights
-from ..runtime.artifact import MANIFEST, Artifact, file_sha256, read_artifact
-from ..runtime.errors import ArtifactError, BadConfig, BadInput, ChildDied
+from ..runtime.artifact import Artifact, file_sha256, read_artifact
+from ..runtime.errors import BadConfig, BadInput, ChildDied
 from .backbone import start_backbone
 from .batches import DetectionData, Validation
 from .compiling import compile_network
 from .depthwise import quicken
 from .module import DetectorModule, keeps_statistics
+from .origin import named_weights, other_network, trained_as
 from .place import RESUME, only_training, training_folder
 from .qat import calibration_images
 from .resume import STAMP, Start, WholeFiles, begin, require_training, stamp, what_is_kept
@@ -168,11 +168,14 @@ def _begin(model: Detector, recipe: Recipe) -> tuple[dict[str, str], list[str]]:
     name = recipe.train.init or recipe.train.init_backbone
     if name is None:
         return {}, []
-    file = weights_file(recipe.trained(name))
-    if recipe.train.init:
-        role, notes = "init", start_from(model, recipe, file)
-    else:
-        role, notes = "backbone", [start_backbone(model, file)]
+    file = named_weights(recipe, name)
+    try:
+        if recipe.train.init:
+            role, notes = "init", start_from(model, recipe, file)
+        else:
+            role, notes = "backbone", [start_backbone(model, file)]
+    except BadInput as error:
+        raise BadInput(f"{error}{other_network(recipe, file)}") from error
     return {role: file_sha256(file)}, [*notes, *other_pixels(recipe, name)]
 
 
@@ -204,7 +207,7 @@ def _check_sizes(recipe: Recipe) -> None:
 
 def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
     path = student.trained(section.weights)
-    recipe = _recipe_of(path) or _named(section.recipe, student)
+    recipe = _taught_by(section, path, student)
     for what, theirs, ours in (
         ("classes", recipe.classes, student.classes),
         *((f"preprocess.{key}", getattr(recipe.preprocess, key), getattr(student.preprocess, key)) for key in PIXELS),
@@ -226,24 +229,23 @@ def _teacher(section: TeacherSection, student: Recipe) -> tuple[Detector, str]:
             f"{path}: no such weights of the teacher. Train it: edgekit train {section.recipe}; or say where they are: "
             f"edgekit train {student.name} teacher.weights=CHECKPOINT"
         )
-    file = weights_file(path)
+    file = named_weights(student, section.weights)
     load_weights(model, file, student.classes)
     return model, file_sha256(file)
 
 
-def _recipe_of(weights: Path) -> Recipe | None:
-    """What a checkpoint was trained as, overrides included; None for bare weights and what is not there."""
-    if not (weights / MANIFEST).is_file():
-        return None
-    try:
-        return Recipe.model_validate(read_artifact(weights, kinds=("checkpoint",)).manifest["recipe"])
-    except ValidationError as error:
-        raise ArtifactError(f"{weights}: made by another version of EdgeKit. Train the teacher again.") from error
-
-
-def _named(recipe: str, student: Recipe) -> Recipe:
-    beside = student.folder / recipe
-    return load_recipe(beside if beside.exists() else recipe)
+def _taught_by(section: TeacherSection, path: Path, student: Recipe) -> Recipe:
+    """The teacher's recipe: what its weights say, else what the section names."""
+    if found := trained_as(path):
+        return found
+    if section.recipe is None:
+        file = named_weights(student, section.weights)
+        raise BadConfig(
+            f"teacher.recipe: not set, and {file} does not say which network its weights are of. Name the recipe that "
+            f"they were trained with: teacher.recipe=RECIPE"
+        )
+    beside = student.folder / section.recipe
+    return load_recipe(beside if beside.exists() else section.recipe)
 
 
 # -- Lightning --------------------------------------------------------------------------------------------------------

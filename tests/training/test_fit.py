@@ -19,7 +19,7 @@ from edgekit.data import dataset
 from edgekit.models.centernet import CenterNet
 from edgekit.models.checkpoint import save_weights
 from edgekit.models.zoo import build
-from edgekit.recipe import load_recipe
+from edgekit.recipe import TeacherSection, load_recipe
 from edgekit.runtime.artifact import file_sha256, read_artifact
 from edgekit.runtime.errors import BadConfig, EdgeKitError
 from edgekit.training.fit import _from_nothing, _teacher, fit
@@ -239,6 +239,9 @@ def test_a_teacher_is_named_as_what_to_start_from() -> None:
     assert student.teacher is not None
     assert student.weights is not None
     assert _teacher(student.teacher, student)[1] == file_sha256(student.weights)
+    alone = load_recipe("edgekit-road", ["teacher={weights: edgekit-road}", "distillation={}"])  # it knows its recipe
+    assert alone.teacher is not None
+    assert _teacher(alone.teacher, alone)[1] == file_sha256(student.weights)
 
 
 def test_a_teacher_is_what_its_weights_were_trained_as(tiny: Path, tmp_path: Path) -> None:
@@ -250,6 +253,8 @@ def test_a_teacher_is_what_its_weights_were_trained_as(tiny: Path, tmp_path: Pat
     assert student.teacher is not None
     network, digest = _teacher(student.teacher, student)
     assert digest == file_sha256(tmp_path / "teacher" / "weights.safetensors")
+    unnamed = TeacherSection(weights=str(tmp_path / "teacher"))
+    assert _teacher(unnamed, student)[1] == digest
     own = build(student.model.name, 1, student.model.options, student.preprocess.size).state_dict()
     assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in own.items()}
 
@@ -308,7 +313,32 @@ def refused(recipe_file: Path, out: Path, overrides: Sequence[str]) -> str:
         (["classes=[vehicle, scoter]"], ["scoter", "did you mean scooter"]),
         (["train.batch_size=9"], ["train.json", "8 images", "batch of 9", "train.batch_size"]),
         (["train.init=gone.safetensors"], ["gone.safetensors", "no such weights", "edgekit zoo"]),
-        (["train.init=mobile-centernet-w32"], ["mobile-centernet-w32", "no such weights"]),  # a recipe without any
+        (
+            ["train.init=mobile-centernet-w32"],
+            [
+                "recipe mobile-centernet-w32 ships no weights. Train it first: edgekit train mobile-centernet-w32",
+            ],
+        ),
+        (["train.init=edgekit-roads"], ["edgekit-roads", "no such weights", "Did you mean edgekit-road?"]),
+        (["train.init_backbone=edgekit-roads"], ["edgekit-roads", "no such weights", "Did you mean edgekit-road?"]),
+        (
+            ["train.init=cspdensenetb-ref-prn-dhaka"],
+            [
+                "does not fit the network",
+                "weights of cspdensenetb-ref-prn-dhaka, another network",
+                "model.name is yolo",
+            ],
+        ),
+        (
+            ["train.init_backbone=cspdensenetb-ref-prn-dhaka"],
+            ["has no backbone", "weights of cspdensenetb-ref-prn-dhaka, another network", "mobile-centernet here"],
+        ),
+        (
+            ["train.init=edgekit-road", "model.options.head_filters=64"],
+            ["does not fit the network", "weights of edgekit-road", "model.options.head_filters is", "and 64 here"],
+        ),
+        (["distillation={}", "teacher={weights: edgekit-roads}"], ["Did you mean edgekit-road?"]),
+        (["distillation={}", "teacher={weights: yolov3}"], ["recipe yolov3 ships no weights"]),
         (["model.name=mobile-centrenet"], ["mobile-centrenet", "mobile-centernet"]),
         (["model.name=mobilenet-ssd", "augment.crop=[64, 64]"], ["augment.crop", "mobilenet-ssd", "preprocess.size"]),
         (["model.name=mobilenet-ssd", "train.multiscale={sizes: [[64, 64]]}"], ["train.multiscale", "mobilenet-ssd"]),
@@ -350,6 +380,13 @@ def test_mistakes_are_told_before_anything_is_written(
     message = refused(tiny, tmp_path / "run", overrides)
     for word in words:
         assert word in message
+
+
+def test_bare_weights_of_a_teacher_need_its_recipe(tiny: Path, tmp_path: Path) -> None:
+    weights = other_weights(tmp_path / "teacher.safetensors")
+    message = refused(tiny, tmp_path / "run", ["distillation={}", f"teacher={{weights: {weights}}}"])
+    assert f"{weights} does not say which network" in message
+    assert "teacher.recipe=RECIPE" in message
 
 
 def test_a_teacher_whose_anchors_are_made_for_another_size_is_named(tiny: Path, tmp_path: Path) -> None:
