@@ -407,6 +407,15 @@ class DistillationSection(Section):
     box: NonNegative = 0.0
     features: tuple[FeaturePairSection, ...] = ()
 
+    @model_validator(mode="after")
+    def _some_term(self) -> DistillationSection:
+        if not any([self.pixel, self.pair, self.box, *(pair.pixel or pair.pair for pair in self.features)]):
+            raise ValueError(
+                "every term of distillation is 0, and its teacher teaches nothing: give pixel, pair, box or one of "
+                "features a weight, or leave teacher and distillation out (null)"
+            )
+        return self
+
 
 class ExportSection(Section):
     """top_k: boxes that leave the graph (CenterNet's 100). opset: 13 is the last one TensorRT 8.2 reads.

@@ -115,6 +115,11 @@ def test_an_unknown_key_offers_the_nearest(file: Path, text: str, words: list[st
         ("teacher: {recipe: a, weights: b}", ["teacher and distillation go together"]),
         ("distillation: {pair: 1}", ["teacher and distillation go together"]),
         ("distillation: {pair: -1}\nteacher: {recipe: a, weights: b}", ["distillation.pair"]),
+        ("distillation: {pair: 0, pixel: 0}\nteacher: {weights: b}", ["every term of distillation is 0"]),
+        (
+            "distillation: {pair: 0, pixel: 0, features: [{student: a, teacher: b}]}\nteacher: {weights: b}",
+            ["every term of distillation is 0"],
+        ),
         ("anchor_loss: {box: giuo}", ["anchor_loss.box", "'giou'"]),
         ("anchor_loss: {negative: 0.6}", ["negative 0.6 is above positive 0.5"]),
         ("anchor_loss: {classification: focal, iou_guided: {}}", ["iou_guided replaces cross-entropy"]),
