@@ -42,6 +42,7 @@ from .watch import DataWait, MetricsTable, Report, StaysFinite, without_remarks
 
 log = logging.getLogger(__name__)
 
+TERMINATED = 128 + signal.SIGTERM  # what a shell reports
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # ours -> Lightning's
 
 
@@ -315,7 +316,7 @@ def one_cv2_thread() -> Iterator[None]:
 def _interruptible(trainer: lightning.Trainer, file: Path) -> Iterator[None]:
     """Ctrl-C raises KeyboardInterrupt, SIGTERM ends with its exit code, and a dead loader is told as what it is.
 
-    file: to resume from, if the training got so far, which KeyboardInterrupt tells
+    file: to resume from, if the training got so far, which KeyboardInterrupt tells, and a warning before SIGTERM's end
 
     Lightning makes SystemExit(1) of the one and leaves further Ctrl-C ignored, and SystemExit(0) of the other. A signal
     to the whole group, as timeouts and schedulers send it, also ends the loader's processes, and PyTorch makes a
@@ -326,17 +327,19 @@ def _interruptible(trainer: lightning.Trainer, file: Path) -> Iterator[None]:
     try:
         yield
     except SIGTERMException as error:
-        raise SystemExit(128 + signal.SIGTERM) from error
+        raise _terminated(file) from error
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt(what_is_kept(file)) from error
+        if error.code == TERMINATED:  # by a handler that was there before, as the command line's is
+            raise _terminated(file) from error
         raise
     except (RuntimeError, ConnectionError) as error:
         # ConnectionError: the process died between sending a batch and handing over its memory
         if not (isinstance(error, ConnectionError) or str(error).startswith("DataLoader worker")):
             raise
         if trainer.received_sigterm or "Terminated" in str(error):
-            raise SystemExit(128 + signal.SIGTERM) from error
+            raise _terminated(file) from error
         raise ChildDied(
             f"a process that loads training images died ({error}). Most often memory ran out, or /dev/shm in a "
             "container. Go on with fewer of them: the same command with --resume train.workers=0"
@@ -344,6 +347,12 @@ def _interruptible(trainer: lightning.Trainer, file: Path) -> Iterator[None]:
     finally:
         if own:
             signal.signal(signal.SIGINT, handler)
+
+
+def _terminated(file: Path) -> SystemExit:
+    """The end by SIGTERM, after a word on what there is to go on from: SystemExit itself has room for a code alone."""
+    _warn([f"terminated; {what_is_kept(file)}"])
+    return SystemExit(TERMINATED)
 
 
 class Publish(Callback):

@@ -14,10 +14,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from edgekit.models.checkpoint import save_weights
 from edgekit.models.zoo import build
@@ -25,7 +27,7 @@ from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.artifact import read_artifact
 from edgekit.runtime.errors import ArtifactError, BadConfig, ChildDied, EdgeKitError
 from edgekit.training import place
-from edgekit.training.fit import fit
+from edgekit.training.fit import _interruptible, fit
 from edgekit.training.resume import RESUME, STAMP, Start, begin, stamp
 
 from . import jobs
@@ -223,6 +225,25 @@ def test_sigterm_is_no_success(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert jobs.run(terminate_in_step, tiny, out, 5) == 128 + signal.SIGTERM
     assert read_artifact(out).manifest["metrics"]["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        SIGTERMException(),  # Lightning's
+        SystemExit(128 + signal.SIGTERM),  # of the command line's handler, beside which Lightning installs none
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated."),
+    ],
+)
+def test_sigterm_says_what_is_kept(end: BaseException, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer: Any = SimpleNamespace(received_sigterm=False)
+    file = tmp_path / "resume.ckpt"
+    for kept in ("no epoch was finished", "the last finished epoch is kept; repeat the command with --resume"):
+        with pytest.raises(SystemExit) as ended, _interruptible(trainer, file):
+            raise end
+        assert ended.value.code == 128 + signal.SIGTERM
+        assert f"terminated; {kept}" in caplog.text
+        file.touch()
 
 
 def terminate_the_group(file: Path, out: Path, step: int) -> None:
