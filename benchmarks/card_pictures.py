@@ -17,6 +17,7 @@ from edgekit.runtime.detections import Detections
 from edgekit.runtime.errors import BadInput
 from edgekit.runtime.images import read_image
 from edgekit.runtime.postprocess import pairwise_iou
+from edgekit.words import counted
 
 Epochs = Sequence[Mapping[str, str]]  # the rows of a metrics.csv
 
@@ -157,13 +158,22 @@ class Choice:
     pool: int
 
 
+def pool_of(coco: CocoSet, allowed: Set[int], objects: int) -> list[Sample]:
+    """The images that may be shown and have so many objects. Raises BadInput where best and worst would be the same."""
+    pool = [s for s in coco.samples if s.image_id in allowed and (~s.ignore).sum() >= objects]
+    if len(pool) < 2:
+        raise BadInput(
+            f"{counted(len(pool), 'image')} with {counted(objects, 'labelled object')} may be shown; two are needed: "
+            "ask for fewer --objects"
+        )
+    return pool
+
+
 def choose(
     coco: CocoSet, seen: Mapping[int, Detections], allowed: Set[int], score: float, objects: int, count: int = 4
 ) -> Choice:
     """By F1; among equals the image with more objects is the better, and the worse. Raises BadInput without images."""
-    pool = [s for s in coco.samples if s.image_id in allowed and (~s.ignore).sum() >= objects]
-    if len(pool) < 2:
-        raise BadInput(f"{len(pool)} images with {objects} labelled objects may be shown; two are needed: --objects")
+    pool = pool_of(coco, allowed, objects)
     f1 = {s.image_id: matched(s, surest(seen[s.image_id], score)).f1 for s in pool}
     count = min(count, len(pool) // 2)
     best = sorted(pool, key=lambda s: (-f1[s.image_id], -len(s.boxes), s.path.name))[:count]

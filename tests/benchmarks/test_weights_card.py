@@ -120,6 +120,8 @@ def test_best_and_worst_by_f1_of_what_may_be_shown():
     assert card_pictures.count_classes(coco, seen, 0.95) == {"x": (0, 6, 0)}
     with pytest.raises(BadInput, match="0 images with 3 labelled objects"):
         choice([2, 1, 0], objects=3)
+    with pytest.raises(BadInput, match="1 image with 2 labelled objects may be shown; two are needed"):
+        choice([2, 1, 0], allowed={1})
 
 
 # -- curves -----------------------------------------------------------------------------------------------------------
@@ -448,15 +450,17 @@ def test_the_verb_card_names_the_card_and_shows_what_it_measured(shipped):
         (["--training", "TRAINING", "--pictures", "val", "--note", "see /home/me/x"], "a path of this machine"),
         (["--training", "TRAINING"], "names no set whose images may be shown"),
         (["--training", "TRAINING", "--pictures", "nowhere"], "no image set named 'nowhere'"),
+        (["--training", "TRAINING", "--pictures", "val", "--objects", "999"], "0 images with 999 labelled objects"),
         (["--training", "TRAINING", "--pictures", "dhaka-eval"], "has none of the images"),
         (["--pictures", "val"], "Give the training: --training"),
         (["--training", "TRAINING", "--pictures", "val", "--rows", "nowhere.json"], "nowhere.json: cannot read"),
         (["--training", "TRAINING", "--pictures", "val", "--data", "nowhere"], "nowhere: no such folder. --data names"),
     ],
 )
-def test_a_mistake_is_said_in_a_line_and_nothing_is_written(place, tmp_path, capsys, more, said):
+def test_a_mistake_is_said_in_a_line_and_nothing_is_written(place, tmp_path, capsys, monkeypatch, more, said):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text((place / "recipe.yaml").read_text().split("measured:")[0])
+    monkeypatch.setattr(weights_card, "measure_all", lambda *_: pytest.fail("measured before all was checked"))
     training = str(place / "checkpoint-training")
     options = [training if word == "TRAINING" else word for word in more]
     wishes = [str(tmp_path), str(place / "checkpoint"), "--no-latency", "--data", str(place), *options]
