@@ -16,8 +16,8 @@ import trainings
 from pydantic import ValidationError
 
 from edgekit.models.checkpoint import WEIGHTS
-from edgekit.recipe import Recipe
-from edgekit.runtime.artifact import Artifact, read_artifact
+from edgekit.recipe import Recipe, shipped_weights
+from edgekit.runtime.artifact import Artifact, file_sha256, read_artifact
 from edgekit.runtime.errors import BadInput
 
 SECTIONS = {"data", "model", "preprocess", "augment", "loss", "anchor_loss", "yolo_loss", "train"}
@@ -51,8 +51,13 @@ def read_stage(folder: Path) -> Stage:
     return Stage(folder, artifact, kept)
 
 
-def check_stages(stages: Sequence[Stage], checkpoint: Artifact, how: Sequence[str]) -> None:
-    """Raises BadInput where the stages do not lead to these weights, or what began them is not told."""
+def check_stages(
+    stages: Sequence[Stage], checkpoint: Artifact, how: Sequence[str], replaced: Path | None = None
+) -> None:
+    """Raises BadInput where the stages do not lead to these weights, or what began them is not told.
+
+    replaced: the weights in whose place these will ship, and from which nobody can start again then
+    """
     first, last = stages[0].artifact, stages[-1].artifact
     if last is not None and sha(last) != sha(checkpoint):
         raise BadInput(f"{stages[-1].folder}: the training of other weights than those of {checkpoint.path}")
@@ -61,10 +66,18 @@ def check_stages(stages: Sequence[Stage], checkpoint: Artifact, how: Sequence[st
             raise BadInput(f"{stage.folder}: its training did not start from the weights of {before.folder}")
     if any(stage.artifact is None for stage in stages) and not how:
         raise BadInput("a --training has no checkpoint beside it to tell its settings: give the commands, --how '...'")
-    if first is not None and "init" in parents(stages[0]) and not how:
+    told = how or shipped_start(stages[0]) not in (None, replaced)
+    if first is not None and "init" in parents(stages[0]) and not told:
         raise BadInput(
             f"{stages[0].folder}: started from other weights. Give that training's folder first, or all commands: --how"
         )
+
+
+def shipped_start(stage: Stage) -> Path | None:
+    """The weights of a shipped recipe that a training names as its start, if they still are those that it read."""
+    name = stage.artifact.manifest["recipe"]["train"].get("init") if stage.artifact else None
+    file = shipped_weights().get(name or "")
+    return file if file and file_sha256(file) == parents(stage).get("init") else None
 
 
 def parents(stage: Stage) -> Mapping[str, str]:
@@ -87,7 +100,8 @@ def differences(now: Any, then: Any, key: str = "") -> Iterator[tuple[str, Any]]
 def changed(recipe: Recipe, artifact: Artifact, before: str) -> dict[str, str]:
     """What a training set otherwise than the recipe does today, as overrides; what it did not know has its default.
 
-    Places are words: ``before`` for the weights that it started from, FOLDER for data, WEIGHTS for a teacher's
+    Places are words: ``before`` for the weights that it started from, unless they are a shipped recipe's, FOLDER for
+    data, WEIGHTS for a teacher's
     """
     try:
         then = Recipe.model_validate(artifact.manifest["recipe"])
@@ -96,7 +110,7 @@ def changed(recipe: Recipe, artifact: Artifact, before: str) -> dict[str, str]:
     now, past = (one.model_dump(mode="json", include=SECTIONS) for one in (recipe, then))
     found = {key: value for key, value in differences(now, past) if key != "data.root"}
     for key, value in found.items():
-        if key == "train.init" and value is not None:
+        if key == "train.init" and value is not None and value not in shipped_weights():
             found[key] = before
         elif isinstance(value, str) and Path(value).expanduser().is_absolute():
             found[key] = key.rpartition(".")[2].upper()
@@ -115,15 +129,14 @@ def section(recipe: Recipe, stages: Sequence[Stage], how: Sequence[str], machine
     """Commands, a row for each stage, and the picture of its curves."""
     told = list(how) or [command(recipe, stage, k, len(stages)) for k, stage in enumerate(stages, 1)]
     text, last = "\n".join(["```", *told, "```", ""]), stages[-1].artifact
-    other = {} if how or last is None else changed(recipe, last, "STAGE")
+    other = {} if last is None else changed_or_told(recipe, last, how)
     if len(stages) > 1 and not how:
         text += (
             f"\nNot in one go, as the recipe stands today, but in {len(stages)} stages. Where they weigh the terms of "
         )
         text += "the loss otherwise, their losses do not compare.\n"
-    elif other:
-        shown = ", ".join(f"`{key}: {value}`" for key, value in other.items())
-        text += f"\nThese weights were not trained as the recipe stands today, but with {shown}.\n"
+    else:
+        text += trained_otherwise(other)
     head = ["stage", "epochs", "images seen", "input", "seed", "minutes", "mAP@0.5 then"]
     text += "\n" + trainings.markdown(head, (stage_cells(k, stage) for k, stage in enumerate(stages, 1)))
     seconds = sum(float(row.get("train/seconds") or 0) for stage in stages for row in stage.rows)
@@ -133,9 +146,24 @@ def section(recipe: Recipe, stages: Sequence[Stage], how: Sequence[str], machine
     return text + f"\n![Loss and mAP by epoch]({picture})\n"
 
 
-def without_curves(how: Sequence[str], machine: str) -> str:
-    """Commands alone, of a training whose files are lost."""
-    text = "\n".join(["```", *how, "```", ""])
+def changed_or_told(recipe: Recipe, last: Artifact, how: Sequence[str]) -> dict[str, str]:
+    """``changed`` of the last stage; nothing of a recipe of another version whose commands are told."""
+    try:
+        return changed(recipe, last, "WEIGHTS")
+    except BadInput:
+        if not how:
+            raise
+        return {}
+
+
+def trained_otherwise(other: Mapping[str, str]) -> str:
+    shown = ", ".join(f"`{key}: {value}`" for key, value in other.items())
+    return f"\nThese weights were not trained as the recipe stands today, but with {shown}.\n" if other else ""
+
+
+def without_curves(recipe: Recipe, checkpoint: Artifact, how: Sequence[str], machine: str) -> str:
+    """Commands alone, of a training whose files are lost, and what the checkpoint itself knows of it."""
+    text = "\n".join(["```", *how, "```", ""]) + trained_otherwise(changed_or_told(recipe, checkpoint, how))
     return (
         text + f"\nTrained on {machine or 'a machine that is not recorded'}; the files with its curves were not kept.\n"
     )

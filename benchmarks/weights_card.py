@@ -291,11 +291,11 @@ def told_training(options: argparse.Namespace, recipe: Recipe, checkpoint: Artif
     """The training's section and its curves: of --training, of --how without curves, or those that are there."""
     if options.training:
         stages = [card_training.read_stage(folder) for folder in options.training]
-        card_training.check_stages(stages, checkpoint, options.how)
+        card_training.check_stages(stages, checkpoint, options.how, recipe.weights)
         text = card_training.section(recipe, stages, options.how, options.machine, CURVES)
         return text, card_pictures.curves([stage.rows for stage in stages])
     if options.how:
-        return card_training.without_curves(options.how, options.machine), ""
+        return card_training.without_curves(recipe, checkpoint, options.how, options.machine), ""
     kept, file = section(old, "Training"), recipe.folder / CURVES
     if not kept:
         raise BadInput(

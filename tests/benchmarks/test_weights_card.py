@@ -216,6 +216,34 @@ def test_stages_that_do_not_lead_to_the_weights_are_refused(chain, tmp_path):
         check_stages([lonely, two], two.artifact, [])
 
 
+def test_commands_that_are_given_leave_nothing_out_that_the_checkpoint_knows(chain):
+    recipe, how = load_recipe(chain[0].folder.parent / "recipe.yaml"), ["edgekit train tiny"]
+    known = "not trained as the recipe stands today, but with `train.lr: 0.002`, `train.seed: 1`.\n"
+    assert known in card_training.section(recipe, chain[:1], how, "", "curves.svg")
+    assert known in card_training.without_curves(recipe, chain[0].artifact, how, "")
+    text = card_training.without_curves(recipe, chain[1].artifact, how, "")
+    assert "`train.init: WEIGHTS`" in text
+    refuse_paths(text)
+    manifest = {**chain[0].artifact.manifest, "recipe": {"name": "of another version"}}
+    older = Artifact(chain[0].artifact.path, manifest)
+    assert "stands today" not in card_training.without_curves(recipe, older, how, "")
+
+
+def test_a_start_from_shipped_weights_tells_itself(tmp_path):
+    """As long as they are the same, and these do not ship in their place."""
+    recipe, road = load_recipe(jobs.write_tiny(tmp_path)), load_recipe("edgekit-road").weights
+    begun = trained(tmp_path / "begun", 1, ["train.init=edgekit-road"], {"init": file_sha256(road)})
+    stage = read_stage(tmp_path / "begun-training")
+    check_stages([stage], begun, [])
+    assert command(recipe, stage, 1, 1).endswith("data.root=FOLDER train.seed=1 train.init=edgekit-road")
+    assert "`train.init: edgekit-road`" in card_training.section(recipe, [stage], [], "", "curves.svg")
+    with pytest.raises(BadInput, match="started from other weights"):
+        check_stages([stage], begun, [], road)
+    trained(tmp_path / "older", 1, ["train.init=edgekit-road"], {"init": "0" * 64})
+    with pytest.raises(BadInput, match="started from other weights"):
+        check_stages([read_stage(tmp_path / "older-training")], begun, [])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [(None, "no metrics.csv"), ("epoch,step\n", "no epoch"), ("step\n3\n", "KeyError"), ("epoch\nx\n", "ValueError")],
