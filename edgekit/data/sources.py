@@ -231,7 +231,8 @@ def _checked(
     chosen = [name for name in classes if name in loaded.names] or list(classes)
     coco = loaded.checked(chosen, check_images, looked)
     if not coco.class_counts().any():
-        raise BadInput(f"{coco.annotations}: no box of {', '.join(chosen)} in it; nothing to learn or measure")
+        why = "".join(f"; {note}" for note in coco.notes if "without area" in note or "ignore box" in note)
+        raise BadInput(f"{coco.annotations}: no box of {', '.join(chosen)} in it; nothing to learn or measure{why}")
     return coco
 
 

@@ -31,6 +31,7 @@ from edgekit.runtime.artifact import Artifact
 from edgekit.runtime.errors import BadConfig, BadInput, EdgeKitError
 from edgekit.runtime.preprocess import Preprocess
 from edgekit.runtime.worker import DEFAULT_TIMED
+from tests.training import jobs
 
 SAMPLE = Path(__file__).resolve().parents[2] / "calibration" / "dhaka-calib"
 CLASSES = ("pedestrian", "vehicle", "scooter")
@@ -286,6 +287,33 @@ def test_a_class_may_be_in_one_split_alone(voc: Path) -> None:
     assert sources[0].train.class_counts().tolist() == [0, 1]
     assert "no box of bus to train on; it cannot be learnt" in source_notes(sources, ("bus", "car"))
     assert not any("to train on;" in note for note in source_notes((source,), ("bus", "car")))
+
+
+def test_a_set_whose_boxes_were_all_left_out_says_why(tmp_path: Path) -> None:
+    recipe = jobs.write_tiny(tmp_path)
+    content = json.loads((tmp_path / "train.json").read_text())
+    for number, annotation in enumerate(content["annotations"]):
+        annotation["bbox"][2] = 0
+        if number == 0:
+            annotation.update(iscrowd=1, bbox=[1, 1, 9, 9])
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    boxes = len(content["annotations"])
+    with pytest.raises(BadInput) as error:
+        recipe_sources(load_recipe(recipe))
+    for word in ("no box of vehicle, scooter, bicycle", f"; {boxes - 1} boxes without area left out", "; 1 crowd"):
+        assert word in str(error.value)
+
+
+def test_a_class_that_is_listed_and_in_no_split_is_told(tmp_path: Path) -> None:
+    """COCO's categories are a list of what was looked for; docs/own-data.md."""
+    recipe = jobs.write_tiny(tmp_path)
+    for name in ("train.json", "val.json"):
+        content = json.loads((tmp_path / name).read_text())
+        content["categories"].append({"id": 99, "name": "tram"})
+        (tmp_path / name).write_text(json.dumps(content))
+    classes = ("vehicle", "scooter", "bicycle", "tram")
+    sources = recipe_sources(load_recipe(recipe, [f"classes=[{', '.join(classes)}]"]))
+    assert "no box of tram to train on; it cannot be learnt" in source_notes(sources, classes)
 
 
 @pytest.mark.parametrize(
