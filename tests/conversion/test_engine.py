@@ -45,9 +45,9 @@ def test_int8_without_ranges_and_pins_without_fp16(floats, tmp_path, without_ten
 
 
 def test_raw_pixels_are_refused(pixels, without_tensorrt):
-    with pytest.raises(BoardLacks, match=r"its input is nhwc_uint8; .*edgekit export RECIPE --board jetson-tx2"):
+    with pytest.raises(BoardLacks, match=r"its input is nhwc_uint8; .*edgekit export CHECKPOINT --board jetson-tx2"):
         build(pixels.path, board="jetson-tx2")
-    with pytest.raises(BoardLacks, match=r"takes nchw_float.*edgekit export RECIPE --board desktop-gpu"):
+    with pytest.raises(BoardLacks, match=r"takes nchw_float.*edgekit export CHECKPOINT --board desktop-gpu"):
         build(pixels.path, board="desktop-gpu")
 
 

@@ -61,6 +61,8 @@ ADVANCED = "anchor_loss={box: giou, iou_guided: {}, class_weights: {}, balanced:
 EFM = "{name: yolo, options: {backbone: cspdensenet-reference, neck: efm, neck_options: {sam: true}}}"
 NECK = "{{name: yolo, options: {{backbone: cspdensenet-reference, neck: {}}}}}"
 PRN = "{{name: yolo, options: {{backbone: cspdensenet-reference, backbone_options: {{b: true}}, neck: prn{}}}}}"
+CFPN = "{name: ssd, options: {backbone: cspdensenet-reference, backbone_options: {b: true}, neck: cfpn}}"
+BLL = "anchor_loss={classification: focal, box: bll}"
 FAMILIES = {
     # CI
     "mobile-centernet": Family("{name: mobile-centernet, options: {backbone: hrnet-w16-slim}}", 60, nightly=False),
@@ -89,7 +91,8 @@ FAMILIES = {
     "mobilenet-fpn": Family("{name: mobilenet-fpn}", 80, (WHOLE,)),
     "lightweight-ssd-base": Family("{name: lightweight-ssd, options: {neck: ssd}}", 100, (WHOLE,)),
     "lightweight-ssd-fpn": Family("{name: lightweight-ssd, options: {neck: fpn}}", 100, (WHOLE,)),
-    "lightweight-ssd": Family("{name: lightweight-ssd}", 120, (WHOLE, "anchor_loss={classification: focal, box: bll}")),
+    "lightweight-ssd": Family("{name: lightweight-ssd}", 120, (WHOLE, BLL)),
+    "any-ssd-cfpn": Family(CFPN, 120, (WHOLE, BLL)),
     # its coarsest maps need 264 pixels
     "pelee": Family("{name: pelee}", 80, (WHOLE, "preprocess.size=[304, 304]"), seconds=101),
     "tiny-dsod": Family("{name: tiny-dsod}", 80, (WHOLE,), seconds=35),
