@@ -156,8 +156,10 @@ def export_again(artifact, board="BOARD"):
 
 def _manifests_beside(path):
     """Digest -> (folder, manifest) of the artifacts in the folder that holds this one."""
-    home, found = os.path.dirname(os.path.normpath(path)), {}
-    for name in sorted(os.listdir(home or ".")):
+    home, names, found = os.path.dirname(os.path.normpath(path)), [], {}
+    with contextlib.suppress(OSError):
+        names = sorted(os.listdir(home or "."))
+    for name in names:
         with contextlib.suppress(ArtifactError):
             manifest = _parse_manifest(os.path.join(home, name, MANIFEST))
             found[value_sha256(manifest)] = os.path.join(home, name), manifest

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from edgekit.runtime import artifact as module
-from edgekit.runtime.artifact import check_place, file_sha256, new_artifact, new_file, read_artifact, value_sha256
+from edgekit.runtime.artifact import (
+    check_place,
+    export_again,
+    file_sha256,
+    new_artifact,
+    new_file,
+    read_artifact,
+    value_sha256,
+)
 from edgekit.runtime.errors import ArtifactError, BadConfig
 
 MANIFEST = {"classes": ["car"], "category_ids": [1], "preprocess": {"size": [96, 64]}}
@@ -355,3 +364,19 @@ def test_new_file_keeps_the_suffix_and_takes_bytes(tmp_path):
         assert [p.suffix for p in beside] == [".png"]
         handle.write(b"\x89PNG")
     assert (tmp_path / "a.png").read_bytes() == b"\x89PNG"
+
+
+def test_what_exports_a_network_again_leads_over_every_step_to_its_checkpoint(tmp_path):
+    def made(name, kind, **parents):
+        with new_artifact(tmp_path / name, kind, {"classes": ["car"], "parents": parents}):
+            pass
+        return read_artifact(tmp_path / name)
+
+    checkpoint = made("my run", "checkpoint")
+    onnx = made("onnx", "onnx", checkpoint=checkpoint.digest)
+    int8 = made("onnx-int8", "onnx-int8", onnx=onnx.digest)
+    for artifact in (onnx, int8):
+        assert export_again(artifact, "jetson-tx2") == f"edgekit export '{tmp_path / 'my run'}' --board jetson-tx2"
+    shutil.rmtree(tmp_path / "my run")
+    assert export_again(int8) == "edgekit export CHECKPOINT --board BOARD"
+    assert export_again(made("foreign", "onnx")) == "edgekit export RECIPE --board BOARD"
