@@ -182,14 +182,18 @@ def constants_to_initializers(model: ModelProto) -> None:
     _set_nodes(model, nodes)
 
 
+_BIAS: Mapping[str, int] = MappingProxyType({"Conv": 2, "ConvTranspose": 2, "DeformConv": 3})  # the input that it is
+
+
 def own_biases(model: ModelProto) -> None:
     """Give every convolution its own bias. The exporter lets layers share equal ones, as all zero biases of a fresh
     network are; then parameters are miscounted, and a quantizer sees one bias with several scales.
     """
     tensors = initializers(model)
     owner: dict[str, str] = {}
-    for node in [n for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose") and len(n.input) > 2]:
-        weight, bias = node.input[1:3]
+    for node in [n for n in model.graph.node if len(n.input) > _BIAS.get(n.op_type, len(n.input))]:
+        at = _BIAS[node.op_type]
+        weight, bias = node.input[1], node.input[at]
         if bias not in tensors or owner.setdefault(bias, weight) == weight:
             continue
         name = f"{weight}.bias"
@@ -198,12 +202,12 @@ def own_biases(model: ModelProto) -> None:
             tensor.CopyFrom(tensors[bias])
             tensor.name = name
             owner[name] = weight
-        node.input[2] = name
+        node.input[at] = name
 
 
 def share_constants(model: ModelProto) -> None:
     """Keep one copy of equal small constants; the exporter writes a Resize scale or an index many times."""
-    learnt = {name for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose", "Gemm") for name in n.input[1:]}
+    learnt = {name for n in model.graph.node if n.op_type in (*_BIAS, "Gemm") for name in n.input[1:]}
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     alias: dict[str, str] = {}
     for tensor in [t for t in model.graph.initializer if t.name not in learnt]:

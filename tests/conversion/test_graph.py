@@ -194,6 +194,23 @@ def test_a_truncated_file_is_named(pixels, tmp_path):
         edits.load_model(path)
 
 
+def test_deformable_convolutions_do_not_share_their_bias_either():
+    nodes = [
+        ("DeformConv", ["x", "w", "offset", "b"], ["y"], {"kernel_shape": [3, 3], "pads": [1] * 4}),
+        ("DeformConv", ["y", "v", "offset", "b"], ["o"], {"kernel_shape": [3, 3], "pads": [1] * 4}),
+    ]
+    constants = {"w": RNG.normal(size=(3, 3, 3, 3)).astype(np.float32), "b": np.zeros(3, np.float32)}
+    constants |= {"v": RNG.normal(size=(3, 3, 3, 3)).astype(np.float32)}
+    offset = {"offset": ("float", [1, 18, 8, 8])}
+    model = graph(nodes, {**X, **offset}, {"o": ("float", [1, 3, 8, 8])}, constants, opset=19)
+    edits.tidy(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [list(node.input) for node in model.graph.node] == [
+        ["x", "w", "offset", "b"],
+        ["y", "v", "offset", "v.bias"],
+    ]
+
+
 # -- bodies -----------------------------------------------------------------------------------------------------------
 def branching():
     """A convolution whose map an If's branches read, one of them with a constant that nobody else reads."""
