@@ -110,14 +110,15 @@ def _quantized(manifest: Mapping[str, Any]) -> Iterator[str]:
     if manifest["kind"] != "onnx-int8":
         return
     calibration, measured = manifest["calibration"], manifest.get("quantization")
+    unnamed = "a set that is not named"  # by files from before sets were
     images = counted(len(calibration["images"]), "image")
-    yield f"calibrated: {calibration.get('set')} ({images}, {calibration['method']})"
+    yield f"calibrated: {calibration.get('set') or unnamed} ({images}, {calibration['method']})"
     if measured:
         before, after = (100 * measured[key] for key in ("map50_before", "map50_after"))
+        images = f" ({counted(measured['images'], 'image')})" if measured.get("images") else ""
         yield (
-            f"mAP@0.5 in percent: {before:.2f} -> {after:.2f} on {measured.get('set')} "
-            f"({counted(measured.get('images') or 0, 'image')}), a drop of {measured['drop']:.2f}; "
-            f"allowed: {measured['max_drop']:g}"
+            f"mAP@0.5 in percent: {before:.2f} -> {after:.2f} on {measured.get('set') or unnamed}{images}, a drop of "
+            f"{measured['drop']:.2f}; allowed: {measured['max_drop']:g}"
         )
     if manifest.get("float_layers"):
         yield f"in float: {', '.join(manifest['float_layers'])}"

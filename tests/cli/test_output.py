@@ -104,6 +104,11 @@ def test_int8_tells_its_sets_and_what_it_lost(pipeline, artifact, capsys):
     main(["quantize", "a", "--json"])
     told = json.loads(capsys.readouterr().out)
     assert (told["quantization"], told["float_layers"]) == (lost, ["head.size.2", "stem"])
+    for old in (lowered["calibration"], lost):
+        del old["set"]
+    del lost["images"]
+    main(["quantize", "a"])
+    assert "35.63 on a set that is not named, a drop of 0.29" in capsys.readouterr().out
 
 
 def test_notes_of_a_step_are_told(pipeline, artifact, capsys):
