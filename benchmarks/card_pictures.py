@@ -158,7 +158,7 @@ class Choice:
     pool: int
 
 
-def pool_of(coco: CocoSet, allowed: Set[int], objects: int) -> list[Sample]:
+def candidates(coco: CocoSet, allowed: Set[int], objects: int) -> list[Sample]:
     """The images that may be shown and have so many objects. Raises BadInput where best and worst would be the same."""
     pool = [s for s in coco.samples if s.image_id in allowed and (~s.ignore).sum() >= objects]
     if len(pool) < 2:
@@ -173,7 +173,7 @@ def choose(
     coco: CocoSet, seen: Mapping[int, Detections], allowed: Set[int], score: float, objects: int, count: int = 4
 ) -> Choice:
     """By F1; among equals the image with more objects is the better, and the worse. Raises BadInput without images."""
-    pool = pool_of(coco, allowed, objects)
+    pool = candidates(coco, allowed, objects)
     f1 = {s.image_id: matched(s, surest(seen[s.image_id], score)).f1 for s in pool}
     count = min(count, len(pool) // 2)
     best = sorted(pool, key=lambda s: (-f1[s.image_id], -len(s.boxes), s.path.name))[:count]

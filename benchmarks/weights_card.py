@@ -333,7 +333,7 @@ def ship(options: argparse.Namespace) -> int:
     assert isinstance(train, CocoSet)
     assert isinstance(val, CocoSet)
     named, allowed = pool_of(options, recipe, val)
-    card_pictures.pool_of(val, allowed, options.objects)  # said now, and not after measuring
+    card_pictures.candidates(val, allowed, options.objects)  # said now, and not after measuring
     licence = licence_lines(options, val, named, old)
     weak = "".join(f"- {note}\n" for note in options.note) or section(old, "Weak spots") or ""
     refuse_paths("\n".join([training, weak, *licence]))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -141,9 +142,13 @@ def _exif_orientation(tiff: bytes) -> int:
     return 1
 
 
-def turned_note(paths: Sequence[Path]) -> str:
-    """``turned_text`` of image files."""
-    return turned_text(sum(read_header(path).orientation != 1 for path in paths))
+def left_out(folders: Sequence[Path], images: Sequence[Path], unsized: int) -> dict[str, Any]:
+    """What a reader of images tells beside its counts, where there is any: ``unsized`` boxes without area, what else
+    lies in the folders, and a note of photos with an EXIF rotation.
+    """
+    note = turned_text(sum(read_header(path).orientation != 1 for path in images))
+    told = {"boxes_without_area": unsized, "other_files": _other_files(folders, images), "note": note}
+    return {key: value for key, value in told.items() if value}
 
 
 def turned_text(turned: int) -> str:
@@ -153,7 +158,7 @@ def turned_text(turned: int) -> str:
     return f"{counted(turned, 'image')} with an EXIF rotation, which turns nothing: boxes are of the stored pixels"
 
 
-def other_files(folders: Sequence[Path], images: Sequence[Path]) -> dict[str, int]:
+def _other_files(folders: Sequence[Path], images: Sequence[Path]) -> dict[str, int]:
     """What else lies in folders and below them, by suffix: nobody should think that it was read."""
     read = set(images)
     names = (

@@ -16,7 +16,7 @@ from ..runtime.detections import Detections
 from ..runtime.errors import BadConfig, BadInput
 from ..runtime.images import read_image
 from ..runtime.runner import open_runner
-from .imagefile import SUFFIXES, check_images, other_files, turned_note
+from .imagefile import SUFFIXES, check_images, left_out
 
 _DESCRIPTION = "pseudo-labels by"
 
@@ -69,10 +69,8 @@ def pseudo_label(
     with new_file(out) as handle:
         json.dump(content, handle)
     sure = sum("ignore" not in a for a in annotations)
-    summary: dict[str, Any] = {"images": len(paths), "labels": sure, "ignored": len(annotations) - sure}
-    others = other_files([images], paths)
-    told = {"boxes_without_area": unsized, "other_files": others, "note": turned_note(paths)}
-    return {**summary, **{key: value for key, value in told.items() if value}, "annotations": str(out)}
+    counts = {"images": len(paths), "labels": sure, "ignored": len(annotations) - sure}
+    return {**counts, **left_out([images], paths, unsized), "annotations": str(out)}
 
 
 def _check_own(out: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.imagefile import SUFFIXES, check_images, list_images, other_files, turned_note
+from ..data.imagefile import SUFFIXES, check_images, left_out, list_images
 from ..progress import Progress, tell
 from ..runtime.artifact import Artifact, check_not_read, check_place, new_files
 from ..runtime.errors import BadConfig, BadInput
@@ -63,12 +63,11 @@ def predict_images(
             "annotations": [_annotation(i, a) for i, a in enumerate(annotations, 1)],
         }
         (beside / "detections.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    passed_over = other_files([Path(source) for source in images if Path(source).is_dir()], paths)
-    told = {"boxes_without_area": unsized, "other_files": passed_over, "note": turned_note(paths)}
+    folders = [Path(source) for source in images if Path(source).is_dir()]
     return {
         "images": len(paths),
         "boxes": len(annotations),
-        **{key: value for key, value in told.items() if value},
+        **left_out(folders, paths, unsized),
         "detections": str(out / "detections.json"),
         "pictures": [str(picture) for picture in pictures],
     }
